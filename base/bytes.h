@@ -1,0 +1,118 @@
+// Byte formats: integers little-endian or as varints (LEB128), strings with their length before
+// them. Keys that must sort by number are written big-endian.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+namespace sluice {
+
+// Appends to a string that the caller owns.
+class ByteWriter {
+ public:
+  explicit ByteWriter(std::string& out) : out_(out) {}
+
+  void u8(std::uint8_t value) { out_.push_back(static_cast<char>(value)); }
+  void u32(std::uint32_t value) { raw(&value, sizeof value); }
+  void u64(std::uint64_t value) { raw(&value, sizeof value); }
+  void f64(double value) { u64(std::bit_cast<std::uint64_t>(value)); }
+  void varint(std::uint64_t value) {
+    while (value >= 0x80) {
+      u8(static_cast<std::uint8_t>(value | 0x80));
+      value >>= 7;
+    }
+    u8(static_cast<std::uint8_t>(value));
+  }
+  // Zigzag: small magnitudes of either sign stay short.
+  void svarint(std::int64_t value) {
+    varint((static_cast<std::uint64_t>(value) << 1) ^ static_cast<std::uint64_t>(value >> 63));
+  }
+  void text(std::string_view value) {
+    varint(value.size());
+    out_.append(value);
+  }
+  // Big-endian, for keys.
+  void key_u32(std::uint32_t value) { u32(__builtin_bswap32(value)); }
+  void key_u64(std::uint64_t value) { u64(__builtin_bswap64(value)); }
+
+ private:
+  void raw(const void* data, std::size_t size) { out_.append(static_cast<const char*>(data), size); }
+  std::string& out_;
+};
+
+// Reads what ByteWriter wrote. Past the end, or on a varint that is too long, every read gives zero
+// or an empty text and ok() is false from then on: check it once, after the last read.
+class ByteReader {
+ public:
+  explicit ByteReader(std::string_view bytes) : rest_(bytes) {}
+
+  bool ok() const { return ok_; }
+  bool at_end() const { return rest_.empty(); }
+  std::size_t remaining() const { return rest_.size(); }
+
+  std::uint8_t u8() {
+    std::uint8_t value = 0;
+    raw(&value, sizeof value);
+    return value;
+  }
+  std::uint32_t u32() {
+    std::uint32_t value = 0;
+    raw(&value, sizeof value);
+    return value;
+  }
+  std::uint64_t u64() {
+    std::uint64_t value = 0;
+    raw(&value, sizeof value);
+    return value;
+  }
+  double f64() { return std::bit_cast<double>(u64()); }
+  std::uint64_t varint() {
+    std::uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      const std::uint8_t byte = u8();
+      value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+      if ((byte & 0x80) == 0) return value;
+    }
+    ok_ = false;
+    return 0;
+  }
+  std::int64_t svarint() {
+    const std::uint64_t value = varint();
+    return static_cast<std::int64_t>(value >> 1) ^ -static_cast<std::int64_t>(value & 1);
+  }
+  // A view into the bytes that are read.
+  std::string_view text() {
+    const std::uint64_t size = varint();
+    if (size > rest_.size()) {
+      fail();
+      return {};
+    }
+    const std::string_view value = rest_.substr(0, size);
+    rest_.remove_prefix(size);
+    return value;
+  }
+  std::uint32_t key_u32() { return __builtin_bswap32(u32()); }
+  std::uint64_t key_u64() { return __builtin_bswap64(u64()); }
+
+ private:
+  void raw(void* data, std::size_t size) {
+    if (size > rest_.size()) {
+      fail();
+      return;
+    }
+    std::memcpy(data, rest_.data(), size);
+    rest_.remove_prefix(size);
+  }
+  void fail() {
+    ok_ = false;
+    rest_ = {};
+  }
+
+  std::string_view rest_;
+  bool ok_ = true;
+};
+
+}  // namespace sluice

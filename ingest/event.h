@@ -1,0 +1,98 @@
+// Records as they lie in a log, and the events that they become.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/time.h"
+#include "config/config.h"
+
+namespace sluice {
+
+// A record's place in its partition's log; ascending along the log. Kafka: the offset. Files:
+// segment number << 40 | offset of the line's first byte in the segment as uncompressed text.
+using Position = std::uint64_t;
+
+struct StreamPartition {
+  Stream stream = Stream::impressions;
+  std::uint32_t partition = 0;  // is the shard's number too
+  friend auto operator<=>(const StreamPartition&, const StreamPartition&) = default;
+};
+
+// "clicks/3"
+std::string to_string(const StreamPartition& where);
+
+struct Record {
+  Position position = 0;
+  Position next = 0;               // where the log goes on after this record
+  std::string bytes;               // without the line's end
+  std::optional<TimeMs> log_time;  // the broker's, of a LogAppendTime topic
+  bool is_complete = true;         // false: a file's last line that has no end yet
+};
+
+// Why a record is not used. The first four are judged when a record is read, by its log alone; the
+// others by the join. All but `repeat` and `duplicate` are dead-lettered.
+enum class Refusal : std::uint8_t {
+  oversized,           // longer than streams.max_record_bytes
+  malformed,           // no valid JSON object, or a required field is absent or nonsense
+  future,              // more than streams.max_ahead after its log time
+  late,                // behind its own stream-partition's watermark
+  late_after_quiet,    // its tick was processed while its partition was quiet
+  duplicate,           // a second impression of an open impression_id
+  repeat,              // a further click or purchase of a clicked impression
+  no_open_impression,  // no impression of that id (or user and item) is open
+  no_click,            // the impression is open, but unclicked or the purchase out of its window
+};
+inline constexpr std::size_t kRefusals = 9;
+const char* to_string(Refusal refusal);
+constexpr bool is_dead_letter(Refusal refusal) {
+  return refusal != Refusal::repeat && refusal != Refusal::duplicate;
+}
+
+// An accepted record. The texts live in one buffer that the event owns.
+class Event {
+ public:
+  struct Texts {
+    std::string_view id;  // event_id; an impression without one: its impression_id
+    std::string_view impression_id;
+    std::string_view user_id;
+    std::string_view item_id;
+    std::string_view features;  // impressions: as ingest/features.h encodes them
+    std::string_view record;    // clicks and purchases: the original bytes, for a dead letter
+  };
+
+  Event() = default;
+  Event(Stream stream, TimeMs time, Position position, const Texts& texts);
+
+  Stream stream() const { return stream_; }
+  TimeMs time() const { return time_; }
+  Position position() const { return position_; }
+  // Views into the event: they live as long as it is neither changed nor moved from.
+  std::string_view id() const { return part(0); }
+  std::string_view impression_id() const { return part(1); }
+  std::string_view user_id() const { return part(2); }
+  std::string_view item_id() const { return part(3); }
+  std::string_view features() const { return part(4); }
+  std::string_view record() const { return part(5); }
+  std::size_t bytes() const { return sizeof(Event) + buffer_.size(); }
+
+ private:
+  std::string_view part(std::size_t index) const {
+    const std::uint32_t begin = index == 0 ? 0 : ends_[index - 1];
+    return std::string_view(buffer_).substr(begin, ends_[index] - begin);
+  }
+
+  Stream stream_ = Stream::impressions;
+  TimeMs time_ = 0;
+  Position position_ = 0;
+  std::array<std::uint32_t, 6> ends_{};
+  std::string buffer_;
+};
+
+// The total order inside a shard (docs/design.md): time, then stream, then id bytes (clicks and
+// purchases without an id come after those with one), then position in the log.
+bool happens_before(const Event& a, const Event& b);
+
+}  // namespace sluice

@@ -1,0 +1,67 @@
+// The source edge: partitioned logs of records, from files or from Kafka. One thread calls it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "config/config.h"
+#include "ingest/event.h"
+
+namespace sluice {
+
+// What one read gave.
+struct ReadResult {
+  std::vector<Record> records;  // ascending positions
+  // Nothing was there and the log's present end is reached; the position where a next record would
+  // be (past control and aborted records).
+  std::optional<Position> at_end;
+};
+
+// A live source's statement that a partition has nothing unread.
+struct EndConfirmation {
+  Position end = 0;               // the broker's high watermark
+  TimeMs requested_wall_ms = 0;   // wall time at which the confirming request was sent
+  DurationMs answered_steady_ms = 0;
+};
+
+class Source {
+ public:
+  virtual ~Source() = default;
+
+  // The number of partitions, equal for every stream (else an error that names the streams).
+  virtual Result<std::uint32_t> partitions() = 0;
+
+  // Where a first start begins (source.start), and the present end, of every stream-partition.
+  virtual Result<Position> first_position(StreamPartition where) = 0;
+  virtual Result<Position> end_position(StreamPartition where) = 0;
+
+  // The next read of `where` begins at `position`; called once for each stream-partition before the
+  // first read. An error names the lost range where the log no longer reaches back to it.
+  virtual Status seek(StreamPartition where, Position position) = 0;
+
+  // Up to max_records of one stream-partition. Waits at most wait_ms when nothing is there yet.
+  // Afterwards the same records are not read again unless sought.
+  virtual Result<ReadResult> read(StreamPartition where, std::size_t max_records,
+                                  DurationMs wait_ms) = 0;
+
+  // The record at `position`, to compare it with what was read there before; none where retention
+  // has removed it.
+  virtual Result<std::optional<Record>> record_at(StreamPartition where, Position position) = 0;
+
+  // Live sources: the newest confirmation that the partition's log ends where it says; none where
+  // there is none yet, or for sources that declare nothing quiet.
+  virtual std::optional<EndConfirmation> confirmed_end(StreamPartition where) = 0;
+
+  // For dead letters and logs: "clicks/3@17" in the source's own words ("clicks/00003.jsonl:4711").
+  virtual std::string describe(StreamPartition where, Position position) const = 0;
+};
+
+Result<std::unique_ptr<Source>> open_source(const Config& config, Clock& clock);
+Result<std::unique_ptr<Source>> open_file_source(const Config& config);
+Result<std::unique_ptr<Source>> open_kafka_source(const Config& config, Clock& clock);
+
+}  // namespace sluice
