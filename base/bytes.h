@@ -39,7 +39,9 @@ class ByteWriter {
   void key_u64(std::uint64_t value) { u64(__builtin_bswap64(value)); }
 
  private:
-  void raw(const void* data, std::size_t size) { out_.append(static_cast<const char*>(data), size); }
+  void raw(const void* data, std::size_t size) {
+    out_.append(static_cast<const char*>(data), size);
+  }
   std::string& out_;
 };
 

@@ -1,5 +1,6 @@
 // A programming error aborts the process, in release builds too: going on would put wrong labels or
-// weights on disk. What outside data can cause is never checked here; that is a Result or a refusal.
+// weights on disk. What outside data can cause is never checked here; that is a Result or a
+// refusal.
 #pragma once
 
 namespace sluice {
@@ -8,7 +9,7 @@ namespace sluice {
 
 }  // namespace sluice
 
-#define SLUICE_CHECK(condition)                                              \
-  do {                                                                       \
+#define SLUICE_CHECK(condition)                                               \
+  do {                                                                        \
     if (!(condition)) ::sluice::check_failed(__FILE__, __LINE__, #condition); \
   } while (false)

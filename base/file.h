@@ -60,8 +60,8 @@ class RealFileSystem final : public FileSystem {
   Status sync_directory(const fs::path& directory) override;
 };
 
-// Replaces `path` as a whole: afterwards a reader, also after a crash, sees the old bytes or the new
-// ones. Written to `path`.tmp, synced, renamed, the folder synced.
+// Replaces `path` as a whole: afterwards a reader, also after a crash, sees the old bytes or the
+// new ones. Written to `path`.tmp, synced, renamed, the folder synced.
 Status write_atomically(FileSystem& files, const fs::path& path, std::string_view bytes);
 
 }  // namespace sluice

@@ -21,7 +21,9 @@ constexpr unsigned kDenormalsAreZero = 0x0040;
 FlushDenormals::FlushDenormals() : saved_(_mm_getcsr()) {
   _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero);
 }
-FlushDenormals::~FlushDenormals() { _mm_setcsr(saved_); }
+FlushDenormals::~FlushDenormals() {
+  _mm_setcsr(saved_);
+}
 
 struct Workers::Shared {
   std::mutex mutex;
@@ -74,10 +76,11 @@ Workers::~Workers() {
   for (std::thread& other : shared_->others) other.join();
 }
 
-std::size_t Workers::threads() const { return shared_->others.size() + 1; }
+std::size_t Workers::threads() const {
+  return shared_->others.size() + 1;
+}
 
-void Workers::run(std::size_t pieces,
-                  const std::function<void(std::size_t, std::size_t)>& work) {
+void Workers::run(std::size_t pieces, const std::function<void(std::size_t, std::size_t)>& work) {
   Shared& shared = *shared_;
   const bool alone = shared.others.empty() || pieces < 2;
   {

@@ -21,7 +21,8 @@ class Workers {
   // Calls work(piece, thread) once for each piece in [0, pieces), in any order on any thread
   // (thread in [0, threads())), and returns when all are done; what they wrote is then visible to
   // the caller. `work` must not throw. Denormal floats are zero on every thread while it runs.
-  void run(std::size_t pieces, const std::function<void(std::size_t piece, std::size_t thread)>& work);
+  void run(std::size_t pieces,
+           const std::function<void(std::size_t piece, std::size_t thread)>& work);
 
  private:
   struct Shared;

@@ -19,9 +19,15 @@ struct Error {
   std::string message;  // one line, names the thing (file, key, topic) and what can be done
 };
 
-inline Error usage_error(std::string message) { return {ErrorKind::usage, std::move(message)}; }
-inline Error retry_error(std::string message) { return {ErrorKind::retry, std::move(message)}; }
-inline Error stop_error(std::string message) { return {ErrorKind::stop, std::move(message)}; }
+inline Error usage_error(std::string message) {
+  return {ErrorKind::usage, std::move(message)};
+}
+inline Error retry_error(std::string message) {
+  return {ErrorKind::retry, std::move(message)};
+}
+inline Error stop_error(std::string message) {
+  return {ErrorKind::stop, std::move(message)};
+}
 
 // A value or an Error. An Error converts to any Result, so `return stop_error("...")` works.
 template <class T>
@@ -30,7 +36,8 @@ class [[nodiscard]] Result : public tl::expected<T, Error> {
 
  public:
   using Base::Base;
-  Result(Error error) : Base(tl::unexpect, std::move(error)) {}  // NOLINT(google-explicit-constructor)
+  Result(Error error)
+      : Base(tl::unexpect, std::move(error)) {}  // NOLINT(google-explicit-constructor)
 };
 
 using Status = Result<void>;
@@ -38,20 +45,20 @@ using Status = Result<void>;
 }  // namespace sluice
 
 // Leaves the function with the error of `expression`, if it has one.
-#define SLUICE_TRY(expression)                                            \
-  do {                                                                    \
-    if (auto try_result_ = (expression); !try_result_) {                  \
-      return ::sluice::Error(std::move(try_result_).error());             \
-    }                                                                     \
+#define SLUICE_TRY(expression)                                \
+  do {                                                        \
+    if (auto try_result_ = (expression); !try_result_) {      \
+      return ::sluice::Error(std::move(try_result_).error()); \
+    }                                                         \
   } while (false)
 
 #define SLUICE_CONCAT_INNER(a, b) a##b
 #define SLUICE_CONCAT(a, b) SLUICE_CONCAT_INNER(a, b)
 
 // `SLUICE_ASSIGN(auto x, f());` declares x with f's value, or leaves the function with f's error.
-#define SLUICE_ASSIGN(declaration, expression)                                            \
-  auto SLUICE_CONCAT(assign_result_, __LINE__) = (expression);                            \
-  if (!SLUICE_CONCAT(assign_result_, __LINE__)) {                                         \
-    return ::sluice::Error(std::move(SLUICE_CONCAT(assign_result_, __LINE__)).error());   \
-  }                                                                                       \
+#define SLUICE_ASSIGN(declaration, expression)                                          \
+  auto SLUICE_CONCAT(assign_result_, __LINE__) = (expression);                          \
+  if (!SLUICE_CONCAT(assign_result_, __LINE__)) {                                       \
+    return ::sluice::Error(std::move(SLUICE_CONCAT(assign_result_, __LINE__)).error()); \
+  }                                                                                     \
   declaration = *std::move(SLUICE_CONCAT(assign_result_, __LINE__))

@@ -14,8 +14,8 @@ struct Unit {
   DurationMs size_ms;
 };
 // Largest first, for format_duration.
-constexpr std::array<Unit, 5> kUnits = {{{"d", 86'400'000}, {"h", 3'600'000}, {"min", 60'000},
-                                         {"s", 1'000}, {"ms", 1}}};
+constexpr std::array<Unit, 5> kUnits = {
+    {{"d", 86'400'000}, {"h", 3'600'000}, {"min", 60'000}, {"s", 1'000}, {"ms", 1}}};
 
 bool all_digits(std::string_view text) {
   if (text.empty()) return false;
@@ -86,7 +86,8 @@ Result<TimeMs> parse_time(std::string_view text) {
     }
   }
   using namespace std::chrono;
-  const year_month_day date{std::chrono::year{year}, std::chrono::month(static_cast<unsigned>(month)),
+  const year_month_day date{std::chrono::year{year},
+                            std::chrono::month(static_cast<unsigned>(month)),
                             std::chrono::day(static_cast<unsigned>(day))};
   if (!date.ok()) return error;
   const milliseconds since_epoch = sys_days{date}.time_since_epoch() + hours{hour} +

@@ -37,8 +37,8 @@ std::string format_time(TimeMs time);
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual TimeMs wall_ms() = 0;         // may step; compared with event time only
-  virtual DurationMs steady_ms() = 0;   // never goes back; for intervals and rates
+  virtual TimeMs wall_ms() = 0;        // may step; compared with event time only
+  virtual DurationMs steady_ms() = 0;  // never goes back; for intervals and rates
   virtual void sleep_ms(DurationMs duration) = 0;
 };
 

@@ -27,9 +27,8 @@ std::string to_string(const StreamPartition& where);
 struct Record {
   Position position = 0;
   Position next = 0;               // where the log goes on after this record
-  std::string bytes;               // without the line's end
+  std::string bytes;               // without the line's end; an oversized one is cut, see Source
   std::optional<TimeMs> log_time;  // the broker's, of a LogAppendTime topic
-  bool is_complete = true;         // false: a file's last line that has no end yet
 };
 
 // Why a record is not used. The first four are judged when a record is read, by its log alone; the

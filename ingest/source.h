@@ -1,4 +1,7 @@
 // The source edge: partitioned logs of records, from files or from Kafka. One thread calls it.
+//
+// Memory stays bounded whatever the log holds: of a record longer than streams.max_record_bytes
+// only that many bytes and one more are kept, enough to refuse it.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +26,8 @@ struct ReadResult {
 
 // A live source's statement that a partition has nothing unread.
 struct EndConfirmation {
-  Position end = 0;               // the broker's high watermark
-  TimeMs requested_wall_ms = 0;   // wall time at which the confirming request was sent
+  Position end = 0;              // the broker's high watermark
+  TimeMs requested_wall_ms = 0;  // wall time at which the confirming request was sent
   DurationMs answered_steady_ms = 0;
 };
 
@@ -47,6 +50,12 @@ class Source {
   // Afterwards the same records are not read again unless sought.
   virtual Result<ReadResult> read(StreamPartition where, std::size_t max_records,
                                   DurationMs wait_ms) = 0;
+
+  // The line at the log's present end that has no line end yet; read() waits before it. Only files
+  // have one. When a log is closed it is judged as it stands.
+  virtual Result<std::optional<Record>> unfinished(StreamPartition) {
+    return std::optional<Record>();
+  }
 
   // The record at `position`, to compare it with what was read there before; none where retention
   // has removed it.

@@ -16,14 +16,15 @@ namespace sluice {
 struct Sample {
   std::uint64_t sequence = 0;  // 1, 2, 3, ... over all shards
   std::uint32_t shard = 0;
-  TimeMs time = 0;             // event time at which the label became final; floor_to(time, tick)
-                               // is the sample's tick
+  TimeMs time = 0;  // event time at which the label became final; floor_to(time, tick)
+                    // is the sample's tick
   TimeMs impression_time = 0;
   std::optional<TimeMs> click_time;     // of the attributed click
   std::optional<TimeMs> purchase_time;  // of the attributed purchase
-  bool y = false;        // clicked
-  bool y_final = false;  // this sample trains the CTR term; true for an impression's first sample only
-  bool z = false;        // purchased; z implies y
+  bool y = false;                       // clicked
+  bool y_final =
+      false;       // this sample trains the CTR term; true for an impression's first sample only
+  bool z = false;  // purchased; z implies y
   bool z_final = false;  // this sample trains the CTCVR term
   std::string impression_id;
   std::string user_id;
@@ -36,8 +37,8 @@ void encode_sample(const Sample& sample, std::string& out);
 // Reads one sample from the front of `bytes` and drops it there.
 Result<Sample> decode_sample(std::string_view& bytes);
 
-// The samples digest after `sample`: chains sequence, ids, times, labels and flags, not features and
-// not the shard's number.
+// The samples digest after `sample`: chains sequence, ids, times, labels and flags, not features
+// and not the shard's number.
 Digest chain_sample(const Digest& digest, const Sample& sample);
 
 }  // namespace sluice

@@ -1,0 +1,49 @@
+// From a record's text to an event, by the text alone: the same code for logs, Kafka and scoring.
+//
+// A record is accepted here when it is one JSON object, whole, valid UTF-8, not longer than
+// streams.max_record_bytes and not nested deeper than streams.max_depth, and its required fields
+// make sense: `ts`, and the ids that the attribution needs (impressions always need
+// `impression_id`). An id is a non-empty string or an integer. A field that stands twice counts
+// where it stands first. Integers beyond 64 bits make a record malformed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "config/config.h"
+#include "ingest/event.h"
+
+namespace sluice {
+
+struct Rejection {
+  Refusal reason = Refusal::malformed;
+  std::string detail;  // "ts: absent"; for people
+};
+
+struct Decoded {
+  Event event;
+  std::optional<TimeMs> log_time;  // the record's own (streams.log_time), else the broker's
+};
+
+// Used by one thread at a time.
+class Decoder {
+ public:
+  // `features` as in Config::features, sorted by name; none where only labels are wanted.
+  Decoder(const StreamsConfig& streams, JoinConfig::Attribution attribution,
+          const std::vector<FeatureConfig>& features);
+  ~Decoder();
+  Decoder(Decoder&&) noexcept;
+
+  tl::expected<Decoded, Rejection> decode(Stream stream, const Record& record);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice
