@@ -24,13 +24,24 @@ inline constexpr std::size_t kSpaces = 4;
 // What one commit changes; applied in the order of the calls.
 class WriteBatch {
  public:
-  struct Put { Space space; std::string key, value; };
-  struct Remove { Space space; std::string key; };
-  struct RemoveRange { Space space; std::string begin, end; };  // [begin, end)
+  struct Put {
+    Space space;
+    std::string key, value;
+  };
+  struct Remove {
+    Space space;
+    std::string key;
+  };
+  struct RemoveRange {
+    Space space;
+    std::string begin, end;
+  };  // [begin, end)
   using Operation = std::variant<Put, Remove, RemoveRange>;
 
   void put(Space space, std::string key, std::string value);
   void remove(Space space, std::string key);
+  // [begin, end), begin <= end (checked); unlike in scan(), an empty `end` is not the end of the
+  // space.
   void remove_range(Space space, std::string begin, std::string end);
   const std::vector<Operation>& operations() const { return operations_; }
   std::size_t bytes() const { return bytes_; }
@@ -51,10 +62,11 @@ class KeyValueStore {
 
   virtual Result<std::optional<std::string>> get(Space space, std::string_view key) = 0;
 
-  // Calls visit(key, value) for the keys in [begin, end) in ascending order of their bytes, until it
-  // returns false; an empty `end` is the end of the space. Sees one consistent state.
-  virtual Status scan(Space space, std::string_view begin, std::string_view end,
-                      const std::function<bool(std::string_view key, std::string_view value)>& visit) = 0;
+  // Calls visit(key, value) for the keys in [begin, end) in ascending order of their bytes, until
+  // it returns false; an empty `end` is the end of the space. Sees one consistent state.
+  virtual Status scan(
+      Space space, std::string_view begin, std::string_view end,
+      const std::function<bool(std::string_view key, std::string_view value)>& visit) = 0;
 
   // Bytes on disk, about.
   virtual std::uint64_t disk_bytes() = 0;
