@@ -34,6 +34,7 @@ struct SourceConfig {
   DurationMs max_delay = 60'000;                  // what comes later than this may be late_after_quiet
   std::uint64_t max_queued_bytes = 64 << 20;      // fetched and not yet read, all partitions together
   std::uint64_t read_records = 1'000;             // records taken from one partition at a time
+  friend bool operator==(const SourceConfig&, const SourceConfig&) = default;
 };
 
 // [streams], semantic but for the topics' names.
@@ -51,6 +52,7 @@ struct StreamsConfig {
   std::string impression_id = "impression_id";
   std::string user_id = "user_id";
   std::string item_id = "item_id";
+  friend bool operator==(const StreamsConfig&, const StreamsConfig&) = default;
 };
 
 // [join], semantic.
@@ -63,6 +65,7 @@ struct JoinConfig {
   DurationMs tick = 1'000;
   DurationMs clock_skew = 0;
   PurchaseLabel purchase_label = PurchaseLabel::at_purchase;
+  friend bool operator==(const JoinConfig&, const JoinConfig&) = default;
 };
 
 // One line of [features], semantic for the learner.
@@ -76,6 +79,7 @@ struct FeatureConfig {
   int log_buckets = 0;
   std::vector<double> edges;
   bool is_dense() const { return type == Type::number && log_buckets == 0 && edges.empty(); }
+  friend bool operator==(const FeatureConfig&, const FeatureConfig&) = default;
 };
 
 // [model], semantic.
@@ -87,6 +91,7 @@ struct ModelConfig {
   std::vector<std::uint64_t> hidden = {200, 80};
   std::uint64_t seed = 1;
   Precision precision = Precision::f32;
+  friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
 struct OptimizerConfig {
@@ -95,6 +100,7 @@ struct OptimizerConfig {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  friend bool operator==(const OptimizerConfig&, const OptimizerConfig&) = default;
 };
 
 // [training], semantic but for threads.
@@ -105,12 +111,14 @@ struct TrainingConfig {
   OptimizerConfig dense;
   OptimizerConfig embeddings;
   std::uint64_t threads = 0;             // operational; 0: one a core
+  friend bool operator==(const TrainingConfig&, const TrainingConfig&) = default;
 };
 
 struct SnapshotsConfig {
   DurationMs every = 3'600'000;      // of event time; semantic
   std::uint64_t full_every = 1;      // every n-th snapshot is full; semantic; this version: 1
   std::uint64_t keep = 4;            // operational
+  friend bool operator==(const SnapshotsConfig&, const SnapshotsConfig&) = default;
 };
 
 // [checkpoints], operational.
@@ -118,6 +126,7 @@ struct CheckpointsConfig {
   std::uint64_t every = 1'000'000;   // samples
   DurationMs interval = 600'000;     // wall time
   std::uint64_t keep = 2;            // at least 2
+  friend bool operator==(const CheckpointsConfig&, const CheckpointsConfig&) = default;
 };
 
 // [store], operational.
@@ -127,12 +136,14 @@ struct StoreConfig {
   std::uint64_t memtable_bytes = 16 << 20;
   std::uint64_t block_cache_bytes = 64 << 20;
   std::uint64_t max_learner_lag = 2'000'000;  // samples; the join waits for the learner beyond it
+  friend bool operator==(const StoreConfig&, const StoreConfig&) = default;
 };
 
 // [dead_letters], operational.
 struct DeadLettersConfig {
   DurationMs keep_time = 2'592'000'000;     // 30 d, of wall time
   std::uint64_t keep_bytes = 1ULL << 30;
+  friend bool operator==(const DeadLettersConfig&, const DeadLettersConfig&) = default;
 };
 
 struct Config {
@@ -146,6 +157,7 @@ struct Config {
   CheckpointsConfig checkpoints;
   StoreConfig store;
   DeadLettersConfig dead_letters;
+  friend bool operator==(const Config&, const Config&) = default;
 };
 
 // The two groups of semantic keys, each with a hash of its own.
