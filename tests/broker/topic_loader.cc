@@ -1,0 +1,288 @@
+// Puts log files onto Kafka topics: one message a line, without its newline, onto the partition of
+// the same number and in the file's order. The topics are created with as many partitions as the
+// logs have, and keep everything for ever.
+//
+//   topic_loader --brokers HOST:PORT --root DIR [--topics impressions,clicks,purchases]
+//                [--prefix P] [--segments A..B] [--append] [--compression C]
+//
+// DIR/<topic> goes to the topic P<topic>. Prints one line a topic once every message is
+// acknowledged. Exit code 0 only when all of them are; 2 for a wrong command line.
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <librdkafka/rdkafka.h>
+#include <CLI/CLI.hpp>
+
+#include "base/result.h"
+#include "config/config.h"
+#include "ingest/source.h"
+
+namespace sluice {
+namespace {
+
+constexpr int kAdminTimeoutMs = 30'000;
+constexpr int kFlushTimeoutMs = 120'000;
+// Larger than any record that a test makes; the topics allow as much.
+constexpr const char* kMaxMessageBytes = "33554432";
+constexpr std::size_t kReadRecords = 1'000;
+
+struct Options {
+  std::string brokers;
+  std::string root;
+  std::vector<std::string> topics = {kStreamNames.begin(), kStreamNames.end()};
+  std::string prefix;
+  std::string segments;
+  std::string compression = "lz4";
+  bool append = false;
+  // From `segments`; both ends are included.
+  std::uint64_t first_segment = 0;
+  std::uint64_t last_segment = ~std::uint64_t{0};
+};
+
+template <auto destroy>
+struct Destroy {
+  template <class T>
+  void operator()(T* object) const {
+    destroy(object);
+  }
+};
+using Conf = std::unique_ptr<rd_kafka_conf_t, Destroy<rd_kafka_conf_destroy>>;
+using Handle = std::unique_ptr<rd_kafka_t, Destroy<rd_kafka_destroy>>;
+using Queue = std::unique_ptr<rd_kafka_queue_t, Destroy<rd_kafka_queue_destroy>>;
+using NewTopic = std::unique_ptr<rd_kafka_NewTopic_t, Destroy<rd_kafka_NewTopic_destroy>>;
+using Event = std::unique_ptr<rd_kafka_event_t, Destroy<rd_kafka_event_destroy>>;
+using Metadata = std::unique_ptr<const rd_kafka_metadata_t, Destroy<rd_kafka_metadata_destroy>>;
+
+struct Deliveries {
+  std::uint64_t acknowledged = 0;
+  std::uint64_t failed = 0;
+  std::string first_error;
+};
+
+// librdkafka calls this from rd_kafka_poll(), on the loader's only thread.
+void on_delivery(rd_kafka_t*, const rd_kafka_message_t* message, void* opaque) {
+  auto& deliveries = *static_cast<Deliveries*>(opaque);
+  if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+    ++deliveries.acknowledged;
+    return;
+  }
+  if (++deliveries.failed == 1) deliveries.first_error = rd_kafka_err2str(message->err);
+}
+
+Result<Handle> open_producer(const Options& options, Deliveries& deliveries) {
+  Conf conf(rd_kafka_conf_new());
+  const std::pair<const char*, const char*> settings[] = {
+      {"bootstrap.servers", options.brokers.c_str()},
+      {"enable.idempotence", "true"},  // neither lost, doubled nor reordered when a send is retried
+      {"compression.codec", options.compression.c_str()},
+      {"linger.ms", "20"},
+      {"message.max.bytes", kMaxMessageBytes},
+      {"log_level", "3"},
+  };
+  char message[512];
+  for (const auto& [name, value] : settings) {
+    if (rd_kafka_conf_set(conf.get(), name, value, message, sizeof message) != RD_KAFKA_CONF_OK) {
+      return usage_error(message);
+    }
+  }
+  rd_kafka_conf_set_dr_msg_cb(conf.get(), on_delivery);
+  rd_kafka_conf_set_opaque(conf.get(), &deliveries);
+  Handle producer(rd_kafka_new(RD_KAFKA_PRODUCER, conf.get(), message, sizeof message));
+  if (producer == nullptr) return usage_error(message);
+  (void)conf.release();  // the producer's now
+  return producer;
+}
+
+// The number of partitions of an existing topic.
+Result<std::uint32_t> partition_count(rd_kafka_t* client, const std::string& topic) {
+  std::unique_ptr<rd_kafka_topic_t, Destroy<rd_kafka_topic_destroy>> handle(
+      rd_kafka_topic_new(client, topic.c_str(), nullptr));
+  const rd_kafka_metadata_t* raw = nullptr;
+  const auto error = rd_kafka_metadata(client, 0, handle.get(), &raw, kAdminTimeoutMs);
+  if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
+    return stop_error("cannot ask for topic " + topic + ": " + rd_kafka_err2str(error));
+  }
+  const Metadata metadata(raw);
+  if (metadata->topic_cnt != 1 || metadata->topics[0].err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+    return stop_error("topic " + topic + " cannot be seen");
+  }
+  return static_cast<std::uint32_t>(metadata->topics[0].partition_cnt);
+}
+
+Status create_topic(rd_kafka_t* client, const std::string& name, std::uint32_t partitions,
+                    bool may_exist) {
+  char message[512];
+  const NewTopic topic(rd_kafka_NewTopic_new(name.c_str(), static_cast<int>(partitions), 1, message,
+                                             sizeof message));
+  if (topic == nullptr) return usage_error("topic " + name + ": " + message);
+  rd_kafka_NewTopic_set_config(topic.get(), "retention.ms", "-1");
+  rd_kafka_NewTopic_set_config(topic.get(), "message.timestamp.type", "CreateTime");
+  rd_kafka_NewTopic_set_config(topic.get(), "max.message.bytes", kMaxMessageBytes);
+  const Queue queue(rd_kafka_queue_new(client));
+  rd_kafka_NewTopic_t* topics[] = {topic.get()};
+  rd_kafka_CreateTopics(client, topics, 1, nullptr, queue.get());
+  const Event event(rd_kafka_queue_poll(queue.get(), kAdminTimeoutMs));
+  if (event == nullptr) return stop_error("topic " + name + ": the broker did not answer");
+  if (rd_kafka_event_error(event.get()) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+    return stop_error("topic " + name + ": " + rd_kafka_event_error_string(event.get()));
+  }
+  std::size_t count = 0;
+  const auto* const* results =
+      rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event.get()), &count);
+  if (count != 1) return stop_error("topic " + name + ": the broker gave no result");
+  const rd_kafka_resp_err_t error = rd_kafka_topic_result_error(results[0]);
+  if (error == RD_KAFKA_RESP_ERR_NO_ERROR) return {};
+  if (error != RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS || !may_exist) {
+    return stop_error("topic " + name + ": " + rd_kafka_topic_result_error_string(results[0]) +
+                      (error == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS
+                           ? " --append adds to it, another --prefix avoids it"
+                           : ""));
+  }
+  SLUICE_ASSIGN(const std::uint32_t existing, partition_count(client, name));
+  if (existing != partitions) {
+    return stop_error("topic " + name + " has " + std::to_string(existing) +
+                      " partitions, the logs have " + std::to_string(partitions));
+  }
+  return {};
+}
+
+Status produce(rd_kafka_t* producer, const std::string& topic, std::uint32_t partition,
+               const Record& record) {
+  while (true) {
+    const rd_kafka_resp_err_t error = rd_kafka_producev(
+        producer, RD_KAFKA_V_TOPIC(topic.c_str()),
+        RD_KAFKA_V_PARTITION(static_cast<std::int32_t>(partition)),
+        RD_KAFKA_V_VALUE(const_cast<char*>(record.bytes.data()), record.bytes.size()),
+        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
+    if (error == RD_KAFKA_RESP_ERR_NO_ERROR) return {};
+    if (error != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
+      return stop_error("topic " + topic + " partition " + std::to_string(partition) + ": " +
+                        rd_kafka_err2str(error));
+    }
+    rd_kafka_poll(producer, 100);
+  }
+}
+
+// Returns the number of messages handed over for one partition.
+Result<std::uint64_t> load_partition(const Options& options, rd_kafka_t* producer, Source& source,
+                                     StreamPartition where, const std::string& topic) {
+  // Files: the segment's number is the position's upper part (ingest/event.h).
+  constexpr int kSegmentShift = 40;
+  SLUICE_ASSIGN(const Position first, source.first_position(where));
+  SLUICE_TRY(source.seek(where, std::max(first, Position{options.first_segment} << kSegmentShift)));
+  std::uint64_t count = 0;
+  while (true) {
+    SLUICE_ASSIGN(const ReadResult read, source.read(where, kReadRecords, 0));
+    if (read.records.empty()) break;
+    for (const Record& record : read.records) {
+      if (record.position >> kSegmentShift > options.last_segment) return count;
+      SLUICE_TRY(produce(producer, topic, where.partition, record));
+      ++count;
+    }
+    rd_kafka_poll(producer, 0);
+  }
+  SLUICE_ASSIGN(const std::optional<Record> unfinished, source.unfinished(where));
+  if (unfinished && unfinished->position >> kSegmentShift <= options.last_segment) {
+    return stop_error(source.describe(where, unfinished->position) +
+                      ": the last line has no end; a message cannot say so");
+  }
+  return count;
+}
+
+Status load(const Options& options) {
+  Config config;
+  config.source.root = options.root;
+  config.streams.max_record_bytes = 32 << 20;
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    config.streams.topic[stream] = options.topics[stream];
+  }
+  SLUICE_ASSIGN(const auto source, open_file_source(config));
+  SLUICE_ASSIGN(const std::uint32_t partitions, source->partitions());
+
+  Deliveries deliveries;
+  SLUICE_ASSIGN(const Handle producer, open_producer(options, deliveries));
+  for (const std::string& topic : options.topics) {
+    SLUICE_TRY(create_topic(producer.get(), options.prefix + topic, partitions, options.append));
+  }
+  std::uint64_t produced = 0;
+  std::vector<std::uint64_t> counts;
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    std::uint64_t count = 0;
+    for (std::uint32_t partition = 0; partition < partitions; ++partition) {
+      SLUICE_ASSIGN(
+          const std::uint64_t loaded,
+          load_partition(options, producer.get(), *source, {static_cast<Stream>(stream), partition},
+                         options.prefix + options.topics[stream]));
+      count += loaded;
+    }
+    counts.push_back(count);
+    produced += count;
+  }
+  rd_kafka_flush(producer.get(), kFlushTimeoutMs);
+  if (deliveries.failed > 0 || deliveries.acknowledged != produced) {
+    return stop_error(std::to_string(deliveries.acknowledged) + " of " + std::to_string(produced) +
+                      " messages were acknowledged" +
+                      (deliveries.failed > 0 ? ": " + deliveries.first_error : ""));
+  }
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    std::printf("%s%s: %llu messages, %u partitions\n", options.prefix.c_str(),
+                options.topics[stream].c_str(), static_cast<unsigned long long>(counts[stream]),
+                partitions);
+  }
+  return {};
+}
+
+// "3..5", "3.." or "3".
+bool parse_segments(const std::string& text, Options& options) {
+  char* end = nullptr;
+  options.first_segment = std::strtoull(text.c_str(), &end, 10);
+  if (end == text.c_str()) return false;
+  if (*end == '\0') {
+    options.last_segment = options.first_segment;
+    return true;
+  }
+  if (end[0] != '.' || end[1] != '.') return false;
+  const char* const last = end + 2;
+  if (*last == '\0') return true;
+  options.last_segment = std::strtoull(last, &end, 10);
+  return end != last && *end == '\0' && options.first_segment <= options.last_segment;
+}
+
+}  // namespace
+}  // namespace sluice
+
+int main(int argc, char** argv) {
+  sluice::Options options;
+  CLI::App app{"Puts log files onto Kafka topics, partition by partition, in order."};
+  app.add_option("--brokers", options.brokers, "host:port,...")->required();
+  app.add_option("--root", options.root, "The folder that holds <topic>/<partition>...")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  app.add_option("--topics", options.topics, "impressions, clicks and purchases, in this order")
+      ->delimiter(',')
+      ->expected(sluice::kStreams);
+  app.add_option("--prefix", options.prefix, "Before every topic's name on the broker");
+  app.add_option("--segments", options.segments, "A..B, A.. or A: only these segments");
+  app.add_option("--compression", options.compression, "none, gzip, snappy, lz4 or zstd");
+  app.add_flag("--append", options.append, "The topics may exist already");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (!options.segments.empty() && !sluice::parse_segments(options.segments, options)) {
+    std::fprintf(stderr, "topic_loader: --segments %s: must be A..B, A.. or A\n",
+                 options.segments.c_str());
+    return 2;
+  }
+  if (const sluice::Status done = sluice::load(options); !done) {
+    std::fprintf(stderr, "topic_loader: %s\n", done.error().message.c_str());
+    return done.error().kind == sluice::ErrorKind::usage ? 2 : 1;
+  }
+  return 0;
+}
