@@ -66,6 +66,7 @@ class FeatureReader {
  public:
   explicit FeatureReader(std::string_view bytes) : bytes_(bytes) {}
   bool ok() const { return bytes_.ok(); }
+  bool at_end() const { return bytes_.at_end(); }
   FeatureTag tag() { return static_cast<FeatureTag>(bytes_.u8()); }
   std::int64_t integer() { return bytes_.svarint(); }
   std::string_view text() { return bytes_.text(); }

@@ -1,0 +1,90 @@
+// One stream-partition's way from records to ordered events: judges each record by its own log,
+// knows the watermark, and holds accepted events until event time has passed them.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/hash.h"
+#include "config/config.h"
+#include "ingest/decoder.h"
+#include "ingest/event.h"
+
+namespace sluice {
+
+// A record that was not used, with what a dead letter keeps of it.
+struct RefusedRecord {
+  StreamPartition where;
+  Position position = 0;
+  Refusal reason = Refusal::malformed;
+  std::string detail;
+  std::string bytes;
+};
+
+// What a commit keeps of an intake, so that a restart goes on as if nothing had happened.
+struct IntakeState {
+  Position resume_position = 0;             // the lowest record that is not yet processed
+  TimeMs highest_before_resume = kTimeMin;  // highest accepted event time before it
+  Position read_position = 0;               // every record below it was judged
+  bool has_last_record = false;             // whether a record was ever read
+  Position last_record_position = 0;        // the last record read, to find out whether the log was
+  Digest last_record_hash;                  // changed behind our back
+  TimeMs quiet_watermark = kTimeMin;        // the furthest advance while the partition was quiet
+
+  void encode(ByteWriter& out) const;
+  static IntakeState decode(ByteReader& in);
+};
+
+// Owned by the joining thread.
+class Intake {
+ public:
+  // `decoder` outlives the intake. After a restart, `state` is the committed one and reading begins
+  // at its resume_position.
+  Intake(StreamPartition where, const StreamsConfig& streams, DurationMs tick, Decoder& decoder,
+         const IntakeState& state);
+
+  // Judges the next record of the log. Below the committed read_position it only rebuilds buffers
+  // and the highest event time. `frontier` is the event time up to which all was processed.
+  void take(Record record, TimeMs frontier, std::vector<RefusedRecord>& refused);
+  // A file's last line that was never ended, in a log that is closed: malformed.
+  void take_unfinished(const Record& record, std::vector<RefusedRecord>& refused);
+
+  // Its own: highest accepted event time − max_out_of_orderness, or the quiet one if higher.
+  TimeMs watermark() const;
+  TimeMs highest_time() const { return highest_; }
+  void advance_quiet(TimeMs watermark);
+
+  // Moves the events before `frontier` (the start of a tick) to the end of `out`, in no order.
+  void release(TimeMs frontier, std::vector<Event>& out);
+
+  std::size_t buffered_bytes() const { return buffered_bytes_; }
+  const StreamPartition& where() const { return where_; }
+  IntakeState state() const;
+
+ private:
+  struct Unprocessed {
+    Position position;
+    TimeMs time;
+    TimeMs highest_before;
+  };
+
+  bool note_read(const Record& record);
+
+  StreamPartition where_;
+  DurationMs max_out_of_orderness_;
+  DurationMs max_ahead_;
+  DurationMs tick_;
+  Decoder& decoder_;
+  IntakeState state_;       // resume_* are computed by state()
+  Position next_position_;  // after the last record taken; below read_position while re-reading
+  TimeMs highest_;
+  std::map<TimeMs, std::vector<Event>> buffer_;  // by tick start
+  std::size_t buffered_bytes_ = 0;
+  std::deque<Unprocessed> unprocessed_;  // accepted, in log order; the first is not yet processed
+};
+
+}  // namespace sluice

@@ -1,0 +1,49 @@
+#include "joiner/attribution.h"
+
+namespace sluice {
+namespace {
+
+Attribution use(std::size_t index) {
+  return {Attribution::Verdict::use, index, Refusal::no_open_impression};
+}
+
+Attribution refuse(Refusal reason) {
+  return {Attribution::Verdict::refuse, 0, reason};
+}
+
+}  // namespace
+
+Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> candidates,
+                            TimeMs time) {
+  if (candidates.empty()) return {};
+  bool any_clicked = false;
+  for (std::size_t index = candidates.size(); index-- > 0;) {
+    const Candidate& candidate = candidates[index];
+    any_clicked |= candidate.click_time.has_value();
+    const bool is_open = candidate.impression_time - join.clock_skew <= time &&
+                         time < candidate.impression_time + join.click_window;
+    if (!is_open) continue;
+    return candidate.click_time ? refuse(Refusal::repeat) : use(index);
+  }
+  return refuse(any_clicked ? Refusal::repeat : Refusal::no_click);
+}
+
+Attribution attribute_purchase(const JoinConfig& join, std::span<const Candidate> candidates,
+                               TimeMs time) {
+  if (candidates.empty()) return {};
+  std::optional<std::size_t> latest;
+  bool any_purchased = false;
+  for (std::size_t index = 0; index < candidates.size(); ++index) {
+    const Candidate& candidate = candidates[index];
+    any_purchased |= candidate.purchase_time.has_value();
+    if (!candidate.click_time || candidate.purchase_time) continue;
+    const bool in_window =
+        *candidate.click_time <= time && time < *candidate.click_time + join.conversion_window;
+    if (!in_window) continue;
+    if (!latest || *candidate.click_time >= *candidates[*latest].click_time) latest = index;
+  }
+  if (latest) return use(*latest);
+  return refuse(any_purchased ? Refusal::repeat : Refusal::no_click);
+}
+
+}  // namespace sluice

@@ -1,0 +1,48 @@
+// Which open impression a click or a purchase counts for: pure decisions over facts. A shell (the
+// shard) finds the facts and carries the decision out. Other attributions plug in here.
+//
+// Windows are half-open: a click at t counts for an impression at t_i when
+// t_i − clock_skew ≤ t < t_i + click_window; a purchase at t for a click at t_c when
+// t_c ≤ t < t_c + conversion_window.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "base/time.h"
+#include "config/config.h"
+#include "ingest/event.h"
+
+namespace sluice {
+
+// An open impression that a click or purchase names (by impression_id there is at most one), or
+// that its user and item share.
+struct Candidate {
+  TimeMs impression_time = 0;
+  std::optional<TimeMs> click_time;     // of its attributed click
+  std::optional<TimeMs> purchase_time;  // of its attributed purchase
+};
+
+struct Attribution {
+  enum class Verdict {
+    use,      // counts for candidates[index]
+    refuse,   // for `reason`
+    unknown,  // no open impression: wait for it while clock_skew allows, else no_open_impression
+  };
+  Verdict verdict = Verdict::unknown;
+  std::size_t index = 0;
+  Refusal reason = Refusal::no_open_impression;
+};
+
+// Candidates are ordered as their impressions are in the total order.
+// A click goes to the latest candidate whose click window is open; if that one is clicked already,
+// or if none is open for clicks but one is clicked, it is a repeat.
+Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> candidates,
+                            TimeMs time);
+
+// A purchase goes to the latest in-window first click without a purchase. Where there is none, it
+// is a repeat if a candidate has a purchase, else no_click.
+Attribution attribute_purchase(const JoinConfig& join, std::span<const Candidate> candidates,
+                               TimeMs time);
+
+}  // namespace sluice

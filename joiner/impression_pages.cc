@@ -1,0 +1,214 @@
+#include "joiner/impression_pages.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/hash.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::size_t kPageBytes = 64 << 10;
+constexpr std::size_t kPageImpressions = 1024;
+// Sealed pages that stay in memory besides the store's caches: clicks mostly name young
+// impressions.
+constexpr std::size_t kLoadedBytes = 8 << 20;
+constexpr std::uint8_t kPageFormat = 1;
+
+}  // namespace
+
+void encode_impression(const Impression& impression, std::string& out) {
+  ByteWriter bytes(out);
+  bytes.svarint(impression.time);
+  // Where an impression has no event id of its own, it is not written twice.
+  bytes.text(impression.event_id == impression.impression_id ? std::string_view()
+                                                             : impression.event_id);
+  bytes.text(impression.impression_id);
+  bytes.text(impression.user_id);
+  bytes.text(impression.item_id);
+  bytes.text(impression.features);
+}
+
+Impression decode_impression(ByteReader& in) {
+  Impression impression;
+  impression.time = in.svarint();
+  impression.event_id = in.text();
+  impression.impression_id = in.text();
+  if (impression.event_id.empty()) impression.event_id = impression.impression_id;
+  impression.user_id = in.text();
+  impression.item_id = in.text();
+  impression.features = in.text();
+  return impression;
+}
+
+ImpressionPages::ImpressionPages(std::uint32_t shard, KeyValueStore& store)
+    : shard_(shard), store_(store) {}
+
+std::string ImpressionPages::key(ImpressionNumber first) const {
+  std::string key;
+  ByteWriter bytes(key);
+  bytes.key_u32(shard_);
+  bytes.u8('p');
+  bytes.key_u64(first);
+  return key;
+}
+
+void ImpressionPages::start_page(TimeMs time) {
+  Page& page = pages_.emplace_back();
+  page.first = next_;
+  page.first_time = time;
+  last_is_open_ = true;
+}
+
+ImpressionNumber ImpressionPages::push(const Impression& impression) {
+  if (last_is_open_ &&
+      (pages_.back().bytes.size() >= kPageBytes || pages_.back().count >= kPageImpressions)) {
+    last_is_open_ = false;
+  }
+  if (!last_is_open_) start_page(impression.time);
+  Page& page = pages_.back();
+  page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size()));
+  const std::size_t before = page.bytes.size();
+  encode_impression(impression, page.bytes);
+  loaded_bytes_ += page.bytes.size() - before;
+  ++page.count;
+  if (empty()) front_time_ = impression.time;
+  return next_++;
+}
+
+Status ImpressionPages::pop() {
+  SLUICE_CHECK(!empty());
+  ++front_;
+  Page& page = pages_.front();
+  if (front_ == page.first + page.count) {
+    if (pages_.size() == 1) last_is_open_ = false;
+    if (page.is_stored) expired_.push_back(page.first);
+    loaded_bytes_ -= page.bytes.size();
+    pages_.pop_front();
+  }
+  return update_front_time();
+}
+
+Status ImpressionPages::update_front_time() {
+  if (empty()) return {};
+  if (pages_.front().first == front_) {
+    front_time_ = pages_.front().first_time;
+    return {};
+  }
+  SLUICE_ASSIGN(const Impression impression, at(front_));
+  front_time_ = impression.time;
+  return {};
+}
+
+Result<Impression> ImpressionPages::at(ImpressionNumber number) {
+  SLUICE_CHECK(front_ <= number && number < next_);
+  auto page = std::upper_bound(pages_.begin(), pages_.end(), number,
+                               [](ImpressionNumber n, const Page& p) { return n < p.first; });
+  --page;
+  if (page->bytes.empty()) {
+    drop_surplus();
+    SLUICE_TRY(load(*page));
+  }
+  ByteReader reader(std::string_view(page->bytes).substr(page->offsets[number - page->first]));
+  return decode_impression(reader);
+}
+
+Status ImpressionPages::load(Page& page) {
+  SLUICE_ASSIGN(auto value, store_.get(Space::state, key(page.first)));
+  const Error damaged =
+      stop_error("the join state is damaged: page " + std::to_string(page.first) + " of shard " +
+                 std::to_string(shard_) + "; replay into a new data folder");
+  if (!value) return damaged;
+  ByteReader reader(*value);
+  const std::uint8_t format = reader.u8();
+  const std::uint64_t count = reader.varint();
+  const std::uint64_t checksum = reader.u64();
+  const std::string_view body = std::string_view(*value).substr(value->size() - reader.remaining());
+  if (format != kPageFormat || checksum != hash64(body)) return damaged;
+  page.bytes = std::string(body);
+  page.count = static_cast<std::uint32_t>(count);
+  scan_offsets(page);
+  if (page.offsets.size() != page.count) return damaged;
+  loaded_bytes_ += page.bytes.size();
+  return {};
+}
+
+void ImpressionPages::scan_offsets(Page& page) const {
+  page.offsets.clear();
+  ByteReader reader(page.bytes);
+  while (!reader.at_end()) {
+    page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size() - reader.remaining()));
+    const Impression impression = decode_impression(reader);
+    if (!reader.ok()) {
+      page.offsets.clear();
+      return;
+    }
+    if (page.offsets.size() == 1) page.first_time = impression.time;
+  }
+}
+
+// Keeps the youngest pages and the front one; only what the store holds is dropped.
+void ImpressionPages::drop_surplus() {
+  for (std::size_t index = 1; index < pages_.size() && loaded_bytes_ > kLoadedBytes; ++index) {
+    Page& page = pages_[index];
+    if (!page.is_stored || page.bytes.empty()) continue;
+    loaded_bytes_ -= page.bytes.size();
+    page.bytes = std::string();
+    page.offsets = std::vector<std::uint32_t>();
+  }
+}
+
+void ImpressionPages::persist(WriteBatch& batch) {
+  for (const ImpressionNumber first : expired_) batch.remove(Space::state, key(first));
+  expired_.clear();
+  for (auto page = pages_.rbegin(); page != pages_.rend() && !page->is_stored; ++page) {
+    std::string value;
+    ByteWriter bytes(value);
+    bytes.u8(kPageFormat);
+    bytes.varint(page->count);
+    bytes.u64(hash64(page->bytes));
+    value += page->bytes;
+    batch.put(Space::state, key(page->first), std::move(value));
+    page->is_stored = true;
+  }
+  last_is_open_ = false;
+  drop_surplus();
+}
+
+Status ImpressionPages::restore(
+    ImpressionNumber front, ImpressionNumber next,
+    const std::function<void(ImpressionNumber, const Impression&)>& visit) {
+  front_ = front;
+  next_ = next;
+  std::vector<ImpressionNumber> firsts;
+  SLUICE_TRY(store_.scan(Space::state, key(0), key(~ImpressionNumber{0}),
+                         [&](std::string_view page_key, std::string_view) {
+                           ByteReader reader(page_key.substr(5));
+                           firsts.push_back(reader.key_u64());
+                           return true;
+                         }));
+  ImpressionNumber expected = firsts.empty() ? next : firsts.front();
+  bool is_whole = expected <= front;
+  for (const ImpressionNumber first : firsts) {
+    Page& page = pages_.emplace_back();
+    page.first = first;
+    page.is_stored = true;
+    is_whole &= first == expected;
+    SLUICE_TRY(load(page));
+    expected = first + page.count;
+    for (std::uint32_t slot = 0; slot < page.count; ++slot) {
+      if (first + slot < front) continue;
+      ByteReader reader(std::string_view(page.bytes).substr(page.offsets[slot]));
+      visit(first + slot, decode_impression(reader));
+    }
+    drop_surplus();
+  }
+  if (!is_whole || expected != next) {
+    return stop_error("the join state is damaged: shard " + std::to_string(shard_) +
+                      " lacks pages; replay into a new data folder");
+  }
+  return update_front_time();
+}
+
+}  // namespace sluice

@@ -1,0 +1,317 @@
+#include "joiner/join.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "joiner/sample_log.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::uint8_t kProgressFormat = 1;
+constexpr const char* kProgressKey = "progress";
+constexpr const char* kIdentityKey = "identity";
+// A dead letter's key and bookkeeping, about; counts towards dead_letters.keep.size.
+constexpr std::uint64_t kDeadLetterOverhead = 32;
+
+std::string dead_letter_key(std::uint64_t number) {
+  std::string key;
+  ByteWriter(key).key_u64(number);
+  return key;
+}
+
+std::string encode_dead_letter(const RefusedRecord& record, TimeMs wall_ms) {
+  std::string value;
+  ByteWriter bytes(value);
+  bytes.svarint(wall_ms);
+  bytes.u8(static_cast<std::uint8_t>(record.where.stream));
+  bytes.varint(record.where.partition);
+  bytes.varint(record.position);
+  bytes.u8(static_cast<std::uint8_t>(record.reason));
+  bytes.text(record.detail);
+  bytes.text(record.bytes);
+  return value;
+}
+
+// The join's semantic keys as "key = value" lines, the form in which they are kept and compared.
+std::map<std::string, std::string> parse_lines(std::string_view text) {
+  std::map<std::string, std::string> keys;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    const std::size_t split = line.find(" = ");
+    if (split != std::string_view::npos)
+      keys.emplace(line.substr(0, split), line.substr(split + 3));
+  }
+  return keys;
+}
+
+void encode_optional(const std::optional<std::uint64_t>& value, ByteWriter& bytes) {
+  bytes.u8(value ? 1 : 0);
+  bytes.varint(value.value_or(0));
+}
+
+}  // namespace
+
+std::string JoinProgress::encode() const {
+  std::string value;
+  ByteWriter bytes(value);
+  bytes.svarint(frontier);
+  bytes.varint(next_sequence);
+  bytes.u64(samples_digest.low);
+  bytes.u64(samples_digest.high);
+  counters.encode(bytes);
+  bytes.varint(intakes.size());
+  for (const IntakeState& intake : intakes) intake.encode(bytes);
+  bytes.varint(shards.size());
+  for (const ShardProgress& shard : shards) {
+    bytes.varint(shard.front);
+    bytes.varint(shard.next);
+  }
+  bytes.varint(pinned_ends.size());
+  for (const Position end : pinned_ends) bytes.varint(end);
+  bytes.u8(is_closed ? 1 : 0);
+  encode_optional(irreproducible_from, bytes);
+  bytes.varint(first_logged);
+  bytes.varint(first_dead_letter);
+  bytes.varint(next_dead_letter);
+  bytes.varint(dead_letter_bytes);
+  bytes.varint(trimmed_dead_letters);
+  std::string framed;
+  ByteWriter frame(framed);
+  frame.u8(kProgressFormat);
+  frame.u64(hash64(value));
+  return framed + value;
+}
+
+Result<JoinProgress> JoinProgress::decode(std::string_view text) {
+  ByteReader in(text);
+  const Error damaged =
+      stop_error("the join's progress record is damaged; replay into a new data folder");
+  const std::uint8_t format = in.u8();
+  const std::uint64_t checksum = in.u64();
+  if (format != kProgressFormat || hash64(text.substr(text.size() - in.remaining())) != checksum) {
+    return damaged;
+  }
+  JoinProgress progress;
+  progress.frontier = in.svarint();
+  progress.next_sequence = in.varint();
+  progress.samples_digest.low = in.u64();
+  progress.samples_digest.high = in.u64();
+  progress.counters = JoinCounters::decode(in);
+  for (std::uint64_t left = in.varint(); left > 0 && in.ok(); --left) {
+    progress.intakes.push_back(IntakeState::decode(in));
+  }
+  for (std::uint64_t left = in.varint(); left > 0 && in.ok(); --left) {
+    ShardProgress& shard = progress.shards.emplace_back();
+    shard.front = in.varint();
+    shard.next = in.varint();
+  }
+  for (std::uint64_t left = in.varint(); left > 0 && in.ok(); --left) {
+    progress.pinned_ends.push_back(in.varint());
+  }
+  progress.is_closed = in.u8() != 0;
+  const bool has_irreproducible = in.u8() != 0;
+  const std::uint64_t irreproducible_from = in.varint();
+  if (has_irreproducible) progress.irreproducible_from = irreproducible_from;
+  progress.first_logged = in.varint();
+  progress.first_dead_letter = in.varint();
+  progress.next_dead_letter = in.varint();
+  progress.dead_letter_bytes = in.varint();
+  progress.trimmed_dead_letters = in.varint();
+  if (!in.ok() || !in.at_end()) return damaged;
+  return progress;
+}
+
+Join::Join(const Config& config, KeyValueStore& store) : config_(config), store_(store) {}
+
+Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t partitions,
+                                         KeyValueStore& store) {
+  std::unique_ptr<Join> join(new Join(config, store));
+  SLUICE_TRY(join->check_identity(partitions));
+  SLUICE_ASSIGN(const auto stored, store.get(Space::meta, kProgressKey));
+  JoinProgress& progress = join->committed_;
+  if (stored) {
+    SLUICE_ASSIGN(progress, JoinProgress::decode(*stored));
+  } else {
+    progress.intakes.resize(kStreams * partitions);
+    progress.shards.resize(partitions);
+  }
+  for (std::uint32_t number = 0; number < partitions; ++number) {
+    auto& shard = join->shards_.emplace_back(std::make_unique<Shard>(number, config.join, store));
+    SLUICE_TRY(shard->restore(progress.shards[number]));
+  }
+  join->frontier_ = progress.frontier;
+  join->next_sequence_ = progress.next_sequence;
+  join->samples_digest_ = progress.samples_digest;
+  join->out_.counters = progress.counters;
+  join->pinned_ends_ = progress.pinned_ends;
+  join->is_closed_ = progress.is_closed;
+  return join;
+}
+
+Status Join::check_identity(std::uint32_t partitions) {
+  std::map<std::string, std::string> keys = semantic_keys(config_, KeyGroup::join);
+  std::string text;
+  for (const auto& [key, value] : keys) text += key + " = " + value + "\n";
+  SLUICE_ASSIGN(const auto stored, store_.get(Space::meta, kIdentityKey));
+  const std::string count = std::to_string(partitions);
+  if (!stored) {
+    WriteBatch batch;
+    batch.put(Space::meta, kIdentityKey, "partitions = " + count + "\n" + text);
+    return store_.commit(batch);
+  }
+  std::map<std::string, std::string> before = parse_lines(*stored);
+  if (before["partitions"] != count) {
+    return stop_error("the logs have " + count + " partitions but this data folder began with " +
+                      before["partitions"] +
+                      ": the number belongs to the lineage; replay into a "
+                      "new data folder");
+  }
+  before.erase("partitions");
+  std::string differing;
+  for (const auto& [key, value] : keys) {
+    const auto found = before.find(key);
+    const std::string was = found == before.end() ? "absent" : found->second;
+    if (was != value) differing += "; " + key + " was " + was + ", is " + value;
+    before.erase(key);
+  }
+  for (const auto& [key, value] : before) differing += "; " + key + " was " + value + ", is absent";
+  if (differing.empty()) return {};
+  return usage_error("this data folder was begun with another join config" + differing +
+                     ". Take the old values or another --data-dir");
+}
+
+TimeMs Join::next_deadline() const {
+  TimeMs next = kTimeMax;
+  for (const auto& shard : shards_) next = std::min(next, shard->next_deadline());
+  return next;
+}
+
+std::uint64_t Join::open_impressions() const {
+  std::uint64_t sum = 0;
+  for (const auto& shard : shards_) sum += shard->open_impressions();
+  return sum;
+}
+
+std::uint64_t Join::waiting_records() const {
+  std::uint64_t sum = 0;
+  for (const auto& shard : shards_) sum += shard->waiting_records();
+  return sum;
+}
+
+Status Join::process(TimeMs frontier, std::vector<std::vector<Event>> events) {
+  SLUICE_CHECK(events.size() == shards_.size() && frontier >= frontier_);
+  SLUICE_CHECK(!is_closed_ && !is_stopped_);
+  out_.samples.clear();
+  for (std::size_t number = 0; number < shards_.size(); ++number) {
+    std::sort(events[number].begin(), events[number].end(), happens_before);
+    SLUICE_TRY(shards_[number]->process(events[number], frontier, out_));
+  }
+  // Each shard's samples stand in time order, one shard after the other: ordering them by tick and
+  // keeping equal ticks as they stand gives the global order.
+  std::stable_sort(out_.samples.begin(), out_.samples.end(),
+                   [tick = config_.join.tick](const Sample& a, const Sample& b) {
+                     return floor_to(a.time, tick) < floor_to(b.time, tick);
+                   });
+  for (Sample& sample : out_.samples) {
+    // Checked here, before it is written, and by the learner, after it is read.
+    SLUICE_CHECK(frontier_ <= sample.time && sample.time < frontier && (!sample.z || sample.y));
+    sample.sequence = next_sequence_++;
+    samples_digest_ = chain_sample(samples_digest_, sample);
+    samples_.push_back(std::move(sample));
+  }
+  frontier_ = frontier;
+  return {};
+}
+
+void Join::refuse(std::vector<RefusedRecord> refused) {
+  for (RefusedRecord& record : refused) {
+    ++out_.counters.refused[static_cast<std::size_t>(record.where.stream)]
+                           [static_cast<std::size_t>(record.reason)];
+    out_.refused.push_back(std::move(record));
+  }
+}
+
+bool Join::has_changes(const std::vector<IntakeState>& intakes) const {
+  const auto bytes = [](const std::vector<IntakeState>& states) {
+    std::string text;
+    ByteWriter writer(text);
+    for (const IntakeState& state : states) state.encode(writer);
+    return text;
+  };
+  return frontier_ != committed_.frontier || is_closed_ != committed_.is_closed ||
+         pinned_ends_ != committed_.pinned_ends || !out_.refused.empty() ||
+         bytes(intakes) != bytes(committed_.intakes);
+}
+
+Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint64_t first_needed) {
+  SLUICE_CHECK(!is_stopped_);
+  WriteBatch batch;
+  JoinProgress progress = committed_;
+  progress.frontier = frontier_;
+  progress.next_sequence = next_sequence_;
+  progress.samples_digest = samples_digest_;
+  progress.counters = out_.counters;
+  progress.intakes = std::move(intakes);
+  progress.pinned_ends = pinned_ends_;
+  progress.is_closed = is_closed_;
+  for (std::size_t number = 0; number < shards_.size(); ++number) {
+    shards_[number]->persist(batch);
+    progress.shards[number] = shards_[number]->progress();
+  }
+  append_samples(samples_, batch);
+  first_needed = std::min(first_needed, progress.next_sequence);
+  if (first_needed > progress.first_logged) {
+    trim_samples(progress.first_logged, first_needed, batch);
+    progress.first_logged = first_needed;
+  }
+  SLUICE_TRY(write_dead_letters(progress, wall_ms, batch));
+  batch.put(Space::meta, kProgressKey, progress.encode());
+  if (const Status written = store_.commit(batch); !written) {
+    is_stopped_ = true;
+    return written;
+  }
+  committed_ = std::move(progress);
+  samples_.clear();
+  out_.refused.clear();
+  return {};
+}
+
+Status Join::write_dead_letters(JoinProgress& progress, TimeMs wall_ms, WriteBatch& batch) {
+  SLUICE_TRY(trim_dead_letters(progress, wall_ms, batch));
+  for (const RefusedRecord& record : out_.refused) {
+    if (record.reason == Refusal::late_after_quiet && !progress.irreproducible_from) {
+      progress.irreproducible_from = next_sequence_;
+    }
+    if (!is_dead_letter(record.reason)) continue;
+    std::string value = encode_dead_letter(record, wall_ms);
+    progress.dead_letter_bytes += value.size() + kDeadLetterOverhead;
+    batch.put(Space::dead_letters, dead_letter_key(progress.next_dead_letter++), std::move(value));
+  }
+  return {};
+}
+
+// Drops the oldest ones that are too old or too many; what is dropped is counted.
+Status Join::trim_dead_letters(JoinProgress& progress, TimeMs wall_ms, WriteBatch& batch) {
+  if (progress.first_dead_letter == progress.next_dead_letter) return {};
+  const TimeMs oldest_kept = wall_ms - config_.dead_letters.keep_time;
+  SLUICE_TRY(store_.scan(
+      Space::dead_letters, dead_letter_key(progress.first_dead_letter),
+      dead_letter_key(progress.next_dead_letter), [&](std::string_view, std::string_view value) {
+        ByteReader in(value);
+        const bool is_too_old = in.svarint() < oldest_kept;
+        if (!is_too_old && progress.dead_letter_bytes <= config_.dead_letters.keep_bytes)
+          return false;
+        batch.remove(Space::dead_letters, dead_letter_key(progress.first_dead_letter++));
+        progress.dead_letter_bytes -= value.size() + kDeadLetterOverhead;
+        ++progress.trimmed_dead_letters;
+        return true;
+      }));
+  return {};
+}
+
+}  // namespace sluice

@@ -1,0 +1,188 @@
+// How a shard's state lies in the store, and JoinCounters' bytes. The grammar is in
+// docs/formats.md.
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "joiner/shard.h"
+
+namespace sluice {
+namespace {
+
+std::string state_key(std::uint32_t shard, char kind) {
+  std::string key;
+  ByteWriter bytes(key);
+  bytes.key_u32(shard);
+  bytes.u8(static_cast<std::uint8_t>(kind));
+  return key;
+}
+
+enum ClickedFlag : std::uint8_t {
+  kYEmitted = 1,
+  kZEmitted = 2,
+  kConversionClosed = 4,
+  kPurchased = 8,
+};
+
+void encode_event(const Event& event, ByteWriter& bytes) {
+  bytes.u8(static_cast<std::uint8_t>(event.stream()));
+  bytes.svarint(event.time());
+  bytes.varint(event.position());
+  bytes.text(event.id());
+  bytes.text(event.impression_id());
+  bytes.text(event.user_id());
+  bytes.text(event.item_id());
+  bytes.text(event.record());
+}
+
+Event decode_event(ByteReader& bytes) {
+  const auto stream = static_cast<Stream>(bytes.u8());
+  const TimeMs time = bytes.svarint();
+  const Position position = bytes.varint();
+  Event::Texts texts;
+  texts.id = bytes.text();
+  texts.impression_id = bytes.text();
+  texts.user_id = bytes.text();
+  texts.item_id = bytes.text();
+  texts.record = bytes.text();
+  return Event(stream, time, position, texts);
+}
+
+Error damaged(std::uint32_t shard, const char* what) {
+  return stop_error("the join state is damaged: " + std::string(what) + " of shard " +
+                    std::to_string(shard) + "; replay into a new data folder");
+}
+
+}  // namespace
+
+std::string Shard::clicked_key(ImpressionNumber number) const {
+  std::string key = state_key(number_, 'c');
+  ByteWriter(key).key_u64(number);
+  return key;
+}
+
+std::string Shard::encode_clicked(const Clicked& clicked) const {
+  std::string value;
+  ByteWriter bytes(value);
+  bytes.u8(static_cast<std::uint8_t>((clicked.is_y_emitted ? kYEmitted : 0) |
+                                     (clicked.is_z_emitted ? kZEmitted : 0) |
+                                     (clicked.is_conversion_closed ? kConversionClosed : 0) |
+                                     (clicked.purchase_time ? kPurchased : 0)));
+  bytes.svarint(clicked.click_time);
+  if (clicked.purchase_time) bytes.svarint(*clicked.purchase_time);
+  value += clicked.bytes;
+  return value;
+}
+
+void Shard::persist(WriteBatch& batch) {
+  pages_.persist(batch);
+  for (const ImpressionNumber number : dirty_clicked_) {
+    const auto found = clicked_.find(number);
+    if (found == clicked_.end()) {
+      batch.remove(Space::state, clicked_key(number));
+    } else {
+      batch.put(Space::state, clicked_key(number), encode_clicked(found->second));
+    }
+  }
+  dirty_clicked_.clear();
+  if (!is_waiting_dirty_) return;
+  is_waiting_dirty_ = false;
+  if (waiting_records() == 0) {
+    batch.remove(Space::state, state_key(number_, 'w'));
+    return;
+  }
+  std::string value;
+  ByteWriter bytes(value);
+  for (const std::deque<Event>& queue : waiting_) {
+    bytes.varint(queue.size());
+    for (const Event& event : queue) encode_event(event, bytes);
+  }
+  batch.put(Space::state, state_key(number_, 'w'), std::move(value));
+}
+
+Status Shard::restore(const ShardProgress& progress) {
+  const auto index = [this](ImpressionNumber number, const Impression& open) {
+    by_id_.add(hash64(open.impression_id), number);
+    if (by_user_item())
+      by_user_item_.add(hash64(user_item_key(open.user_id, open.item_id)), number);
+  };
+  SLUICE_TRY(pages_.restore(progress.front, progress.next, index));
+  bool is_whole = true;
+  SLUICE_TRY(store_.scan(Space::state, state_key(number_, 'c'), state_key(number_, 'd'),
+                         [&](std::string_view key, std::string_view value) {
+                           ByteReader key_reader(key.substr(5));
+                           const ImpressionNumber number = key_reader.key_u64();
+                           Clicked& clicked = clicked_[number];
+                           ByteReader bytes(value);
+                           const std::uint8_t flags = bytes.u8();
+                           clicked.is_y_emitted = (flags & kYEmitted) != 0;
+                           clicked.is_z_emitted = (flags & kZEmitted) != 0;
+                           clicked.is_conversion_closed = (flags & kConversionClosed) != 0;
+                           clicked.click_time = bytes.svarint();
+                           if ((flags & kPurchased) != 0) clicked.purchase_time = bytes.svarint();
+                           clicked.bytes = value.substr(value.size() - bytes.remaining());
+                           ByteReader impression_reader(clicked.bytes);
+                           clicked.impression = decode_impression(impression_reader);
+                           is_whole = bytes.ok() && impression_reader.ok() &&
+                                      impression_reader.at_end() && key_reader.ok();
+                           if (!is_whole) return false;
+                           // Those still in the queue of click windows were indexed with their
+                           // page.
+                           if (clicked.is_y_emitted) index(number, clicked.impression);
+                           if (!clicked.is_conversion_closed) {
+                             conversions_.insert({clicked.click_time + join_.conversion_window,
+                                                  std::string(clicked.impression.event_id),
+                                                  number});
+                           }
+                           return true;
+                         }));
+  if (!is_whole) return damaged(number_, "a clicked impression");
+  SLUICE_ASSIGN(const auto waiting, store_.get(Space::state, state_key(number_, 'w')));
+  if (!waiting) return {};
+  ByteReader bytes(*waiting);
+  for (std::deque<Event>& queue : waiting_) {
+    for (std::uint64_t left = bytes.varint(); left > 0 && bytes.ok(); --left) {
+      queue.push_back(decode_event(bytes));
+      ++waiting_keys_[waiting_key(queue.back())];
+    }
+  }
+  if (!bytes.ok() || !bytes.at_end()) return damaged(number_, "the waiting records");
+  return {};
+}
+
+std::uint64_t JoinCounters::read(Stream stream) const {
+  const auto index = static_cast<std::size_t>(stream);
+  std::uint64_t sum = used[index];
+  for (const std::uint64_t count : refused[index]) sum += count;
+  return sum;
+}
+
+std::uint64_t JoinCounters::refused_for(Refusal reason) const {
+  std::uint64_t sum = 0;
+  for (const auto& stream : refused) sum += stream[static_cast<std::size_t>(reason)];
+  return sum;
+}
+
+void JoinCounters::encode(ByteWriter& out) const {
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    out.varint(used[stream]);
+    for (const std::uint64_t count : refused[stream]) out.varint(count);
+  }
+  out.varint(labelled_impressions);
+  out.varint(clicked);
+  out.varint(converted);
+}
+
+JoinCounters JoinCounters::decode(ByteReader& in) {
+  JoinCounters counters;
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    counters.used[stream] = in.varint();
+    for (std::uint64_t& count : counters.refused[stream]) count = in.varint();
+  }
+  counters.labelled_impressions = in.varint();
+  counters.clicked = in.varint();
+  counters.converted = in.varint();
+  return counters;
+}
+
+}  // namespace sluice
