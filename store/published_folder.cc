@@ -1,0 +1,306 @@
+#include "store/published_folder.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/check.h"
+#include "base/hash.h"
+
+namespace sluice {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr const char* kManifest = "manifest.json";
+constexpr std::size_t kNameDigits = 12;
+
+bool is_plain_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\\\0", 3)) == std::string_view::npos;
+}
+
+// `kind` tells temporary folders of one number apart; it is empty for one that is being written.
+std::string temporary_name(const std::string& name, const std::string& kind = {}) {
+  return "." + name + kind + ".tmp";
+}
+
+bool is_temporary(std::string_view name) {
+  return (name.starts_with('.') && name.ends_with(".tmp")) ||
+         name == std::string(kLatest) + ".tmp";  // as write_atomically names it
+}
+
+// The text's end from the checksum on, given all that comes before it.
+std::string manifest_tail(std::string_view head) {
+  return "\"checksum\": \"" + hash128(head).hex() + "\"\n}\n";
+}
+
+std::string manifest_text(ordered_json manifest, const std::vector<FolderFile>& listed) {
+  SLUICE_CHECK(manifest.is_object() && !manifest.contains("files") &&
+               !manifest.contains("checksum"));
+  std::map<std::string, ordered_json> entries;
+  for (const FolderFile& file : listed) {
+    SLUICE_CHECK(is_plain_name(file.name) && file.name != kManifest);
+    const bool is_new =
+        entries
+            .emplace(file.name, ordered_json{{"bytes", file.bytes.size()},
+                                             {"xxh3_128", hash128(file.bytes).hex()}})
+            .second;
+    SLUICE_CHECK(is_new);
+  }
+  manifest["files"] = ordered_json::object();
+  for (auto& [name, entry] : entries) manifest["files"][name] = std::move(entry);
+  std::string text;
+  try {
+    text = manifest.dump(2);
+  } catch (const nlohmann::json::exception&) {
+    SLUICE_CHECK(!"a manifest's texts are UTF-8");
+  }
+  text.erase(text.size() - 2);  // "\n}"
+  text += ",\n  ";
+  return text + manifest_tail(text);
+}
+
+// What lies in a folder, and in words what is wrong with it. An Error is for what could not be
+// read.
+struct Loaded {
+  std::string text;  // of the manifest
+  PublishedFolder folder;
+  std::vector<std::string> damage;
+};
+
+Result<Loaded> load_manifest(FileSystem& files, const fs::path& folder) {
+  Loaded loaded;
+  if (!files.exists(folder / kManifest)) {
+    loaded.damage.emplace_back("manifest.json is missing");
+    return loaded;
+  }
+  SLUICE_ASSIGN(loaded.text, files.read(folder / kManifest));
+  const std::size_t tail = loaded.text.rfind("\"checksum\"");
+  if (tail == std::string::npos ||
+      std::string_view(loaded.text).substr(tail) !=
+          manifest_tail(std::string_view(loaded.text).substr(0, tail))) {
+    loaded.damage.emplace_back("manifest.json does not have its checksum");
+    return loaded;
+  }
+  loaded.folder.manifest = ordered_json::parse(loaded.text, nullptr, /*allow_exceptions=*/false);
+  if (!loaded.folder.manifest.is_object() || !loaded.folder.manifest.contains("files") ||
+      !loaded.folder.manifest["files"].is_object()) {
+    loaded.damage.emplace_back("manifest.json is no manifest");
+  }
+  return loaded;
+}
+
+// Reads one listed file into `loaded`.
+Status load_file(FileSystem& files, const fs::path& folder, const std::string& name,
+                 const ordered_json& entry, Loaded& loaded) {
+  if (!is_plain_name(name) || !entry.is_object() || !entry.contains("bytes") ||
+      !entry["bytes"].is_number_unsigned() || !entry.contains("xxh3_128") ||
+      !entry["xxh3_128"].is_string()) {
+    loaded.damage.push_back("manifest.json lists '" + name + "' in a wrong way");
+    return {};
+  }
+  if (!files.exists(folder / name)) {
+    loaded.damage.push_back(name + " is missing");
+    return {};
+  }
+  SLUICE_ASSIGN(std::string bytes, files.read(folder / name));
+  const auto size = entry["bytes"].get<std::uint64_t>();
+  if (bytes.size() != size) {
+    loaded.damage.push_back(name + " has " + std::to_string(bytes.size()) + " bytes instead of " +
+                            std::to_string(size));
+  } else if (hash128(bytes).hex() != entry["xxh3_128"].get<std::string>()) {
+    loaded.damage.push_back(name + " does not have its checksum");
+  }
+  loaded.folder.files.emplace(name, std::move(bytes));
+  return {};
+}
+
+Result<Loaded> load_folder(FileSystem& files, const fs::path& folder) {
+  SLUICE_ASSIGN(Loaded loaded, load_manifest(files, folder));
+  if (!loaded.damage.empty()) return loaded;
+  for (const auto& [name, entry] : loaded.folder.manifest["files"].items()) {
+    SLUICE_TRY(load_file(files, folder, name, entry, loaded));
+  }
+  return loaded;
+}
+
+std::string join(const std::vector<std::string>& words, const char* between) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : between) + word;
+  return text;
+}
+
+Error damaged(const fs::path& folder, const std::vector<std::string>& damage) {
+  return stop_error(folder.string() + " is damaged: " + join(damage, "; "));
+}
+
+// The keys whose values differ, below "files" by name.
+void collect_differences(const ordered_json& a, const ordered_json& b, const std::string& prefix,
+                         std::set<std::string>& names) {
+  for (const auto& [one, other] : {std::pair(&a, &b), std::pair(&b, &a)}) {
+    for (const auto& [key, value] : one->items()) {
+      if (key == "checksum" && prefix.empty()) continue;
+      if (other->contains(key) && (*other)[key] == value) continue;
+      if (key == "files" && prefix.empty() && other->contains(key)) {
+        collect_differences(value, (*other)[key], "files.", names);
+      } else {
+        names.insert(prefix + key);
+      }
+    }
+  }
+}
+
+Error came_out_different(const fs::path& folder, const ordered_json& there,
+                         const std::string& made) {
+  std::set<std::string> names;
+  collect_differences(there, ordered_json::parse(made), "", names);
+  return stop_error(folder.string() + " was made again and came out different in " +
+                    (names.empty() ? std::string("the order of its keys")
+                                   : join({names.begin(), names.end()}, ", ")) +
+                    ": the logs, the build or the machine are not the same as before, or this is a"
+                    " bug; move the folder away to go on without it");
+}
+
+Status write_file(FileSystem& files, const fs::path& path, std::string_view bytes) {
+  SLUICE_ASSIGN(auto file, files.create(path));
+  SLUICE_TRY(file->append(bytes));
+  SLUICE_TRY(file->sync());
+  return file->close();
+}
+
+// create_directories of which nothing is lost in a crash of the machine.
+Status make_folders(FileSystem& files, const fs::path& folder) {
+  std::vector<fs::path> missing;
+  for (fs::path path = folder; !path.empty() && !files.exists(path); path = path.parent_path()) {
+    missing.push_back(path);
+  }
+  SLUICE_TRY(files.create_directories(folder));
+  for (const fs::path& path : missing) {
+    const fs::path parent = path.parent_path();
+    SLUICE_TRY(files.sync_directory(parent.empty() ? fs::path(".") : parent));
+  }
+  return {};
+}
+
+// Unpublishes at once, then removes: a crash in between leaves a temporary folder.
+Status remove_folder(FileSystem& files, const fs::path& parent, const std::string& name) {
+  const fs::path aside = parent / temporary_name(name, ".removed");
+  SLUICE_TRY(files.remove_all(aside));
+  SLUICE_TRY(files.rename(parent / name, aside));
+  SLUICE_TRY(files.sync_directory(parent));
+  return files.remove_all(aside);
+}
+
+}  // namespace
+
+Status publish_folder(FileSystem& files, const fs::path& parent, const std::string& name,
+                      ordered_json manifest, const std::vector<FolderFile>& listed,
+                      const std::vector<FolderFile>& unlisted) {
+  SLUICE_CHECK(is_plain_name(name) && !name.starts_with('.'));
+  const std::string text = manifest_text(std::move(manifest), listed);
+  const fs::path target = parent / name;
+  const bool is_there = files.exists(target);
+  if (is_there) {
+    SLUICE_ASSIGN(const Loaded there, load_folder(files, target));
+    if (there.damage.empty()) {
+      // Synced again: the one who published it may have been killed just before.
+      if (there.text == text) return files.sync_directory(parent);
+      return came_out_different(target, there.folder.manifest, text);
+    }
+  }
+
+  const fs::path aside = parent / temporary_name(name);
+  SLUICE_TRY(make_folders(files, parent));
+  SLUICE_TRY(files.remove_all(aside));
+  SLUICE_TRY(files.create_directories(aside));
+  for (const auto* group : {&listed, &unlisted}) {
+    for (const FolderFile& file : *group) {
+      SLUICE_CHECK(is_plain_name(file.name) && file.name != kManifest);
+      SLUICE_TRY(write_file(files, aside / file.name, file.bytes));
+    }
+  }
+  SLUICE_TRY(write_file(files, aside / kManifest, text));
+  SLUICE_TRY(files.sync_directory(aside));
+  if (is_there) SLUICE_TRY(remove_folder(files, parent, name));
+  SLUICE_TRY(files.rename(aside, target));
+  return files.sync_directory(parent);
+}
+
+Result<PublishedFolder> read_folder(FileSystem& files, const fs::path& folder) {
+  SLUICE_ASSIGN(Loaded loaded, load_folder(files, folder));
+  if (!loaded.damage.empty()) return damaged(folder, loaded.damage);
+  return std::move(loaded.folder);
+}
+
+Result<ordered_json> read_manifest(FileSystem& files, const fs::path& folder) {
+  SLUICE_ASSIGN(Loaded loaded, load_manifest(files, folder));
+  if (!loaded.damage.empty()) return damaged(folder, loaded.damage);
+  return std::move(loaded.folder.manifest);
+}
+
+std::string numbered_folder_name(std::uint64_t sequence) {
+  const std::string digits = std::to_string(sequence);
+  return std::string(kNameDigits - std::min(kNameDigits, digits.size()), '0') + digits;
+}
+
+std::optional<std::uint64_t> folder_number(const std::string& name) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (error != std::errc() || name != numbered_folder_name(number)) return std::nullopt;
+  return number;
+}
+
+Result<std::vector<std::uint64_t>> list_numbered_folders(FileSystem& files,
+                                                         const fs::path& parent) {
+  std::vector<std::uint64_t> numbers;
+  if (!files.exists(parent)) return numbers;
+  SLUICE_ASSIGN(const std::vector<std::string> names, files.list(parent));
+  for (const std::string& name : names) {
+    if (const auto number = folder_number(name)) numbers.push_back(*number);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+Status remove_temporary_folders(FileSystem& files, const fs::path& parent) {
+  if (!files.exists(parent)) return {};
+  SLUICE_ASSIGN(const std::vector<std::string> names, files.list(parent));
+  for (const std::string& name : names) {
+    if (is_temporary(name)) SLUICE_TRY(files.remove_all(parent / name));
+  }
+  return {};
+}
+
+Status keep_newest(FileSystem& files, const fs::path& parent, std::size_t keep,
+                   const std::set<std::uint64_t>& also_keep) {
+  SLUICE_ASSIGN(const std::vector<std::uint64_t> numbers, list_numbered_folders(files, parent));
+  if (numbers.size() <= keep) return {};
+  SLUICE_ASSIGN(const std::optional<std::uint64_t> latest, read_latest(files, parent));
+  for (std::size_t i = 0; i < numbers.size() - keep; ++i) {
+    if (also_keep.contains(numbers[i]) || numbers[i] == latest) continue;
+    SLUICE_TRY(remove_folder(files, parent, numbered_folder_name(numbers[i])));
+  }
+  return {};
+}
+
+Status set_latest(FileSystem& files, const fs::path& parent, std::uint64_t sequence) {
+  SLUICE_ASSIGN(const std::optional<std::uint64_t> latest, read_latest(files, parent));
+  if (latest && *latest >= sequence) return {};
+  return write_atomically(files, parent / kLatest, numbered_folder_name(sequence) + "\n");
+}
+
+Result<std::optional<std::uint64_t>> read_latest(FileSystem& files, const fs::path& parent) {
+  const fs::path path = parent / kLatest;
+  if (!files.exists(path)) return std::optional<std::uint64_t>();
+  SLUICE_ASSIGN(std::string text, files.read(path));
+  if (text.ends_with('\n')) text.pop_back();
+  const auto number = folder_number(text);
+  if (!number) {
+    return stop_error(path.string() +
+                      " does not name a folder beside it: write the name of the"
+                      " wanted one into it, or remove it");
+  }
+  return number;
+}
+
+}  // namespace sluice

@@ -1,0 +1,78 @@
+// Folders of files that appear whole or not at all: snapshots and checkpoints. One holds any files
+// and a manifest.json that lists them with size and XXH3-128; docs/formats.md has the form.
+//
+// A folder is written aside under a temporary name (it begins with a dot and ends with ".tmp"),
+// synced and renamed. What a crash leaves under such names was never published.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/result.h"
+
+namespace sluice {
+
+struct FolderFile {
+  std::string name;  // a plain file name
+  std::string bytes;
+};
+
+// Makes `<parent>/<name>/` durable as one. `manifest`, an object, gets its last two entries here:
+// "files" (the `listed` ones) and "checksum" (of the manifest's text before it); `unlisted` files
+// (provenance.json) are written beside them.
+// Where `<name>` is there already it must be equal in manifest and listed files: then nothing is
+// written; else a stop error ("made again, it came out different") that names what differs. One
+// that fails its own checksums is no witness: it is replaced.
+Status publish_folder(FileSystem& files, const std::filesystem::path& parent,
+                      const std::string& name, nlohmann::ordered_json manifest,
+                      const std::vector<FolderFile>& listed,
+                      const std::vector<FolderFile>& unlisted);
+
+// A published folder, the manifest and every listed file read and checked against its checksum. The
+// error names everything that is damaged or missing.
+struct PublishedFolder {
+  nlohmann::ordered_json manifest;
+  std::map<std::string, std::string> files;  // name -> bytes; listed ones only
+};
+Result<PublishedFolder> read_folder(FileSystem& files, const std::filesystem::path& folder);
+
+// Only the manifest, checked against its own checksum.
+Result<nlohmann::ordered_json> read_manifest(FileSystem& files,
+                                             const std::filesystem::path& folder);
+
+// The name of a snapshot's or checkpoint's folder: the sequence number, filled up with zeros to 12
+// digits, so that names sort as numbers.
+std::string numbered_folder_name(std::uint64_t sequence);
+// The number of such a name; none for any other.
+std::optional<std::uint64_t> folder_number(const std::string& name);
+
+// The numbers of the folders under `parent` that are named so, ascending. An absent parent has
+// none.
+Result<std::vector<std::uint64_t>> list_numbered_folders(FileSystem& files,
+                                                         const std::filesystem::path& parent);
+
+// Removes what a crash left unpublished. An absent parent has nothing.
+Status remove_temporary_folders(FileSystem& files, const std::filesystem::path& parent);
+
+// Removes all numbered folders but the `keep` newest, those in `also_keep` and the one that LATEST
+// names. A crash on the way leaves each whole or under a temporary name.
+Status keep_newest(FileSystem& files, const std::filesystem::path& parent, std::size_t keep,
+                   const std::set<std::uint64_t>& also_keep = {});
+
+// LATEST: a file beside the numbered folders that names one of them, replaced atomically.
+inline constexpr const char* kLatest = "LATEST";
+// Does nothing where LATEST names `sequence` or a later one: it never moves back.
+Status set_latest(FileSystem& files, const std::filesystem::path& parent, std::uint64_t sequence);
+// None where there is no LATEST yet.
+Result<std::optional<std::uint64_t>> read_latest(FileSystem& files,
+                                                 const std::filesystem::path& parent);
+
+}  // namespace sluice

@@ -1,0 +1,188 @@
+// A file system in memory that loses in a crash what was not synced, and can fail from its N-th
+// operation on. Names and contents are kept twice: as they are seen, and as they are on disk.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+
+namespace sluice {
+
+class CrashFileSystem final : public FileSystem {
+ public:
+  CrashFileSystem() { root_->is_folder = true; }
+
+  // The operation with this number (from 0, reads not counted) and all later ones fail; one that
+  // appends writes half of its bytes before.
+  void fail_from(std::size_t operation) {
+    operations_ = 0;
+    fail_from_ = operation;
+  }
+  void heal() { fail_from_ = static_cast<std::size_t>(-1); }
+  bool has_failed() const { return operations_ > fail_from_; }
+
+  // The machine stops and starts again: of every unsynced change to a folder's names, each may be
+  // there or not; of every unsynced file any prefix of the new bytes, or the old ones.
+  void crash(std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    crash(*root_, random);
+    heal();
+  }
+
+  Result<std::unique_ptr<WritableFile>> create(const fs::path& path) override {
+    SLUICE_TRY(operation(path));
+    Node* parent = find(path.parent_path());
+    if (parent == nullptr || !parent->is_folder) return failure("create", path);
+    auto& node = parent->names[path.filename().string()];
+    if (node == nullptr) node = std::make_shared<Node>();
+    node->bytes.clear();
+    return std::unique_ptr<WritableFile>(std::make_unique<File>(*this, node, path));
+  }
+  Result<std::unique_ptr<WritableFile>> append_to(const fs::path& path) override {
+    if (!exists(path)) return create(path);
+    SLUICE_TRY(operation(path));
+    Node* parent = find(path.parent_path());
+    return std::unique_ptr<WritableFile>(
+        std::make_unique<File>(*this, parent->names[path.filename().string()], path));
+  }
+  Result<std::string> read(const fs::path& path) override {
+    const Node* node = find(path);
+    if (node == nullptr || node->is_folder) return failure("read", path);
+    return node->bytes;
+  }
+  Result<std::uint64_t> size(const fs::path& path) override {
+    SLUICE_ASSIGN(const std::string bytes, read(path));
+    return static_cast<std::uint64_t>(bytes.size());
+  }
+  Status truncate(const fs::path& path, std::uint64_t size) override {
+    SLUICE_TRY(operation(path));
+    Node* node = find(path);
+    if (node == nullptr || node->is_folder) return failure("cut", path);
+    node->bytes.resize(size);
+    return {};
+  }
+  bool exists(const fs::path& path) override { return find(path) != nullptr; }
+  Status create_directories(const fs::path& path) override {
+    SLUICE_TRY(operation(path));
+    Node* node = root_.get();
+    for (const auto& part : path.relative_path()) {
+      auto& child = node->names[part.string()];
+      if (child == nullptr) {
+        child = std::make_shared<Node>();
+        child->is_folder = true;
+      }
+      if (!child->is_folder) return failure("make", path);
+      node = child.get();
+    }
+    return {};
+  }
+  Status rename(const fs::path& from, const fs::path& to) override {
+    SLUICE_TRY(operation(from));
+    Node* source = find(from.parent_path());
+    Node* target = find(to.parent_path());
+    const Node* replaced = find(to);
+    if (find(from) == nullptr || target == nullptr ||
+        (replaced != nullptr && replaced->is_folder && !replaced->names.empty())) {
+      return failure("rename", from);
+    }
+    target->names[to.filename().string()] = source->names[from.filename().string()];
+    source->names.erase(from.filename().string());
+    return {};
+  }
+  Status remove_all(const fs::path& path) override {
+    SLUICE_TRY(operation(path));
+    if (Node* parent = find(path.parent_path())) parent->names.erase(path.filename().string());
+    return {};
+  }
+  Result<std::vector<std::string>> list(const fs::path& directory) override {
+    const Node* node = find(directory);
+    if (node == nullptr || !node->is_folder) return failure("list", directory);
+    std::vector<std::string> names;
+    for (const auto& [name, child] : node->names) names.push_back(name);
+    return names;
+  }
+  Status sync_directory(const fs::path& directory) override {
+    SLUICE_TRY(operation(directory));
+    Node* node = find(directory);
+    if (node == nullptr || !node->is_folder) return failure("sync", directory);
+    node->synced_names = node->names;
+    return {};
+  }
+
+ private:
+  struct Node {
+    bool is_folder = false;
+    std::string bytes, synced_bytes;
+    std::map<std::string, std::shared_ptr<Node>> names, synced_names;
+  };
+
+  class File final : public WritableFile {
+   public:
+    File(CrashFileSystem& owner, std::shared_ptr<Node> node, fs::path path)
+        : owner_(owner), node_(std::move(node)), path_(std::move(path)) {}
+    Status append(std::string_view bytes) override {
+      const Status status = owner_.operation(path_);
+      node_->bytes += status ? bytes : bytes.substr(0, bytes.size() / 2);
+      return status;
+    }
+    Status sync() override {
+      SLUICE_TRY(owner_.operation(path_));
+      node_->synced_bytes = node_->bytes;
+      return {};
+    }
+    Status close() override { return owner_.operation(path_); }
+
+   private:
+    CrashFileSystem& owner_;
+    std::shared_ptr<Node> node_;
+    fs::path path_;
+  };
+
+  static Error failure(const char* what, const fs::path& path) {
+    return stop_error(std::string("cannot ") + what + " " + path.string());
+  }
+  Status operation(const fs::path& path) {
+    if (operations_++ >= fail_from_) return failure("touch (injected)", path);
+    return {};
+  }
+  Node* find(const fs::path& path) const {
+    Node* node = root_.get();
+    for (const auto& part : path.relative_path()) {
+      const auto found = node->names.find(part.string());
+      if (found == node->names.end()) return nullptr;
+      node = found->second.get();
+    }
+    return node;
+  }
+
+  static void crash(Node& node, std::mt19937_64& random) {
+    if (!node.is_folder) {
+      if (random() % 2 == 0) {
+        node.bytes = node.synced_bytes;
+      } else if (node.bytes != node.synced_bytes) {
+        node.bytes.resize(random() % (node.bytes.size() + 1));
+      }
+      node.synced_bytes = node.bytes;
+      return;
+    }
+    auto survivors = node.synced_names;
+    for (const auto& [name, child] : node.names) {
+      if (random() % 2 == 0) survivors[name] = child;
+    }
+    for (const auto& [name, child] : node.synced_names) {
+      if (!node.names.contains(name) && random() % 2 == 0) survivors.erase(name);
+    }
+    node.names = node.synced_names = std::move(survivors);
+    for (const auto& [name, child] : node.names) crash(*child, random);
+  }
+
+  std::shared_ptr<Node> root_ = std::make_shared<Node>();
+  std::size_t operations_ = 0;
+  std::size_t fail_from_ = static_cast<std::size_t>(-1);
+};
+
+}  // namespace sluice
