@@ -1,0 +1,113 @@
+#include "app/shop.h"
+
+#include <string_view>
+#include <vector>
+
+#include "app/shop_events.h"
+#include "app/shop_files.h"
+#include "app/shop_model.h"
+#include "app/shop_text.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::string_view kTruth = "truth";
+constexpr std::string_view kExpected = "expected.json";
+constexpr std::string_view kConfig = "shop.toml";
+constexpr std::uint64_t kProgressPages = 256;
+
+// The true rates of every impression, one file a partition.
+class TruthFiles {
+ public:
+  static Result<TruthFiles> create(FileSystem& files, const fs::path& root,
+                                   std::uint32_t partitions) {
+    TruthFiles truth;
+    SLUICE_TRY(files.create_directories(root / kTruth));
+    for (std::uint32_t p = 0; p < partitions; ++p) {
+      SLUICE_ASSIGN(TextFile file,
+                    TextFile::create(files, root / kTruth / (file_number(p) + ".csv"),
+                                     ShopOptions::Compression::none));
+      SLUICE_TRY(file.append("impression_id,pctr,pcvr\n"));
+      truth.files_.push_back(std::move(file));
+    }
+    return truth;
+  }
+
+  Status add(const ShopPage& page) {
+    lines_.clear();
+    for (const ShopImpression& impression : page.impressions) {
+      lines_ += impression.id;
+      lines_ += ',';
+      append_rate(lines_, impression.rates.pctr);
+      lines_ += ',';
+      append_rate(lines_, impression.rates.pcvr);
+      lines_ += '\n';
+    }
+    return files_[page.partition].append(lines_);
+  }
+
+  Status close() {
+    for (TextFile& file : files_) SLUICE_TRY(file.close());
+    return {};
+  }
+
+ private:
+  std::vector<TextFile> files_;
+  std::string lines_;
+};
+
+Status write_text(FileSystem& files, const fs::path& path, std::string_view text) {
+  SLUICE_ASSIGN(const auto file, files.create(path));
+  SLUICE_TRY(file->append(text));
+  return file->close();
+}
+
+Status prepare_folder(FileSystem& files, const fs::path& folder, bool overwrite) {
+  SLUICE_TRY(files.create_directories(folder));
+  SLUICE_ASSIGN(const auto names, files.list(folder));
+  if (!names.empty() && !overwrite) {
+    return usage_error(
+        folder.string() +
+        " is not empty: name another folder, or pass --force to replace the shop in it");
+  }
+  // The mark of a whole shop goes first, and comes last.
+  SLUICE_TRY(files.remove_all(folder / kExpected));
+  SLUICE_TRY(files.remove_all(folder / kConfig));
+  SLUICE_TRY(files.remove_all(folder / kTruth));
+  for (const char* stream : kStreamNames) SLUICE_TRY(files.remove_all(folder / stream));
+  return {};
+}
+
+}  // namespace
+
+Result<ShopSummary> generate_shop(const ShopOptions& options, const fs::path& folder,
+                                  bool overwrite, FileSystem& files, const ShopProgress& progress) {
+  SLUICE_TRY(check_options(options));
+  SLUICE_TRY(prepare_folder(files, folder, overwrite));
+  const ShopModel model(options);
+  const ShopEvents events(options, model);
+  ShopExpected expected(options);
+  const auto on_written = [&expected](const ShopRecord& record, ShopVerdict verdict) {
+    expected.add_record(record, verdict);
+  };
+  SLUICE_ASSIGN(ShopLogs logs, ShopLogs::create(files, folder, options, on_written));
+  SLUICE_ASSIGN(TruthFiles truth, TruthFiles::create(files, folder, options.partitions));
+
+  ShopPage page;
+  for (std::uint64_t number = 0; number < events.pages(); ++number) {
+    SLUICE_TRY(logs.write_until(events.page_time(number)));
+    events.draw(number, page);
+    SLUICE_TRY(truth.add(page));
+    for (const ShopImpression& impression : page.impressions) expected.add_truth(impression);
+    for (ShopRecord& record : page.records) logs.add(std::move(record));
+    if (number % kProgressPages == 0) progress(number * options.page);
+  }
+  SLUICE_TRY(logs.finish());
+  SLUICE_TRY(truth.close());
+  SLUICE_TRY(write_text(files, folder / kConfig, shop_config(options)));
+  SLUICE_TRY(write_text(files, folder / kExpected, expected.json().dump(2) + "\n"));
+  progress(options.impressions);
+  return ShopSummary{expected.counts(), expected.true_rates()};
+}
+
+}  // namespace sluice

@@ -1,0 +1,271 @@
+#include "app/shop_model.h"
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "app/shop_text.h"
+
+namespace sluice {
+namespace {
+
+// Purposes of random sequences. Pages have theirs in shop_events.cc.
+enum Purpose : std::uint64_t { kTables = 1, kItems, kUsers, kTrends, kCalibration };
+
+constexpr double kDayMs = 86'400'000.0;
+
+constexpr std::array<std::string_view, kCategories> kCategoryNames = {
+    "audio",  "bags",  "bikes", "books",  "camping", "cameras", "games", "garden",
+    "health", "lamps", "pets",  "phones", "shoes",   "sports",  "tools", "toys"};
+
+struct Place {
+  std::string_view name;
+  Logits own;
+};
+constexpr std::array<Place, 4> kDevices = {{{"phone", {0.2, -0.4}},
+                                            {"app", {0.5, 0.3}},
+                                            {"desktop", {-0.2, 0.4}},
+                                            {"tablet", {-0.3, 0.0}}}};
+constexpr std::array<Place, 3> kSurfaces = {
+    {{"search", {0.4, 0.4}}, {"home", {-0.3, -0.2}}, {"mail", {0.0, -0.3}}}};
+constexpr std::array<Place, 8> kCountries = {{{"DE", {0.0, 0.1}},
+                                              {"FR", {0.1, 0.0}},
+                                              {"IT", {0.2, -0.1}},
+                                              {"ES", {0.1, -0.2}},
+                                              {"NL", {-0.1, 0.2}},
+                                              {"PL", {-0.2, -0.1}},
+                                              {"SE", {-0.1, 0.1}},
+                                              {"PT", {0.0, -0.2}}}};
+
+double sigmoid(double x) {
+  return 1.0 / (1.0 + std::exp(-x));
+}
+
+Logits operator+(Logits a, Logits b) {
+  return {a.ctr + b.ctr, a.cvr + b.cvr};
+}
+
+// A CTR effect and a CVR effect of the same standard deviation that share most of it.
+Logits correlated(Random& random, double deviation) {
+  const double ctr = random.normal();
+  return {deviation * ctr, deviation * (0.7 * ctr + 0.7 * random.normal())};
+}
+
+// Index in [0, count), low ones more often: density ~ index^(1/power - 1).
+std::uint64_t long_tailed(Random& random, std::uint64_t count, int power) {
+  double u = 1.0;
+  const double draw = random.uniform();
+  for (int i = 0; i < power; ++i) u *= draw;
+  return static_cast<std::uint64_t>(u * static_cast<double>(count));
+}
+
+// The bias at which mean(weight · σ(bias + logit)) / mean(weight) is `target`.
+double solve_bias(const std::vector<double>& logits, const std::vector<double>& weights,
+                  double target) {
+  double total = 0;
+  for (const double weight : weights) total += weight;
+  double low = -20.0;
+  double high = 20.0;
+  for (int step = 0; step < 40; ++step) {
+    const double middle = 0.5 * (low + high);
+    double sum = 0;
+    for (std::size_t i = 0; i < logits.size(); ++i) sum += weights[i] * sigmoid(middle + logits[i]);
+    (sum < target * total ? low : high) = middle;
+  }
+  return 0.5 * (low + high);
+}
+
+// Of an age of 18 to 80; most clicks and purchases around 40.
+Logits age_effect(int age) {
+  const double distance = (age - 40) / 20.0;
+  return {0.15 - 0.15 * distance * distance, 0.2 - 0.2 * distance * distance};
+}
+
+}  // namespace
+
+ShopModel::ShopModel(const ShopOptions& options) : options_(options) {
+  Random random(options.seed, kTables, 0);
+  for (std::size_t c = 0; c < kCategories; ++c) {
+    categories_[c] = correlated(random, 0.5);
+    category_prices_[c] = random.lognormal(40.0, 0.7);
+    for (double& value : category_tastes_[c]) value = random.normal();
+  }
+  for (std::size_t s = 0; s < kSegments; ++s) {
+    segments_[s] = correlated(random, 0.3);
+    for (double& value : segment_tastes_[s]) value = random.normal();
+  }
+  for (Logits& brand : brands_) brand = correlated(random, 0.3);
+  draw_items();
+  calibrate();
+}
+
+void ShopModel::draw_items() {
+  items_.resize(options_.items);
+  for (std::uint64_t index = 0; index < options_.items; ++index) {
+    Random random(options_.seed, kItems, index);
+    ShopItem& item = items_[index];
+    item.category = static_cast<std::uint32_t>(long_tailed(random, kCategories, 2));
+    const std::uint64_t brand = long_tailed(random, kBrands, 2);
+    const double price_deviation = random.normal();
+    const auto cents = static_cast<std::uint64_t>(100.0 * category_prices_[item.category] *
+                                                  std::exp(0.6 * price_deviation));
+    const auto quality_hundredths =
+        static_cast<std::int64_t>(std::round(100.0 * std::clamp(random.normal(), -3.0, 3.0)));
+    const double quality = static_cast<double>(quality_hundredths) / 100.0;
+    item.own =
+        categories_[item.category] + brands_[brand] + correlated(random, 0.15) +
+        Logits{0.5 * quality - 0.35 * price_deviation, 0.5 * quality - 0.35 * price_deviation};
+
+    std::string& json = item.json;
+    json = "{\"category\":\"";
+    json += kCategoryNames[item.category];
+    json += "\",\"brand\":";
+    append_number(json, brand);
+    json += ",\"price\":";
+    append_hundredths(json, static_cast<std::int64_t>(cents));
+    // Some sellers send no quality, some an explicit null.
+    const double form = random.uniform();
+    if (form < 0.95) {
+      json += ",\"quality\":";
+      if (form < 0.9) {
+        append_hundredths(json, quality_hundredths);
+      } else {
+        json += "null";
+      }
+    }
+    json += '}';
+  }
+}
+
+void ShopModel::calibrate() {
+  constexpr std::size_t kPages = 2'000;
+  constexpr std::size_t kOfPage = 10;
+  std::vector<double> ctr;
+  std::vector<double> cvr;
+  Random random(options_.seed, kCalibration, 0);
+  for (std::size_t i = 0; i < kPages; ++i) {
+    const TimeMs time = options_.start + static_cast<DurationMs>(
+                                             random.uniform() * static_cast<double>(options_.span));
+    const ShopUser who = user(pick_user(random));
+    const ShopContext where = context(random, time);
+    for (std::size_t k = 0; k < kOfPage; ++k) {
+      const auto position = static_cast<std::uint32_t>(random.below(options_.page));
+      const Logits of = logits(who, where, items_[pick_item(random, time)], position);
+      ctr.push_back(of.ctr);
+      cvr.push_back(of.cvr);
+    }
+  }
+  bias_.ctr = solve_bias(ctr, std::vector<double>(ctr.size(), 1.0), kMeanCtr);
+  std::vector<double> clicks;
+  for (const double logit : ctr) clicks.push_back(sigmoid(bias_.ctr + logit));
+  bias_.cvr = solve_bias(cvr, clicks, kMeanCvr);
+}
+
+std::uint64_t ShopModel::pick_user(Random& random) const {
+  return long_tailed(random, options_.users, 2);
+}
+
+std::uint64_t ShopModel::pick_item(Random& random, TimeMs time) const {
+  const double day = static_cast<double>(time - options_.start) / kDayMs;
+  const auto moved = static_cast<std::uint64_t>(0.02 * day * static_cast<double>(options_.items));
+  return (long_tailed(random, options_.items, 3) + moved) % options_.items;
+}
+
+ShopUser ShopModel::user(std::uint64_t index) const {
+  Random random(options_.seed, kUsers, index);
+  ShopUser user;
+  user.id = "u";
+  append_number(user.id, index);
+  const auto* id_bytes = reinterpret_cast<const Bytef*>(user.id.data());
+  user.partition = static_cast<std::uint32_t>(
+      crc32(0, id_bytes, static_cast<uInt>(user.id.size())) % options_.partitions);
+  const std::uint64_t segment = random.below(kSegments);
+  const Place& country = kCountries[long_tailed(random, kCountries.size(), 2)];
+  const int age = 18 + static_cast<int>(random.below(62));
+  user.own = segments_[segment] + country.own + age_effect(age) + correlated(random, 0.15);
+
+  Taste taste;
+  for (std::size_t d = 0; d < kTasteDimensions; ++d) {
+    taste[d] = 0.8 * segment_tastes_[segment][d] + 0.6 * random.normal();
+  }
+  // What the shop knows of the taste: the categories liked best, as far as it saw them.
+  const std::uint64_t interests = random.below(5);
+  std::array<double, kCategories> liking;
+  std::array<std::uint32_t, kCategories> order;
+  for (std::uint32_t c = 0; c < kCategories; ++c) {
+    double product = 0;
+    for (std::size_t d = 0; d < kTasteDimensions; ++d) product += taste[d] * category_tastes_[c][d];
+    user.taste[c] = {0.25 * product, 0.25 * product};
+    liking[c] = product + random.normal();
+    order[c] = c;
+  }
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return liking[a] > liking[b]; });
+  user.json = "{\"segment\":";
+  append_number(user.json, segment);
+  user.json += ",\"country\":\"";
+  user.json += country.name;
+  user.json += '"';
+  const double age_form = random.uniform();
+  if (age_form < 0.9) user.json += ",\"age\":";
+  if (age_form < 0.8) {
+    append_number(user.json, static_cast<std::uint64_t>(age));
+  } else if (age_form < 0.9) {
+    user.json += "null";
+  }
+  if (interests > 0) {
+    for (std::uint64_t i = 0; i < interests; ++i) {
+      user.taste[order[i]] = user.taste[order[i]] + Logits{0.7, 0.7};
+      user.json += i == 0 ? ",\"interests\":[\"" : ",\"";
+      user.json += kCategoryNames[order[i]];
+      user.json += '"';
+    }
+    user.json += ']';
+  }
+  user.json += '}';
+  return user;
+}
+
+double ShopModel::trend(std::uint64_t category, double day) const {
+  // A value for each whole day, a straight line between two of them.
+  const double whole = std::floor(day);
+  const auto at = [&](double of_day) {
+    const auto index = static_cast<std::uint64_t>(of_day) * kCategories + category;
+    return 0.4 * Random(options_.seed, kTrends, index).normal();
+  };
+  return at(whole) + (day - whole) * (at(whole + 1) - at(whole));
+}
+
+ShopContext ShopModel::context(Random& random, TimeMs time) const {
+  ShopContext context;
+  const Place& device = kDevices[long_tailed(random, kDevices.size(), 2)];
+  const Place& surface = kSurfaces[random.below(kSurfaces.size())];
+  const std::uint64_t hour = static_cast<std::uint64_t>(floor_to(time, 3'600'000) / 3'600'000 % 24);
+  const double evening = std::cos(2.0 * std::numbers::pi * (static_cast<double>(hour) - 20) / 24);
+  context.own = device.own + surface.own + Logits{0.15 * evening, 0.2 * evening};
+  const double day = static_cast<double>(time - options_.start) / kDayMs;
+  for (std::size_t c = 0; c < kCategories; ++c) context.trend[c] = trend(c, day);
+  context.json = "{\"device\":\"";
+  context.json += device.name;
+  context.json += "\",\"surface\":\"";
+  context.json += surface.name;
+  context.json += "\",\"hour\":";
+  append_number(context.json, hour);
+  context.json += '}';
+  return context;
+}
+
+Logits ShopModel::logits(const ShopUser& user, const ShopContext& context, const ShopItem& item,
+                         std::uint32_t position) const {
+  Logits sum = bias_ + user.own + user.taste[item.category] + context.own + item.own;
+  sum.ctr += context.trend[item.category] - 0.55 * std::log1p(position);
+  return sum;
+}
+
+Rates ShopModel::rates(const ShopUser& user, const ShopContext& context, const ShopItem& item,
+                       std::uint32_t position) const {
+  const Logits of = logits(user, context, item, position);
+  return {sigmoid(of.ctr), sigmoid(of.cvr)};
+}
+
+}  // namespace sluice

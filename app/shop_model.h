@@ -1,0 +1,97 @@
+// The synthetic shop itself: who comes, what is shown, and how likely it is clicked and purchased.
+//
+// Logits of the rates, with c the item's category:
+//   a = bias + user + taste(user, c) + item + context + position + trend(c, day)     pCTR = σ(a)
+//   b = bias + user + taste(user, c) + item + context                                pCVR = σ(b)
+// Taste is a product of latent vectors plus a bonus for the user's interests. Most of a's terms
+// come back in b, so clicked impressions are those that would rather be purchased: pCVR over all
+// impressions is far below pCVR over clicked ones (the selection bias of a model trained on
+// clicks). The biases are set so that the average pCTR is 4 % and pCVR averages 1.5 % over clicks.
+//
+// Everything is a pure function of the options; const methods may be called from any thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "app/shop_options.h"
+#include "app/shop_random.h"
+
+namespace sluice {
+
+inline constexpr std::size_t kCategories = 16;
+inline constexpr double kMeanCtr = 0.04;
+inline constexpr double kMeanCvr = 0.015;
+
+struct Logits {
+  double ctr = 0;
+  double cvr = 0;
+};
+
+struct Rates {
+  double pctr = 0;
+  double pcvr = 0;  // given a click
+};
+
+struct ShopUser {
+  std::string id;
+  std::uint32_t partition = 0;
+  Logits own;
+  std::array<Logits, kCategories> taste;
+  std::string json;  // the value of "features.user"
+};
+
+struct ShopItem {
+  std::uint32_t category = 0;
+  Logits own;
+  std::string json;  // the value of "features.item"
+};
+
+struct ShopContext {
+  Logits own;
+  std::array<double, kCategories> trend;  // added to the CTR logit
+  std::string json;                       // the value of "features.context"
+};
+
+class ShopModel {
+ public:
+  explicit ShopModel(const ShopOptions& options);
+
+  std::uint64_t pick_user(Random& random) const;
+  // Popularity is long-tailed, and moves on through the catalogue day by day.
+  std::uint64_t pick_item(Random& random, TimeMs time) const;
+
+  ShopUser user(std::uint64_t index) const;
+  ShopContext context(Random& random, TimeMs time) const;
+  const ShopItem& item(std::uint64_t index) const { return items_[index]; }
+
+  Rates rates(const ShopUser& user, const ShopContext& context, const ShopItem& item,
+              std::uint32_t position) const;
+
+ private:
+  static constexpr std::size_t kTasteDimensions = 4;
+  static constexpr std::size_t kSegments = 8;
+  static constexpr std::size_t kBrands = 40;
+  using Taste = std::array<double, kTasteDimensions>;
+
+  void draw_items();
+  void calibrate();
+  Logits logits(const ShopUser& user, const ShopContext& context, const ShopItem& item,
+                std::uint32_t position) const;
+  double trend(std::uint64_t category, double day) const;
+
+  ShopOptions options_;
+  Logits bias_;
+  std::array<Logits, kCategories> categories_;
+  std::array<double, kCategories> category_prices_{};  // median, in money
+  std::array<Taste, kCategories> category_tastes_{};
+  std::array<Logits, kSegments> segments_;
+  std::array<Taste, kSegments> segment_tastes_{};
+  std::array<Logits, kBrands> brands_;
+  std::vector<ShopItem> items_;
+};
+
+}  // namespace sluice

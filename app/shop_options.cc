@@ -1,0 +1,55 @@
+#include "app/shop_options.h"
+
+#include <string>
+#include <utility>
+
+namespace sluice {
+
+Status check_options(const ShopOptions& options) {
+  const std::pair<const char*, double> rates[] = {{"repeats", options.repeats},
+                                                  {"late-clicks", options.late_clicks},
+                                                  {"late-purchases", options.late_purchases},
+                                                  {"duplicates", options.duplicates},
+                                                  {"orphans", options.orphans},
+                                                  {"malformed", options.malformed},
+                                                  {"late", options.late}};
+  for (const auto& [name, rate] : rates) {
+    if (!(rate >= 0.0 && rate <= 1.0)) {
+      return usage_error(std::string("--") + name + ": a rate is from 0 to 1");
+    }
+  }
+  const std::pair<const char*, DurationMs> durations[] = {
+      {"span", options.span},
+      {"click-window", options.click_window},
+      {"conversion-window", options.conversion_window}};
+  for (const auto& [name, duration] : durations) {
+    if (duration <= 0) return usage_error(std::string("--") + name + ": must be above 0");
+  }
+  if (options.disorder < 0 || options.max_out_of_orderness < 0) {
+    return usage_error("--disorder and --max-out-of-orderness: must not be below 0");
+  }
+  constexpr TimeMs kEarliest = 1'000'000'000'000;
+  if (options.start < kEarliest) {
+    return usage_error(
+        "--start: must not be before 2001-09-09T01:46:40Z, the default of "
+        "streams.not_before");
+  }
+  if (options.impressions == 0 || options.users == 0) {
+    return usage_error("--impressions and --users: must be above 0");
+  }
+  if (options.partitions == 0 || options.partitions > 1'024) {
+    return usage_error("--partitions: must be from 1 to 1024");
+  }
+  if (options.segments > 10'000) return usage_error("--segments: must be at most 10000");
+  if (options.page == 0 || options.page > 1'000) {
+    return usage_error("--page: must be from 1 to 1000");
+  }
+  constexpr std::uint64_t kMostItems = 10'000'000;  // all of them are kept in memory
+  if (options.items < options.page || options.items > kMostItems) {
+    return usage_error("--items: must be at least --page (a page shows an item once) and at most " +
+                       std::to_string(kMostItems));
+  }
+  return {};
+}
+
+}  // namespace sluice
