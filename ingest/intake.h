@@ -61,6 +61,8 @@ class Intake {
   // Moves the events before `frontier` (the start of a tick) to the end of `out`, in no order.
   void release(TimeMs frontier, std::vector<Event>& out);
 
+  // The start of the earliest buffered event's tick; kTimeMax when nothing is buffered.
+  TimeMs first_buffered() const { return buffer_.empty() ? kTimeMax : buffer_.begin()->first; }
   std::size_t buffered_bytes() const { return buffered_bytes_; }
   const StreamPartition& where() const { return where_; }
   IntakeState state() const;

@@ -1,0 +1,266 @@
+#include "ingest/log_reader.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/check.h"
+
+namespace sluice {
+
+LogReader::LogReader(const Config& config, Source& source, Clock& clock, std::uint32_t partitions,
+                     const EndPolicy& policy)
+    : config_(config),
+      source_(source),
+      clock_(clock),
+      policy_(policy),
+      partition_count_(partitions),
+      decoder_(config.streams, config.join.attribution, config.features) {}
+
+Status LogReader::start(std::vector<IntakeState> states, bool is_first,
+                        std::vector<Position> pinned_ends) {
+  SLUICE_CHECK(states.size() == kStreams * partition_count_);
+  const DurationMs now = clock_.steady_ms();
+  partitions_.reserve(states.size());
+  for (std::size_t index = 0; index < states.size(); ++index) {
+    const StreamPartition where{static_cast<Stream>(index / partition_count_),
+                                static_cast<std::uint32_t>(index % partition_count_)};
+    if (is_first) {
+      SLUICE_ASSIGN(states[index].resume_position, source_.first_position(where));
+      states[index].read_position = states[index].resume_position;
+    }
+    Partition& partition = partitions_.emplace_back(
+        Partition{Intake(where, config_.streams, config_.join.tick, decoder_, states[index])});
+    partition.position = states[index].resume_position;
+    partition.last_record_steady = now;
+    SLUICE_TRY(check_last_record(partition, states[index]));
+    SLUICE_TRY(source_.seek(where, partition.position));
+  }
+  if (policy_.kind != EndPolicy::Kind::close) return {};
+  pinned_ends_ = std::move(pinned_ends);
+  if (pinned_ends_.empty()) {
+    for (const Partition& partition : partitions_) {
+      SLUICE_ASSIGN(const Position end, source_.end_position(partition.intake.where()));
+      pinned_ends_.push_back(end);
+    }
+  }
+  for (std::size_t index = 0; index < partitions_.size(); ++index) {
+    SLUICE_TRY(finish_if_at_end(index));
+  }
+  return {};
+}
+
+Status LogReader::check_last_record(const Partition& partition, const IntakeState& state) {
+  if (!state.has_last_record) return {};
+  const StreamPartition where = partition.intake.where();
+  SLUICE_ASSIGN(const auto record, source_.record_at(where, state.last_record_position));
+  // Where retention has removed it, seek() tells whether the log still reaches back far enough.
+  if (!record || hash128(record->bytes) == state.last_record_hash) return {};
+  return stop_error("the log was changed: " +
+                    source_.describe(where, state.last_record_position) +
+                    " is not the record that was read there before; take the right logs, or replay "
+                    "into a new data folder");
+}
+
+TimeMs LogReader::watermark_of(const Partition& partition) const {
+  if (partition.is_finished) return kTimeMax;
+  const TimeMs own = partition.intake.watermark();
+  if (policy_.kind != EndPolicy::Kind::at_time) return own;
+  if (partition.is_at_end && !policy_.is_live) return policy_.time;
+  return std::min(own, policy_.time);
+}
+
+TimeMs LogReader::watermark() const {
+  TimeMs lowest = kTimeMax;
+  for (const Partition& partition : partitions_) {
+    lowest = std::min(lowest, watermark_of(partition));
+  }
+  return lowest;
+}
+
+std::vector<std::size_t> LogReader::reading_order() const {
+  std::vector<std::size_t> order;
+  for (std::size_t index = 0; index < partitions_.size(); ++index) {
+    const Partition& partition = partitions_[index];
+    const bool is_done =
+        partition.is_finished || (policy_.kind == EndPolicy::Kind::at_time &&
+                                  watermark_of(partition) >= policy_.time);
+    if (!is_done) order.push_back(index);
+  }
+  std::sort(order.begin(), order.end(), [this](std::size_t a, std::size_t b) {
+    const TimeMs a_time = watermark_of(partitions_[a]);
+    const TimeMs b_time = watermark_of(partitions_[b]);
+    return a_time != b_time ? a_time < b_time : a < b;
+  });
+  return order;
+}
+
+bool LogReader::is_exhausted() const {
+  const std::vector<std::size_t> order = reading_order();
+  if (order.empty()) return true;
+  if (policy_.is_live || policy_.kind == EndPolicy::Kind::close) return false;
+  return partitions_[order.front()].is_at_end;
+}
+
+Result<std::size_t> LogReader::step(TimeMs frontier, DurationMs wait_ms) {
+  if (is_exhausted()) return std::size_t{0};
+  const std::vector<std::size_t> order = reading_order();
+  const std::size_t allowance = config_.source.max_queued_bytes / partitions_.size();
+  std::size_t taken = 0;
+  for (const std::size_t index : order) {
+    // Those ahead of the slowest are read only while the slowest has nothing, and not far.
+    const bool may_read =
+        index == order.front() || partitions_[index].intake.buffered_bytes() < allowance;
+    if (!may_read) continue;
+    SLUICE_ASSIGN(taken, read_one(index, frontier, 0));
+    if (taken > 0 || is_exhausted()) break;
+  }
+  if (taken == 0 && wait_ms > 0 && !is_exhausted()) {
+    SLUICE_ASSIGN(taken, read_one(order.front(), frontier, wait_ms));
+  }
+  if (policy_.is_live) declare_quiet();
+  return taken;
+}
+
+Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, DurationMs wait_ms) {
+  Partition& partition = partitions_[index];
+  if (partition.is_finished) return std::size_t{0};
+  const StreamPartition where = partition.intake.where();
+  SLUICE_ASSIGN(auto result, source_.read(where, config_.source.read_records, wait_ms));
+  std::size_t taken = 0;
+  for (Record& record : result.records) {
+    if (!pinned_ends_.empty()) {
+      if (record.position >= pinned_ends_[index]) break;
+      if (record.next > pinned_ends_[index] && config_.source.type == SourceConfig::Type::files) {
+        // The line was still unfinished when the ends were pinned; what came later is not its part.
+        record.bytes.resize(std::min<std::size_t>(record.bytes.size(),
+                                                  pinned_ends_[index] - record.position));
+        record.next = pinned_ends_[index];
+        partition.intake.take_unfinished(record, refused_);
+        partition.position = record.next;
+        ++taken;
+        break;
+      }
+    }
+    partition.position = record.next;
+    partition.intake.take(std::move(record), frontier, refused_);
+    ++taken;
+  }
+  partition.is_at_end = result.at_end.has_value();
+  if (result.at_end) partition.position = std::max(partition.position, *result.at_end);
+  if (taken > 0) {
+    partition.last_record_steady = clock_.steady_ms();
+    partition.is_quiet = false;
+  }
+  const bool is_past_pinned = !result.records.empty() && !pinned_ends_.empty() &&
+                              taken < result.records.size();
+  if (is_past_pinned) partition.position = std::max(partition.position, pinned_ends_[index]);
+  SLUICE_TRY(finish_if_at_end(index));
+  return taken;
+}
+
+// With `close`: at the pinned end nothing more comes.
+Status LogReader::finish_if_at_end(std::size_t index) {
+  if (pinned_ends_.empty()) return {};
+  Partition& partition = partitions_[index];
+  if (partition.position < pinned_ends_[index] && partition.is_at_end) {
+    const StreamPartition where = partition.intake.where();
+    SLUICE_ASSIGN(auto record, source_.unfinished(where));
+    if (record) {
+      partition.position = record->next;
+      partition.intake.take_unfinished(*record, refused_);
+    } else if (config_.source.type == SourceConfig::Type::files) {
+      return stop_error("the log " + source_.describe(where, partition.position) +
+                        " ends before the place that was its end when this replay began");
+    }
+  }
+  partition.is_finished = partition.position >= pinned_ends_[index];
+  return {};
+}
+
+bool LogReader::is_confirmed_quiet(const Partition& partition, DurationMs now,
+                                   TimeMs& bound) const {
+  const DurationMs idle_after = *config_.source.idle_after;
+  if (!partition.is_at_end || now - partition.last_record_steady < idle_after) return false;
+  const auto confirmation = source_.confirmed_end(partition.intake.where());
+  if (!confirmation || confirmation->end > partition.position ||
+      now - confirmation->answered_steady_ms > idle_after) {
+    return false;
+  }
+  bound = confirmation->requested_wall_ms - config_.source.max_delay;
+  return true;
+}
+
+void LogReader::declare_quiet() {
+  if (!config_.source.idle_after) return;
+  const DurationMs now = clock_.steady_ms();
+  std::vector<TimeMs> bounds(partitions_.size());
+  TimeMs lowest_of_others = kTimeMax;
+  TimeMs highest_time = kTimeMin;
+  DurationMs last_record = partitions_.front().last_record_steady;
+  bool all_quiet = true;
+  for (std::size_t index = 0; index < partitions_.size(); ++index) {
+    Partition& partition = partitions_[index];
+    partition.is_quiet = is_confirmed_quiet(partition, now, bounds[index]);
+    highest_time = std::max(highest_time, partition.intake.highest_time());
+    last_record = std::max(last_record, partition.last_record_steady);
+    if (partition.is_quiet) continue;
+    all_quiet = false;
+    lowest_of_others = std::min(lowest_of_others, watermark_of(partition));
+  }
+  if (highest_time == kTimeMin) return;
+  const TimeMs target = all_quiet ? highest_time + (now - last_record) : lowest_of_others;
+  for (std::size_t index = 0; index < partitions_.size(); ++index) {
+    if (!partitions_[index].is_quiet) continue;
+    partitions_[index].intake.advance_quiet(std::min(target, bounds[index]));
+  }
+}
+
+TimeMs LogReader::first_buffered() const {
+  TimeMs first = kTimeMax;
+  for (const Partition& partition : partitions_) {
+    first = std::min(first, partition.intake.first_buffered());
+  }
+  return first;
+}
+
+std::vector<std::vector<Event>> LogReader::release(TimeMs frontier) {
+  std::vector<std::vector<Event>> events(partition_count_);
+  for (Partition& partition : partitions_) {
+    partition.intake.release(frontier, events[partition.intake.where().partition]);
+  }
+  return events;
+}
+
+std::vector<RefusedRecord> LogReader::take_refused() { return std::exchange(refused_, {}); }
+
+std::vector<IntakeState> LogReader::states() const {
+  std::vector<IntakeState> states;
+  for (const Partition& partition : partitions_) states.push_back(partition.intake.state());
+  return states;
+}
+
+StreamPartition LogReader::slowest() const {
+  const auto lowest = std::min_element(
+      partitions_.begin(), partitions_.end(), [this](const Partition& a, const Partition& b) {
+        return watermark_of(a) < watermark_of(b);
+      });
+  return lowest->intake.where();
+}
+
+std::optional<std::uint64_t> LogReader::lag_records() const {
+  std::uint64_t lag = 0;
+  for (const Partition& partition : partitions_) {
+    const auto confirmation = source_.confirmed_end(partition.intake.where());
+    if (!confirmation) return std::nullopt;
+    if (confirmation->end > partition.position) lag += confirmation->end - partition.position;
+  }
+  return lag;
+}
+
+std::size_t LogReader::quiet_partitions() const {
+  return static_cast<std::size_t>(std::count_if(partitions_.begin(), partitions_.end(),
+                                                [](const Partition& p) { return p.is_quiet; }));
+}
+
+}  // namespace sluice
