@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string_view>
 
 #include "config/load.h"
@@ -28,26 +29,14 @@ std::string comment(const std::string& text) {
   return result + '\n';
 }
 
-std::string kind_text(KeyGroup group) {
-  switch (group) {
-    case KeyGroup::join:
-      return "Semantic (join).";
-    case KeyGroup::learner:
-      return "Semantic (learner).";
-    case KeyGroup::operational:
-      break;
-  }
-  return "Operational.";
-}
-
 std::string key_comment(const Key<Config>& key) {
   std::string text = key.description + " Must be " + key.allowed;
   if (!key.unit.empty()) text += " (" + key.unit + ")";
-  return comment(text + ". " + kind_text(key.group));
+  return comment(text + ". Kind: " + to_string(key.group) + ".");
 }
 
 std::string table_comment(const Key<Config>& key) {
-  std::string text = comment(key.description + " " + kind_text(key.group));
+  std::string text = comment(key.description + " Kind: " + to_string(key.group) + ".");
   if (key.name == "features") {
     for (const Key<FeatureConfig>& feature_key : feature_keys()) {
       text += comment("  " + feature_key.name + ": " + feature_key.description);

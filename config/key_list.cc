@@ -35,7 +35,7 @@ std::string range_text(ValueType type, const Range& range) {
   const std::string from = format_bound(type, range.min);
   const std::string low = range.above ? " above " + from : " from " + from;
   if (std::isinf(range.max)) return range.above ? low : low + " on";
-  if (range.min == range.max) return " equal to " + from;
+  if (range.min == range.max) return ", " + from + " in this version";
   return low + (range.above ? " up to " : " to ") + format_bound(type, range.max);
 }
 
@@ -108,18 +108,17 @@ std::string allowed_text(ValueType type, const std::vector<std::string>& words,
     case ValueType::text:
       return "a text";
     case ValueType::choice:
-      return words.size() == 1 ? either(words) + " (all that this version has)" : either(words);
+      return words.size() == 1 ? either(words) + " in this version" : either(words);
     case ValueType::duration:
-      return "a duration" + text + ", as in \"10 s\"" +
-             (words.empty() ? "" : ", or " + either(words));
+      return "a duration" + text + (words.empty() ? "" : ", or " + either(words));
     case ValueType::size:
-      return "a size" + text + ", as in \"64 MiB\" or a number of bytes";
+      return "a size" + text;
     case ValueType::count:
       return "a whole number" + text;
     case ValueType::real:
       return "a number" + text;
     case ValueType::time:
-      return "a time from 1970 on, as in \"2013-06-30T12:00:00Z\", \"2013-06-30\" or milliseconds";
+      return "a time from 1970 on";
     case ValueType::counts:
       return "a list of 1 to 16 whole numbers, each" + text;
     case ValueType::buckets:
@@ -128,6 +127,19 @@ std::string allowed_text(ValueType type, const std::vector<std::string>& words,
       return "a table";
   }
   return "";
+}
+
+std::string example_text(ValueType type) {
+  switch (type) {
+    case ValueType::duration:
+      return "as in \"10 s\"";
+    case ValueType::size:
+      return "as in \"64 MiB\" or a number of bytes";
+    case ValueType::time:
+      return "as in \"2013-06-30T12:00:00Z\", \"2013-06-30\" or milliseconds since 1970";
+    default:
+      return "";
+  }
 }
 
 std::string format_size(std::uint64_t bytes) {

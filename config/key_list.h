@@ -116,7 +116,7 @@ class KeyList {
 
   template <class Field>
   Key<Owner>& size(const char* name, Field field, Range range, const char* description) {
-    Key<Owner>& key = add(name, ValueType::size, "bytes", {}, range, description);
+    Key<Owner>& key = add(name, ValueType::size, "", {}, range, description);
     bind(key, field, within<std::uint64_t>(read_size, range), [](std::uint64_t value) {
       const std::string text = format_size(value);
       return text.find(' ') == std::string::npos ? text : toml_text(text);

@@ -21,6 +21,8 @@ std::string unknown_key_text(const std::string& key, const std::vector<std::stri
 template <class Owner>
 std::string refused_value_text(const Key<Owner>& key, const TomlNode& value) {
   std::string text = value.shown() + " is not allowed; must be " + key.allowed;
+  const std::string example = example_text(key.type);
+  if (!example.empty()) text += ", " + example;
   if (!key.words.empty() && value.kind == TomlNode::Kind::text) {
     const Nearest nearest = nearest_word(value.text, key.words);
     if (nearest.is_likely) text += "; did you mean " + toml_text(nearest.name) + "?";

@@ -69,9 +69,9 @@ void add_source(std::vector<Key<Config>>& keys) {
               is_any_text);
   source.text("brokers", &SourceConfig::brokers, "\"host:port,host:port,...\"",
               "Kafka: the brokers to ask first.", is_broker_list);
-  Key<Config>& start = source.add("start", ValueType::text, "", {}, {},
+  Key<Config>& start = source.add("start", ValueType::time, "", {}, {},
                                   "Kafka: where a first start begins in each log.");
-  start.allowed = "\"earliest\", \"latest\" or a time, as in \"2013-06-30T12:00:00Z\"";
+  start.allowed = "\"earliest\", \"latest\" or a time";
   source.bind(
       start, &SourceConfig::start,
       [](const TomlNode& node) -> std::optional<std::string> {
@@ -278,7 +278,7 @@ void add_published(std::vector<Key<Config>>& keys) {
   snapshots.duration("every", &SnapshotsConfig::every, {1, 3'660 * kDay}, "event time",
                      "A snapshot at the first batch end at or after each multiple of this.");
   snapshots.count("full_every", &SnapshotsConfig::full_every, {1, 1}, "snapshots",
-                  "Every so manieth is a full one; this version writes full ones only.");
+                  "One in so many is a full one; this version writes full ones only.");
   snapshots.group(KeyGroup::operational);
   snapshots.count("keep", &SnapshotsConfig::keep, {1, 1e6}, "snapshots",
                   "The newest so many are kept.");
@@ -400,6 +400,18 @@ const std::vector<Key<Config>>& config_keys() {
 const std::vector<Key<FeatureConfig>>& feature_keys() {
   static const std::vector<Key<FeatureConfig>> keys = make_feature_keys();
   return keys;
+}
+
+std::string to_string(KeyGroup group) {
+  switch (group) {
+    case KeyGroup::operational:
+      return "operational";
+    case KeyGroup::join:
+      return "semantic, join";
+    case KeyGroup::learner:
+      return "semantic, learner";
+  }
+  return "";
 }
 
 std::pair<std::string, std::string> split_key(const std::string& name) {

@@ -66,11 +66,17 @@ const std::vector<Key<Config>>& config_keys();
 // The keys of one entry of [features].
 const std::vector<Key<FeatureConfig>>& feature_keys();
 
+// "operational", "semantic, join" or "semantic, learner".
+std::string to_string(KeyGroup group);
+
 // "join.tick" -> {"join", "tick"}; "training.dense.beta1" -> {"training.dense", "beta1"}.
 std::pair<std::string, std::string> split_key(const std::string& name);
 
 // One feature as an inline table in canonical TOML, every key that applies written out.
 std::string feature_toml(const FeatureConfig& feature);
+
+// How a value of the type is written ("as in ..."); empty where that is plain.
+std::string example_text(ValueType type);
 
 // Byte sizes: "64 MiB"; KiB, MiB, GiB and TiB, or a whole number of bytes.
 std::string format_size(std::uint64_t bytes);

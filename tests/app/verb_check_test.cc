@@ -1,0 +1,138 @@
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "app/verbs.h"
+#include "config/load.h"
+
+namespace sluice {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+
+struct Outcome {
+  int exit_code = 0;
+  std::string out;
+  std::string err;
+};
+
+Outcome run_check(const std::vector<std::string>& arguments) {
+  CLI::App root;
+  Outcome outcome;
+  add_check(root, outcome.exit_code);
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+  reversed.push_back("check");
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  root.parse(std::move(reversed));
+  std::fflush(nullptr);
+  outcome.out = testing::internal::GetCapturedStdout();
+  outcome.err = testing::internal::GetCapturedStderr();
+  return outcome;
+}
+
+class Check : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ =
+        fs::temp_directory_path() / ("sluice_check_" + std::to_string(::getpid()) + info->name());
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string write(const std::string& name, const std::string& text) {
+    const fs::path path = folder_ / name;
+    fs::create_directories(path.parent_path());
+    std::ofstream(path) << text;
+    return path.string();
+  }
+  std::string write_config() {
+    return write("shop.toml", "[source]\nroot = \"logs\"\n[features]\nsite = { path = \"a.b\" }\n");
+  }
+  void write_logs() {
+    for (const char* topic : {"impressions", "clicks", "purchases"}) {
+      write(std::string("logs/") + topic + "/0.jsonl", "");
+      write(std::string("logs/") + topic + "/00001/0.jsonl.zst", "");
+    }
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(Check, SaysThatAConfigIsValidAndSumsItUp) {
+  write_logs();
+  const std::string path = write_config();
+  const Outcome outcome = run_check({path, "--set", "join.click_window=2 h"});
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_THAT(outcome.err, IsEmpty());
+  EXPECT_THAT(outcome.out, StartsWith(path + " is valid\n"));
+  EXPECT_THAT(outcome.out, HasSubstr("click window 2 h"));
+  EXPECT_THAT(outcome.out, HasSubstr("1: 1 with embeddings in 1 tables, 0 dense"));
+}
+
+TEST_F(Check, PrintsEveryProblemOnALineOfItsOwn) {
+  const std::string path = write("shop.toml", "[join]\ntick = 3\nclick_windw = \"1 h\"\n");
+  const Outcome outcome = run_check({"--set", "model.seed=-1", path});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.out, IsEmpty());
+  EXPECT_THAT(outcome.err, HasSubstr(path + ":2:8: join.tick: 3 is not allowed"));
+  EXPECT_THAT(outcome.err, HasSubstr(path + ":3:1: join.click_windw: unknown key; did you mean "
+                                            "join.click_window?\n"));
+  EXPECT_THAT(outcome.err, HasSubstr("--set: model.seed: -1 is not allowed"));
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 5);
+}
+
+TEST_F(Check, PrintsTheEffectiveConfigWhichLoadsAgain) {
+  const std::string path = write_config();
+  const Outcome outcome = run_check({"--effective", path});
+  EXPECT_EQ(outcome.exit_code, 0);
+  const LoadedConfig again = parse_config(outcome.out, "effective", "", {});
+  EXPECT_THAT(again.problems, IsEmpty());
+  EXPECT_EQ(again.config, load_config(path, {}).config);
+}
+
+TEST_F(Check, PrintsTheSchemaWithoutAConfig) {
+  const Outcome outcome = run_check({"--schema"});
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_TRUE(nlohmann::json::parse(outcome.out).contains("properties"));
+}
+
+TEST_F(Check, RefusesToCheckNothing) {
+  const Outcome outcome = run_check({});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("CONFIG is missing"));
+}
+
+TEST_F(Check, AFileThatIsNotThereIsAProblem) {
+  const Outcome outcome = run_check({(folder_ / "none.toml").string()});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("none.toml"));
+}
+
+TEST_F(Check, WarnsOfLogsThatAreNotThere) {
+  const std::string path = write_config();
+  write_logs();
+  fs::remove_all(folder_ / "logs/clicks");
+  fs::remove(folder_ / "logs/purchases/0.jsonl");
+  const Outcome outcome = run_check({path});
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_THAT(outcome.err, HasSubstr("warning: streams.clicks.topic: there are no logs in "));
+  EXPECT_THAT(outcome.err, HasSubstr("warning: streams.purchases.topic: "));
+  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 2);
+}
+
+}  // namespace
+}  // namespace sluice
