@@ -15,11 +15,11 @@
 #include <utility>
 #include <vector>
 
-#include <librdkafka/rdkafka.h>
 #include <CLI/CLI.hpp>
 
 #include "base/result.h"
 #include "config/config.h"
+#include "ingest/kafka_handles.h"
 #include "ingest/source.h"
 
 namespace sluice {
@@ -44,20 +44,6 @@ struct Options {
   std::uint64_t last_segment = ~std::uint64_t{0};
 };
 
-template <auto destroy>
-struct Destroy {
-  template <class T>
-  void operator()(T* object) const {
-    destroy(object);
-  }
-};
-using Conf = std::unique_ptr<rd_kafka_conf_t, Destroy<rd_kafka_conf_destroy>>;
-using Handle = std::unique_ptr<rd_kafka_t, Destroy<rd_kafka_destroy>>;
-using Queue = std::unique_ptr<rd_kafka_queue_t, Destroy<rd_kafka_queue_destroy>>;
-using NewTopic = std::unique_ptr<rd_kafka_NewTopic_t, Destroy<rd_kafka_NewTopic_destroy>>;
-using Event = std::unique_ptr<rd_kafka_event_t, Destroy<rd_kafka_event_destroy>>;
-using Metadata = std::unique_ptr<const rd_kafka_metadata_t, Destroy<rd_kafka_metadata_destroy>>;
-
 struct Deliveries {
   std::uint64_t acknowledged = 0;
   std::uint64_t failed = 0;
@@ -74,8 +60,8 @@ void on_delivery(rd_kafka_t*, const rd_kafka_message_t* message, void* opaque) {
   if (++deliveries.failed == 1) deliveries.first_error = rd_kafka_err2str(message->err);
 }
 
-Result<Handle> open_producer(const Options& options, Deliveries& deliveries) {
-  Conf conf(rd_kafka_conf_new());
+Result<kafka::Handle> open_producer(const Options& options, Deliveries& deliveries) {
+  kafka::Conf conf(rd_kafka_conf_new());
   const std::pair<const char*, const char*> settings[] = {
       {"bootstrap.servers", options.brokers.c_str()},
       {"enable.idempotence", "true"},  // neither lost, doubled nor reordered when a send is retried
@@ -92,7 +78,7 @@ Result<Handle> open_producer(const Options& options, Deliveries& deliveries) {
   }
   rd_kafka_conf_set_dr_msg_cb(conf.get(), on_delivery);
   rd_kafka_conf_set_opaque(conf.get(), &deliveries);
-  Handle producer(rd_kafka_new(RD_KAFKA_PRODUCER, conf.get(), message, sizeof message));
+  kafka::Handle producer(rd_kafka_new(RD_KAFKA_PRODUCER, conf.get(), message, sizeof message));
   if (producer == nullptr) return usage_error(message);
   (void)conf.release();  // the producer's now
   return producer;
@@ -100,14 +86,13 @@ Result<Handle> open_producer(const Options& options, Deliveries& deliveries) {
 
 // The number of partitions of an existing topic.
 Result<std::uint32_t> partition_count(rd_kafka_t* client, const std::string& topic) {
-  std::unique_ptr<rd_kafka_topic_t, Destroy<rd_kafka_topic_destroy>> handle(
-      rd_kafka_topic_new(client, topic.c_str(), nullptr));
+  const kafka::Topic handle(rd_kafka_topic_new(client, topic.c_str(), nullptr));
   const rd_kafka_metadata_t* raw = nullptr;
   const auto error = rd_kafka_metadata(client, 0, handle.get(), &raw, kAdminTimeoutMs);
   if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
     return stop_error("cannot ask for topic " + topic + ": " + rd_kafka_err2str(error));
   }
-  const Metadata metadata(raw);
+  const kafka::Metadata metadata(raw);
   if (metadata->topic_cnt != 1 || metadata->topics[0].err != RD_KAFKA_RESP_ERR_NO_ERROR) {
     return stop_error("topic " + topic + " cannot be seen");
   }
@@ -117,16 +102,16 @@ Result<std::uint32_t> partition_count(rd_kafka_t* client, const std::string& top
 Status create_topic(rd_kafka_t* client, const std::string& name, std::uint32_t partitions,
                     bool may_exist) {
   char message[512];
-  const NewTopic topic(rd_kafka_NewTopic_new(name.c_str(), static_cast<int>(partitions), 1, message,
-                                             sizeof message));
+  const kafka::NewTopic topic(rd_kafka_NewTopic_new(name.c_str(), static_cast<int>(partitions), 1,
+                                                    message, sizeof message));
   if (topic == nullptr) return usage_error("topic " + name + ": " + message);
   rd_kafka_NewTopic_set_config(topic.get(), "retention.ms", "-1");
   rd_kafka_NewTopic_set_config(topic.get(), "message.timestamp.type", "CreateTime");
   rd_kafka_NewTopic_set_config(topic.get(), "max.message.bytes", kMaxMessageBytes);
-  const Queue queue(rd_kafka_queue_new(client));
+  const kafka::Queue queue(rd_kafka_queue_new(client));
   rd_kafka_NewTopic_t* topics[] = {topic.get()};
   rd_kafka_CreateTopics(client, topics, 1, nullptr, queue.get());
-  const Event event(rd_kafka_queue_poll(queue.get(), kAdminTimeoutMs));
+  const kafka::Event event(rd_kafka_queue_poll(queue.get(), kAdminTimeoutMs));
   if (event == nullptr) return stop_error("topic " + name + ": the broker did not answer");
   if (rd_kafka_event_error(event.get()) != RD_KAFKA_RESP_ERR_NO_ERROR) {
     return stop_error("topic " + name + ": " + rd_kafka_event_error_string(event.get()));
@@ -140,7 +125,7 @@ Status create_topic(rd_kafka_t* client, const std::string& name, std::uint32_t p
   if (error != RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS || !may_exist) {
     return stop_error("topic " + name + ": " + rd_kafka_topic_result_error_string(results[0]) +
                       (error == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS
-                           ? " --append adds to it, another --prefix avoids it"
+                           ? " (--append adds to it, another --prefix avoids it)"
                            : ""));
   }
   SLUICE_ASSIGN(const std::uint32_t existing, partition_count(client, name));
@@ -205,7 +190,7 @@ Status load(const Options& options) {
   SLUICE_ASSIGN(const std::uint32_t partitions, source->partitions());
 
   Deliveries deliveries;
-  SLUICE_ASSIGN(const Handle producer, open_producer(options, deliveries));
+  SLUICE_ASSIGN(const kafka::Handle producer, open_producer(options, deliveries));
   for (const std::string& topic : options.topics) {
     SLUICE_TRY(create_topic(producer.get(), options.prefix + topic, partitions, options.append));
   }
