@@ -19,12 +19,13 @@ segment   = { path = "features.user.segment",       type = "id" }
 country   = { path = "features.user.country",       type = "id" }
 age       = { path = "features.user.age",           type = "number", buckets = [25, 35, 45, 55, 65] }
 interests = { path = "features.user.interests",     type = "ids", table = "category" }
+brands    = { path = "features.user.brands",        type = "weighted_ids", table = "brand" }
 device    = { path = "features.context.device",     type = "id" }
 surface   = { path = "features.context.surface",    type = "id" }
 hour      = { path = "features.context.hour",       type = "id" }
 item      = { path = "item_id",                     type = "id" }
 category  = { path = "features.item.category",      type = "id", table = "category" }
-brand     = { path = "features.item.brand",         type = "id" }
+brand     = { path = "features.item.brand",         type = "id", table = "brand" }
 price     = { path = "features.item.price",         type = "number", buckets = "log:4" }
 quality   = { path = "features.item.quality",       type = "number" }
 position  = { path = "features.position",           type = "id" }

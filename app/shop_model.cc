@@ -106,7 +106,7 @@ void ShopModel::draw_items() {
     Random random(options_.seed, kItems, index);
     ShopItem& item = items_[index];
     item.category = static_cast<std::uint32_t>(long_tailed(random, kCategories, 2));
-    const std::uint64_t brand = long_tailed(random, kBrands, 2);
+    item.brand = static_cast<std::uint32_t>(long_tailed(random, kBrands, 2));
     const double price_deviation = random.normal();
     const auto cents = static_cast<std::uint64_t>(100.0 * category_prices_[item.category] *
                                                   std::exp(0.6 * price_deviation));
@@ -114,14 +114,14 @@ void ShopModel::draw_items() {
         static_cast<std::int64_t>(std::round(100.0 * std::clamp(random.normal(), -3.0, 3.0)));
     const double quality = static_cast<double>(quality_hundredths) / 100.0;
     item.own =
-        categories_[item.category] + brands_[brand] + correlated(random, 0.15) +
+        categories_[item.category] + brands_[item.brand] + correlated(random, 0.15) +
         Logits{0.5 * quality - 0.35 * price_deviation, 0.5 * quality - 0.35 * price_deviation};
 
     std::string& json = item.json;
     json = "{\"category\":\"";
     json += kCategoryNames[item.category];
     json += "\",\"brand\":";
-    append_number(json, brand);
+    append_number(json, item.brand);
     json += ",\"price\":";
     append_hundredths(json, static_cast<std::int64_t>(cents));
     // Some sellers send no quality, some an explicit null.
@@ -172,58 +172,100 @@ std::uint64_t ShopModel::pick_item(Random& random, TimeMs time) const {
   return (long_tailed(random, options_.items, 3) + moved) % options_.items;
 }
 
-ShopUser ShopModel::user(std::uint64_t index) const {
-  Random random(options_.seed, kUsers, index);
-  ShopUser user;
-  user.id = "u";
-  append_number(user.id, index);
-  const auto* id_bytes = reinterpret_cast<const Bytef*>(user.id.data());
-  user.partition = static_cast<std::uint32_t>(
-      crc32(0, id_bytes, static_cast<uInt>(user.id.size())) % options_.partitions);
-  const std::uint64_t segment = random.below(kSegments);
-  const Place& country = kCountries[long_tailed(random, kCountries.size(), 2)];
-  const int age = 18 + static_cast<int>(random.below(62));
-  user.own = segments_[segment] + country.own + age_effect(age) + correlated(random, 0.15);
+// One user being drawn: what the user is, and what of it is written into the features.
+class ShopModel::UserDrawing {
+ public:
+  UserDrawing(const ShopModel& model, std::uint64_t index)
+      : model_(model), random_(model.options_.seed, kUsers, index) {
+    user_.id = "u";
+    append_number(user_.id, index);
+    const auto* id_bytes = reinterpret_cast<const Bytef*>(user_.id.data());
+    user_.partition = static_cast<std::uint32_t>(
+        crc32(0, id_bytes, static_cast<uInt>(user_.id.size())) % model.options_.partitions);
+  }
 
-  Taste taste;
-  for (std::size_t d = 0; d < kTasteDimensions; ++d) {
-    taste[d] = 0.8 * segment_tastes_[segment][d] + 0.6 * random.normal();
+  ShopUser draw() {
+    user_.json = "{\"segment\":";
+    const std::uint64_t segment = random_.below(kSegments);
+    append_number(user_.json, segment);
+    const Place& country = kCountries[long_tailed(random_, kCountries.size(), 2)];
+    user_.json += ",\"country\":\"";
+    user_.json += country.name;
+    user_.json += '"';
+    user_.own = model_.segments_[segment] + country.own + correlated(random_, 0.15);
+    draw_age();
+    draw_taste(segment);
+    draw_brands();
+    user_.json += '}';
+    return std::move(user_);
   }
-  // What the shop knows of the taste: the categories liked best, as far as it saw them.
-  const std::uint64_t interests = random.below(5);
-  std::array<double, kCategories> liking;
-  std::array<std::uint32_t, kCategories> order;
-  for (std::uint32_t c = 0; c < kCategories; ++c) {
-    double product = 0;
-    for (std::size_t d = 0; d < kTasteDimensions; ++d) product += taste[d] * category_tastes_[c][d];
-    user.taste[c] = {0.25 * product, 0.25 * product};
-    liking[c] = product + random.normal();
-    order[c] = c;
-  }
-  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return liking[a] > liking[b]; });
-  user.json = "{\"segment\":";
-  append_number(user.json, segment);
-  user.json += ",\"country\":\"";
-  user.json += country.name;
-  user.json += '"';
-  const double age_form = random.uniform();
-  if (age_form < 0.9) user.json += ",\"age\":";
-  if (age_form < 0.8) {
-    append_number(user.json, static_cast<std::uint64_t>(age));
-  } else if (age_form < 0.9) {
-    user.json += "null";
-  }
-  if (interests > 0) {
-    for (std::uint64_t i = 0; i < interests; ++i) {
-      user.taste[order[i]] = user.taste[order[i]] + Logits{0.7, 0.7};
-      user.json += i == 0 ? ",\"interests\":[\"" : ",\"";
-      user.json += kCategoryNames[order[i]];
-      user.json += '"';
+
+ private:
+  // Not all users tell it, and some clients write that as null.
+  void draw_age() {
+    const int age = 18 + static_cast<int>(random_.below(62));
+    user_.own = user_.own + age_effect(age);
+    const double form = random_.uniform();
+    if (form >= 0.9) return;
+    user_.json += ",\"age\":";
+    if (form < 0.8) {
+      append_number(user_.json, age);
+    } else {
+      user_.json += "null";
     }
-    user.json += ']';
   }
-  user.json += '}';
-  return user;
+
+  // Known of it are up to four categories, mostly those that are liked best.
+  void draw_taste(std::uint64_t segment) {
+    Taste taste;
+    for (std::size_t d = 0; d < kTasteDimensions; ++d) {
+      taste[d] = 0.8 * model_.segment_tastes_[segment][d] + 0.6 * random_.normal();
+    }
+    std::array<double, kCategories> liking;
+    std::array<std::uint32_t, kCategories> order;
+    for (std::uint32_t c = 0; c < kCategories; ++c) {
+      double product = 0;
+      for (std::size_t d = 0; d < kTasteDimensions; ++d) {
+        product += taste[d] * model_.category_tastes_[c][d];
+      }
+      user_.taste[c] = {0.25 * product, 0.25 * product};
+      liking[c] = product + random_.normal();
+      order[c] = c;
+    }
+    std::sort(order.begin(), order.end(), [&](auto a, auto b) { return liking[a] > liking[b]; });
+    const std::uint64_t known = random_.below(5);
+    for (std::uint64_t i = 0; i < known; ++i) {
+      user_.taste[order[i]] = user_.taste[order[i]] + Logits{0.7, 0.7};
+      user_.json += i == 0 ? ",\"interests\":[\"" : ",\"";
+      user_.json += kCategoryNames[order[i]];
+      user_.json += '"';
+    }
+    if (known > 0) user_.json += ']';
+  }
+
+  void draw_brands() {
+    const std::uint64_t known = random_.below(user_.brands.size() + 1);
+    for (std::uint64_t i = 0; i < known; ++i) {
+      ShopUser::Brand& liked = user_.brands[i];
+      liked.brand = static_cast<std::uint32_t>(long_tailed(random_, kBrands, 2));
+      if (i > 0 && liked.brand == user_.brands[0].brand) liked.brand = (liked.brand + 1) % kBrands;
+      const auto hundredths = static_cast<std::int64_t>(20 + random_.below(80));
+      liked.weight = static_cast<double>(hundredths) / 100.0;
+      user_.json += i == 0 ? ",\"brands\":{\"" : ",\"";
+      append_number(user_.json, liked.brand);
+      user_.json += "\":";
+      append_hundredths(user_.json, hundredths);
+    }
+    if (known > 0) user_.json += '}';
+  }
+
+  const ShopModel& model_;
+  Random random_;
+  ShopUser user_;
+};
+
+ShopUser ShopModel::user(std::uint64_t index) const {
+  return UserDrawing(*this, index).draw();
 }
 
 double ShopModel::trend(std::uint64_t category, double day) const {
@@ -258,6 +300,9 @@ ShopContext ShopModel::context(Random& random, TimeMs time) const {
 Logits ShopModel::logits(const ShopUser& user, const ShopContext& context, const ShopItem& item,
                          std::uint32_t position) const {
   Logits sum = bias_ + user.own + user.taste[item.category] + context.own + item.own;
+  for (const ShopUser::Brand& liked : user.brands) {
+    if (liked.brand == item.brand) sum = sum + Logits{liked.weight, liked.weight};
+  }
   sum.ctr += context.trend[item.category] - 0.55 * std::log1p(position);
   return sum;
 }

@@ -37,15 +37,22 @@ struct Rates {
 };
 
 struct ShopUser {
+  struct Brand {
+    std::uint32_t brand = 0;
+    double weight = 0;  // in (0, 1)
+  };
+
   std::string id;
   std::uint32_t partition = 0;
   Logits own;
   std::array<Logits, kCategories> taste;
-  std::string json;  // the value of "features.user"
+  std::array<Brand, 2> brands;  // that the user comes back to; weight 0: none
+  std::string json;             // the value of "features.user"
 };
 
 struct ShopItem {
   std::uint32_t category = 0;
+  std::uint32_t brand = 0;
   Logits own;
   std::string json;  // the value of "features.item"
 };
@@ -72,6 +79,7 @@ class ShopModel {
               std::uint32_t position) const;
 
  private:
+  class UserDrawing;
   static constexpr std::size_t kTasteDimensions = 4;
   static constexpr std::size_t kSegments = 8;
   static constexpr std::size_t kBrands = 40;

@@ -607,7 +607,8 @@ TEST(Generate, FeaturesAreOfEveryKindAndMayBeMissing) {
     for (const auto& line : read_log(folder.path(), "impressions", options, p)) {
       const json features = json::parse(line)["features"];
       for (const char* part : {"user", "item"}) {
-        for (const char* name : {"age", "interests", "quality", "category", "brand", "price"}) {
+        for (const char* name :
+             {"age", "interests", "brands", "quality", "category", "brand", "price"}) {
           const auto at = features[part].find(name);
           ++forms[std::string(part) + "." + name + " " +
                   (at == features[part].end() ? "absent" : at->type_name())];
@@ -617,8 +618,9 @@ TEST(Generate, FeaturesAreOfEveryKindAndMayBeMissing) {
   }
   for (const char* form :
        {"user.age number", "user.age null", "user.age absent", "user.interests array",
-        "user.interests absent", "item.quality number", "item.quality null", "item.quality absent",
-        "item.category string", "item.brand number", "item.price number"}) {
+        "user.interests absent", "user.brands object", "user.brands absent", "item.quality number",
+        "item.quality null", "item.quality absent", "item.category string", "item.brand number",
+        "item.price number"}) {
     EXPECT_GT(forms[form], 0u) << form;
   }
 }
