@@ -30,13 +30,13 @@ std::string comment(const std::string& text) {
 }
 
 std::string key_comment(const Key<Config>& key) {
-  std::string text = key.description + " Must be " + key.allowed;
-  if (!key.unit.empty()) text += " (" + key.unit + ")";
-  return comment(text + ". Kind: " + to_string(key.group) + ".");
+  std::string rule = "Must be " + key.allowed;
+  if (!key.unit.empty()) rule += " (" + key.unit + ")";
+  return comment(key.description) + comment(rule + "; " + to_string(key.group) + ".");
 }
 
 std::string table_comment(const Key<Config>& key) {
-  std::string text = comment(key.description + " Kind: " + to_string(key.group) + ".");
+  std::string text = comment(key.description + " These are " + to_string(key.group) + ".");
   if (key.name == "features") {
     for (const Key<FeatureConfig>& feature_key : feature_keys()) {
       text += comment("  " + feature_key.name + ": " + feature_key.description);

@@ -77,32 +77,40 @@ void apply_override(const std::string& text, TomlNode& root, Problems& problems)
   *node = std::move(value);
 }
 
-// Every key and every section that is not a known one.
+// Of keys and of sections.
+std::vector<std::string> known_names() {
+  std::vector<std::string> names;
+  const auto add = [&](const std::string& name) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  for (const Key<Config>& key : config_keys()) {
+    for (std::size_t dot = key.name.find('.'); dot != std::string::npos;
+         dot = key.name.find('.', dot + 1)) {
+      add(key.name.substr(0, dot));
+    }
+    add(key.name);
+  }
+  return names;
+}
+
+// Adds every key and every section that is not one of the `known`.
 void find_unknown(const TomlNode& node, const std::string& path,
                   const std::vector<std::string>& known, Problems& problems) {
   for (const TomlNode& child : node.children) {
     const std::string name = path.empty() ? child.name : path + "." + child.name;
-    const bool is_key = std::find(known.begin(), known.end(), name) != known.end();
+    const bool is_known = std::find(known.begin(), known.end(), name) != known.end();
     const bool is_section = std::any_of(known.begin(), known.end(), [&](const std::string& key) {
       return key.starts_with(name + ".");
     });
-    if (is_key) continue;
+    if (is_known && !is_section) continue;
     if (is_section && child.is_table()) {
       find_unknown(child, name, known, problems);
     } else if (is_section) {
       problems.push_back(
           problem_at(child.place, name,
                      child.shown() + " is not allowed; must be a section, as in [" + name + "]"));
-    } else if (child.is_table() && path.empty()) {
-      std::vector<std::string> sections;
-      for (const std::string& key : known) sections.push_back(key.substr(0, key.find('.')));
-      const Nearest nearest = nearest_word(name, sections);
-      problems.push_back(problem_at(
-          child.key_place, name,
-          nearest.is_likely ? "unknown section; did you mean " + nearest.name + "?"
-                            : "unknown section; the nearest known one is " + nearest.name));
     } else {
-      problems.push_back(problem_at(child.key_place, name, unknown_key_text(name, known)));
+      problems.push_back(problem_at(child.key_place, name, unknown_text(child, name, known)));
     }
   }
 }
@@ -161,9 +169,7 @@ LoadedConfig parse_config(const std::string& text, const std::string& file,
   }
   for (const std::string& change : overrides) apply_override(change, *root, problems);
   loaded.config = read_config(*root, folder, problems);
-  std::vector<std::string> known;
-  for (const Key<Config>& key : config_keys()) known.push_back(key.name);
-  find_unknown(*root, "", known, problems);
+  find_unknown(*root, "", known_names(), problems);
   check_rules(*root, file, loaded.config, problems);
   std::stable_sort(problems.begin(), problems.end(), [](const auto& a, const auto& b) {
     const auto place = [](const ConfigProblem& problem) {

@@ -108,7 +108,7 @@ void read_feature(const TomlNode& node, Config& config, Problems& problems) {
     const std::string name = prefix + "." + child.name;
     const Key<FeatureConfig>* key = find_feature_key(child.name);
     if (key == nullptr) {
-      problems.push_back(problem_at(child.key_place, name, unknown_key_text(name, known)));
+      problems.push_back(problem_at(child.key_place, name, unknown_text(child, name, known)));
     } else if (!key->set(feature, child)) {
       problems.push_back(problem_at(child.place, name, refused_value_text(*key, child)));
     }
@@ -141,10 +141,12 @@ Place place_near(const TomlNode& root, const std::string& file, const std::strin
 
 }  // namespace
 
-std::string unknown_key_text(const std::string& key, const std::vector<std::string>& known) {
-  const Nearest nearest = nearest_key(key, known);
-  return nearest.is_likely ? "unknown key; did you mean " + nearest.name + "?"
-                           : "unknown key; the nearest known key is " + nearest.name;
+std::string unknown_text(const TomlNode& node, const std::string& name,
+                         const std::vector<std::string>& known) {
+  const Nearest nearest = nearest_key(name, known);
+  return std::string("unknown ") + (node.is_table() ? "section" : "key") +
+         (nearest.is_likely ? "; did you mean " + nearest.name + "?"
+                            : "; the nearest known one is " + nearest.name);
 }
 
 void read_properties(const TomlNode& table, SourceConfig& source, Problems& problems) {
@@ -173,7 +175,8 @@ void check_rules(const TomlNode& root, const std::string& file, const Config& co
     require(source.type != SourceConfig::Type::kafka || !source.brokers.empty(), "source.brokers",
             "is missing; source.type = \"kafka\" needs \"host:port,...\"");
   }
-  require(!config.features.empty(), "features",
+  const TomlNode* features = root.find("features");
+  require(features != nullptr && !features->children.empty(), "features",
           "at least one feature is needed, as in country = { path = \"features.user.country\", "
           "type = \"id\" }");
   for (std::size_t stream = 1; stream < kStreams; ++stream) {

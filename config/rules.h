@@ -14,8 +14,9 @@ inline ConfigProblem problem_at(const Place& place, std::string key, std::string
   return {place.file, place.line, place.column, std::move(key), std::move(message)};
 }
 
-// "unknown key; did you mean ...?"
-std::string unknown_key_text(const std::string& key, const std::vector<std::string>& known);
+// "unknown key; did you mean ...?", of a node whose full name is none of the `known`.
+std::string unknown_text(const TomlNode& node, const std::string& name,
+                         const std::vector<std::string>& known);
 
 // Why `value` was refused, and what is allowed.
 template <class Owner>

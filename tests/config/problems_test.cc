@@ -1,0 +1,274 @@
+// Wrong configs: what is said of them, and that it is all said at once.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "config/load.h"
+#include "config/schema.h"
+#include "tests/config/sample_configs.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+std::vector<std::string> problems_of(const std::string& text,
+                                     const std::vector<std::string>& overrides = {}) {
+  std::vector<std::string> lines;
+  for (const ConfigProblem& problem : parse_config(text, "f", "/shop", overrides).problems) {
+    lines.push_back(problem.text());
+  }
+  return lines;
+}
+
+std::vector<std::string> problems_with(const std::string& override_text) {
+  return problems_of(kSmallToml, {override_text});
+}
+
+TEST(Problems, TenMistakesGiveTenProblemsInOneGo) {
+  const std::string text = R"([source]
+type = "file"
+root = "logs"
+[stream]
+max_out_of_orderness = "10 s"
+[join]
+click_windw = "30 min"
+tick = "2 h"
+conversion_window = 86400
+embedding_dim = 18
+[features]
+site = { path = "features.user.site", typ = "id" }
+price = { path = "features.item.price", type = "number", buckets = [3, 2, 1] }
+[model]
+hidden = [200, -80]
+recipe = "esm"
+)";
+  EXPECT_THAT(
+      problems_of(text),
+      ElementsAre(
+          "f:2:8: source.type: \"file\" is not allowed; must be \"files\" or \"kafka\"; did you "
+          "mean \"files\"?",
+          "f:4:2: stream: unknown section; did you mean streams?",
+          "f:7:1: join.click_windw: unknown key; did you mean join.click_window?",
+          "f:8:8: join.tick: \"2 h\" is not allowed; must be a duration from 1 ms to 1 h, as in "
+          "\"10 s\"",
+          AllOf(HasSubstr("f:9:21: join.conversion_window: 86400 is not allowed"),
+                HasSubstr("from 1 ms to 366 d")),
+          "f:10:1: join.embedding_dim: unknown key; did you mean model.embedding_dim?",
+          "f:12:39: features.site.typ: unknown key; did you mean features.site.type?",
+          AllOf(HasSubstr("f:13:"), HasSubstr("features.price.buckets: [3, 2, 1] is not allowed"),
+                HasSubstr("ascending")),
+          AllOf(HasSubstr("f:15:10: model.hidden: [200, -80] is not allowed"),
+                HasSubstr("1 to 16 whole numbers, each from 1 to 65536")),
+          AllOf(HasSubstr("f:16:10: model.recipe: \"esm\""), HasSubstr("did you mean \"esmm\"?"))));
+}
+
+TEST(Problems, ASyntaxErrorIsReportedAloneWithItsPlace) {
+  EXPECT_THAT(problems_of("[join]\ntick = \nclick = 3\n"),
+              ElementsAre(HasSubstr("f:2:8: not valid TOML: ")));
+  EXPECT_THAT(problems_of("[join]\ntick = \"1 s\"\ntick = \"2 s\"\n"),
+              ElementsAre(AllOf(HasSubstr("f:3:"), HasSubstr("redefine"), HasSubstr("tick"))));
+}
+
+TEST(Problems, AFileThatCannotBeReadIsOne) {
+  const LoadedConfig loaded = load_config("/nowhere/shop.toml", {});
+  ASSERT_EQ(loaded.problems.size(), 1u);
+  EXPECT_THAT(loaded.problems[0].text(), HasSubstr("/nowhere/shop.toml: "));
+  const Result<Config> result = load_config_or_error("/nowhere/shop.toml", {});
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().kind, ErrorKind::usage);
+}
+
+TEST(Problems, WhatIsMissing) {
+  EXPECT_THAT(problems_of(""), testing::UnorderedElementsAre(
+                                   HasSubstr("f: source.root: is missing"),
+                                   HasSubstr("f: features: at least one feature is needed")));
+  EXPECT_THAT(problems_of("[source]\nroot = \"x\"\n[features]\n"),
+              ElementsAre(HasSubstr("f:3:2: features: at least one feature")));
+  EXPECT_THAT(problems_with("source.type=kafka"),
+              ElementsAre(HasSubstr("source.brokers: is missing")));
+  EXPECT_THAT(problems_of(kSmallToml, {"source.type=kafka", "source.brokers=a:9092,b:9092"}),
+              IsEmpty());
+  EXPECT_THAT(problems_of(std::string(kSmallToml) + "site = { type = \"id\" }\n"),
+              ElementsAre(HasSubstr("f:5:8: features.site.path: is missing")));
+}
+
+TEST(Problems, OneMistakeIsNotReportedTwice) {
+  EXPECT_THAT(problems_of("source = 3\n[features]\na = { path = \"a\" }\n"),
+              ElementsAre(HasSubstr("f:1:10: source: 3 is not allowed; must be a section")));
+  EXPECT_THAT(problems_of("features = []\n[source]\nroot = \"x\"\n"),
+              ElementsAre(HasSubstr("f:1:12: features: [] is not allowed; must be a section")));
+  EXPECT_THAT(problems_with("source.root=[1]"), ElementsAre(HasSubstr("source.root: [1]")));
+  EXPECT_THAT(problems_with("features.country.path=.a"),
+              ElementsAre(HasSubstr("features.country.path: \".a\" is not allowed")));
+}
+
+TEST(Problems, UnknownKeysNameTheNearestKnownOne) {
+  const auto nearest = [](const std::string& key) { return problems_with(key + "=1"); };
+  EXPECT_THAT(nearest("join.clock_skwe"), ElementsAre(HasSubstr("did you mean join.clock_skew?")));
+  EXPECT_THAT(nearest("training.learning_rate"),
+              ElementsAre(HasSubstr("did you mean training.dense.learning_rate?")));
+  EXPECT_THAT(nearest("training.dens.beta1"),
+              ElementsAre(HasSubstr("unknown section; did you mean training.dense?")));
+  EXPECT_THAT(nearest("streams.clicks.topics"),
+              ElementsAre(HasSubstr("did you mean streams.clicks.topic?")));
+  EXPECT_THAT(nearest("features.country.table_name"),
+              ElementsAre(HasSubstr("did you mean features.country.table?")));
+  EXPECT_THAT(nearest("dead_letter.keep.time"),
+              ElementsAre(HasSubstr("unknown section; did you mean dead_letters?")));
+  EXPECT_THAT(nearest("zzzzzzzz.y"), ElementsAre(HasSubstr("the nearest known one is ")));
+  EXPECT_THAT(nearest("tick"), ElementsAre(HasSubstr("did you mean join.tick?")));
+}
+
+TEST(Problems, RulesOverSeveralKeys) {
+  EXPECT_THAT(problems_with("streams.clicks.topic=impressions"),
+              ElementsAre(HasSubstr("streams.clicks.topic: \"impressions\" is the topic of "
+                                    "streams.impressions too")));
+  EXPECT_THAT(
+      problems_with("features.country.buckets=log:8"),
+      ElementsAre(HasSubstr("features.country.buckets: is for features of type \"number\"")));
+  EXPECT_THAT(problems_with("features.country={path=\"a\", type=\"number\", table=\"t\"}"),
+              ElementsAre(HasSubstr("features.country.table: a number without buckets")));
+  EXPECT_THAT(problems_with("features.country=3"),
+              ElementsAre(HasSubstr("features.country: 3 is not allowed; must be a table")));
+  EXPECT_THAT(problems_of(std::string(kSmallToml) + "\"a b\" = { path = \"a\" }\n"),
+              ElementsAre(HasSubstr("f:5:1: features.a b: the name is not allowed")));
+}
+
+TEST(Problems, PropertiesThatSluiceSetsItselfAreRefusedWithTheReason) {
+  for (const char* name :
+       {"auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store", "isolation.level",
+        "check.crcs", "bootstrap.servers", "metadata.broker.list", "enable.partition.eof"}) {
+    EXPECT_THAT(
+        problems_with(std::string("source.properties.") + name + "=1"),
+        ElementsAre(HasSubstr(std::string("source.properties.") + name + ": may not be set: ")))
+        << name;
+    const std::string in_file = std::string("[source]\nroot=\"x\"\n[source.properties]\n") + name +
+                                " = \"1\"\n[features]\na={path=\"a\"}\n";
+    EXPECT_THAT(problems_of(in_file), ElementsAre(HasSubstr("f:4:"))) << name;
+  }
+  EXPECT_THAT(problems_with("source.properties.group.id=sluice"), IsEmpty());
+}
+
+TEST(Problems, NeverShowASecret) {
+  const std::string text = R"([source]
+root = "x"
+[source.properties]
+"sasl.password" = ["hunter2"]
+sasl.oauthbearer.client.secret = ["hunter2"]
+"ssl.key.pem" = 2020-01-01
+[features]
+a = { path = "a" }
+)";
+  const std::vector<std::string> problems = problems_of(text);
+  EXPECT_EQ(problems.size(), 3u);
+  for (const std::string& problem : problems) {
+    EXPECT_THAT(problem, AllOf(HasSubstr("*** is not allowed"), Not(HasSubstr("hunter2")),
+                               Not(HasSubstr("2020"))));
+  }
+  EXPECT_THAT(problems_with("source.properties.sasl.password=***"),
+              ElementsAre(HasSubstr("the secret is masked")));
+}
+
+TEST(Problems, OverridesOfAWrongForm) {
+  EXPECT_THAT(problems_with("join.tick"),
+              ElementsAre("--set: join.tick: must have the form section.key=value"));
+  EXPECT_THAT(problems_with("=3"), ElementsAre(HasSubstr("must have the form")));
+  EXPECT_THAT(problems_with("join..tick=3"), ElementsAre(HasSubstr("must have the form")));
+  EXPECT_THAT(problems_of(kSmallToml, {"join.tick=1 s", "join.tick.x=3"}),
+              ElementsAre(HasSubstr("--set: join.tick.x: unknown key; join.tick is no section")));
+}
+
+struct RangeCase {
+  const char* key;
+  std::vector<const char*> allowed;
+  std::vector<const char*> refused;
+};
+
+// The bounds, written down a second time.
+const std::vector<RangeCase> kRanges = {
+    {"source.type", {"files"}, {"file", "3", "[]"}},
+    {"source.start", {"earliest", "latest", "2013-06-30", "5"}, {"first", "-1", "2013-13-01"}},
+    {"source.idle_after", {"1 ms", "1 d", "never"}, {"0 s", "25 h", "none", "10"}},
+    {"source.max_delay", {"0 s", "7 d"}, {"8 d", "-1 s"}},
+    {"source.max_queued_bytes", {"1 KiB", "64 GiB", "1024"}, {"1023", "65 GiB", "1 kB", "1.5 MiB"}},
+    {"source.read_records", {"1", "1000000"}, {"0", "1000001", "1.5", "true"}},
+    {"streams.max_out_of_orderness", {"0 s", "30 d"}, {"31 d", "10", "soon"}},
+    {"streams.clicks.max_out_of_orderness", {"0 s", "30 d"}, {"31 d", "10"}},
+    {"streams.clicks.topic", {"a", "shop.clicks-1_x", "7"}, {"", ".", "..", "a/b", "[]"}},
+    {"streams.max_ahead", {"0 s", "366 d"}, {"367 d"}},
+    {"streams.not_before", {"0", "2013-06-30", "2013-06-30T12:00:00Z"}, {"-1", "1969-12-31", "x"}},
+    {"streams.max_record_bytes", {"16", "256 MiB"}, {"15", "257 MiB"}},
+    {"streams.max_depth", {"1", "1000"}, {"0", "1001"}},
+    {"streams.log_time", {"\"\"", "log.time"}, {".a", "a.", "a..b"}},
+    {"streams.ts", {"ts", "event.time"}, {"\"\"", ".a", "a.", "a..b"}},
+    {"join.attribution", {"impression_id", "user_item"}, {"user", "0"}},
+    {"join.click_window", {"1 ms", "366 d"}, {"0 s", "367 d"}},
+    {"join.conversion_window", {"1 ms", "366 d"}, {"0 s", "367 d"}},
+    {"join.tick", {"1 ms", "1 h"}, {"0 s", "61 min"}},
+    {"join.clock_skew", {"0 s", "1 d"}, {"25 h"}},
+    {"join.purchase_label", {"at_purchase", "at_close"}, {"at_end"}},
+    {"features.country.type", {"id", "ids", "weighted_ids", "number"}, {"text", "1"}},
+    {"features.country.table", {"a", "_", "A-1"}, {"\"\"", "-a", "a b", "a/b", ".."}},
+    {"model.name", {"a", "v2"}, {"\"\"", "..", "a/b"}},
+    {"model.recipe", {"esmm"}, {"base", "1"}},
+    {"model.embedding_dim", {"1", "1024"}, {"0", "1025"}},
+    {"model.hidden", {"[1]", "[65536, 1]"}, {"[]", "[0]", "[65537]", "[1.5]", "3"}},
+    {"model.seed", {"0", "9223372036854775807"}, {"-1", "9223372036854775808"}},
+    {"model.precision", {"f32"}, {"bf16"}},
+    {"training.batch_size", {"1", "1048576"}, {"0", "1048577"}},
+    {"training.batch_span", {"1 ms", "1 d", "none"}, {"0 s", "25 h", "never"}},
+    {"training.lane", {"1", "65536"}, {"0", "65537"}},
+    {"training.threads", {"0", "1024"}, {"-1", "1025"}},
+    {"training.dense.optimizer", {"adam"}, {"sgd"}},
+    {"training.dense.learning_rate", {"1e-9", "10", "0.5"}, {"0", "-1", "10.1", "nan", "inf", "x"}},
+    {"training.embeddings.beta1", {"0", "0.99"}, {"1", "-0.1"}},
+    {"training.embeddings.beta2", {"0", "0.99"}, {"1", "-0.1"}},
+    {"training.dense.epsilon", {"1e-12", "1"}, {"0", "1.5"}},
+    {"snapshots.every", {"1 ms", "3660 d"}, {"0 s", "3661 d"}},
+    {"snapshots.full_every", {"1"}, {"0", "2"}},
+    {"snapshots.keep", {"1", "1000000"}, {"0", "1000001"}},
+    {"checkpoints.every", {"1", "1000000000000"}, {"0", "1000000000001"}},
+    {"checkpoints.interval", {"1 ms", "30 d"}, {"0 s", "31 d"}},
+    {"checkpoints.keep", {"2", "1000000"}, {"1", "1000001"}},
+    {"store.commit_interval", {"1 ms", "1 h"}, {"0 s", "61 min"}},
+    {"store.commit_records", {"1", "1000000000"}, {"0", "1000000001"}},
+    {"store.memtable_bytes", {"64 KiB", "64 GiB"}, {"63 KiB", "65 GiB"}},
+    {"store.block_cache_bytes", {"0", "1 TiB"}, {"-1", "2 TiB", "99999999999 TiB"}},
+    {"store.max_learner_lag", {"1", "1000000000000"}, {"0", "1000000000001"}},
+    {"dead_letters.keep.time", {"1 ms", "36600 d"}, {"0 s", "36601 d"}},
+    {"dead_letters.keep.size", {"0", "1 TiB"}, {"-1", "2 TiB"}},
+};
+
+TEST(Ranges, EachBoundIsAllowedAndWhatIsBeyondIsRefused) {
+  for (const RangeCase& range : kRanges) {
+    for (const char* value : range.allowed) {
+      EXPECT_THAT(problems_with(std::string(range.key) + "=" + value), IsEmpty());
+    }
+    for (const char* value : range.refused) {
+      EXPECT_THAT(problems_with(std::string(range.key) + "=" + value),
+                  ElementsAre(AllOf(HasSubstr(std::string("--set: ") + range.key + ": "),
+                                    HasSubstr(" is not allowed; must be "))))
+          << range.key << " = " << value;
+    }
+  }
+}
+
+TEST(Ranges, Buckets) {
+  const auto problems = [](const std::string& buckets) {
+    return problems_with("features.country={path=\"a\", type=\"number\", buckets=" + buckets + "}");
+  };
+  for (const char* value : {"\"log:1\"", "\"log:64\"", "[0]", "[-1, 0.5, 2]", "\"none\""}) {
+    EXPECT_THAT(problems(value), IsEmpty()) << value;
+  }
+  for (const char* value : {"\"log:0\"", "\"log:65\"", "\"log:8x\"", "\"log:\"", "\"lin:8\"", "[]",
+                            "[1, 1]", "[2, 1]", "[\"1\"]", "[nan]", "8"}) {
+    EXPECT_THAT(problems(value), ElementsAre(HasSubstr("features.country.buckets: "))) << value;
+  }
+}
+
+}  // namespace
+}  // namespace sluice
