@@ -1,0 +1,84 @@
+#include "base/lanes.h"
+
+#include <atomic>
+#include <limits>
+#include <numeric>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace sluice {
+namespace {
+
+class WorkersTest : public testing::TestWithParam<std::size_t> {};
+
+TEST_P(WorkersTest, EachPieceIsDoneOnceAndIsThereAfterwards) {
+  Workers workers(GetParam());
+  EXPECT_EQ(workers.threads(), GetParam());
+  for (const std::size_t pieces : {0, 1, 2, 3, 100, 10'000}) {
+    std::vector<int> done(pieces, 0);
+    std::atomic<bool> is_thread_in_range = true;
+    workers.run(pieces, [&](std::size_t piece, std::size_t thread) {
+      ++done[piece];
+      if (thread >= GetParam()) is_thread_in_range = false;
+    });
+    EXPECT_EQ(done, std::vector<int>(pieces, 1)) << pieces;
+    EXPECT_TRUE(is_thread_in_range);
+  }
+}
+
+// A run must not see the one before it: its work, its count of pieces, its threads.
+TEST_P(WorkersTest, ManyShortRuns) {
+  Workers workers(GetParam());
+  std::vector<std::uint64_t> sums(GetParam(), 0);
+  std::uint64_t expected = 0;
+  for (std::uint64_t run = 0; run < 2'000; ++run) {
+    const std::size_t pieces = run % 5;
+    workers.run(pieces, [&, run](std::size_t piece, std::size_t thread) {
+      sums[thread] += run * 10 + piece;
+    });
+    for (std::size_t piece = 0; piece < pieces; ++piece) expected += run * 10 + piece;
+  }
+  EXPECT_EQ(std::accumulate(sums.begin(), sums.end(), std::uint64_t{0}), expected);
+}
+
+TEST_P(WorkersTest, DenormalsAreZeroWhileItRuns) {
+  Workers workers(GetParam());
+  std::vector<float> halves(64, 1);
+  workers.run(halves.size(), [&](std::size_t piece, std::size_t) {
+    volatile float smallest = std::numeric_limits<float>::min();
+    halves[piece] = smallest * 0.5F;
+  });
+  EXPECT_EQ(halves, std::vector<float>(64, 0));
+}
+
+INSTANTIATE_TEST_SUITE_P(Threads, WorkersTest, testing::Values(1, 2, 3, 8));
+
+TEST(Workers, SeveralThreadsTakePart) {
+  Workers workers(2);
+  std::atomic<int> arrived = 0;
+  // Each piece waits for the other: one thread alone would never return.
+  workers.run(2, [&](std::size_t, std::size_t) {
+    ++arrived;
+    while (arrived < 2) std::this_thread::yield();
+  });
+  EXPECT_EQ(arrived, 2);
+}
+
+TEST(WorkersDeathTest, NoThreadIsAProgrammingError) {
+  EXPECT_DEATH(Workers workers(0), "sluice: bug: ");
+}
+
+TEST(FlushDenormals, EndsWithTheObject) {
+  volatile float smallest = std::numeric_limits<float>::min();
+  {
+    const FlushDenormals flush;
+    EXPECT_EQ(smallest * 0.5F, 0.0F);
+  }
+  EXPECT_GT(smallest * 0.5F, 0.0F);
+}
+
+}  // namespace
+}  // namespace sluice
