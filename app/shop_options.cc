@@ -18,24 +18,32 @@ Status check_options(const ShopOptions& options) {
       return usage_error(std::string("--") + name + ": a rate is from 0 to 1");
     }
   }
+  constexpr DurationMs kLongest = 36'500 * 86'400'000LL;
   const std::pair<const char*, DurationMs> durations[] = {
       {"span", options.span},
       {"click-window", options.click_window},
       {"conversion-window", options.conversion_window}};
   for (const auto& [name, duration] : durations) {
-    if (duration <= 0) return usage_error(std::string("--") + name + ": must be above 0");
+    if (duration <= 0 || duration > kLongest) {
+      return usage_error(std::string("--") + name + ": must be above 0 and at most 36500 d");
+    }
   }
-  if (options.disorder < 0 || options.max_out_of_orderness < 0) {
-    return usage_error("--disorder and --max-out-of-orderness: must not be below 0");
+  for (const DurationMs duration : {options.disorder, options.max_out_of_orderness}) {
+    if (duration < 0 || duration > kLongest) {
+      return usage_error("--disorder and --max-out-of-orderness: must be from 0 to 36500 d");
+    }
   }
   constexpr TimeMs kEarliest = 1'000'000'000'000;
-  if (options.start < kEarliest) {
+  constexpr TimeMs kLatest = 253'402'300'800'000;
+  if (options.start < kEarliest || options.start >= kLatest) {
     return usage_error(
-        "--start: must not be before 2001-09-09T01:46:40Z, the default of "
-        "streams.not_before");
+        "--start: must be from 2001-09-09T01:46:40Z, the default of "
+        "streams.not_before, to the year 9999");
   }
-  if (options.impressions == 0 || options.users == 0) {
-    return usage_error("--impressions and --users: must be above 0");
+  constexpr std::uint64_t kMost = 1'000'000'000'000;
+  if (options.impressions == 0 || options.impressions > kMost || options.users == 0 ||
+      options.users > kMost) {
+    return usage_error("--impressions and --users: must be from 1 to 10^12");
   }
   if (options.partitions == 0 || options.partitions > 1'024) {
     return usage_error("--partitions: must be from 1 to 1024");

@@ -62,6 +62,7 @@ Result<ShopOptions> read_options(const Arguments& arguments) {
 void add_size_options(CLI::App& verb, Arguments& arguments) {
   ShopOptions& options = arguments.options;
   verb.add_option("--out", arguments.folder, "The folder to write; made where it is not there")
+      ->type_name("DIR")
       ->required();
   verb.add_flag("--force", arguments.force, "Replace the shop in a folder that is not empty");
   verb.add_option("--seed", options.seed, "The same seed and options give the same bytes")
@@ -81,7 +82,8 @@ void add_size_options(CLI::App& verb, Arguments& arguments) {
   verb.add_option("--span", arguments.span, "The same as a duration, like \"36 h\"")
       ->excludes(days);
   verb.add_option("--start", arguments.start,
-                  "Event time of the beginning, like 2024-01-31T12:00:00Z [2024-01-01]");
+                  "Event time of the beginning, like 2024-01-31T12:00:00Z [2024-01-01]")
+      ->type_name("TIME");
   verb.add_option("--segments", options.segments,
                   "Cut each log into so many files, at equal steps of arrival time; 0: do not cut")
       ->capture_default_str();
@@ -92,16 +94,19 @@ void add_size_options(CLI::App& verb, Arguments& arguments) {
 
 void add_trouble_options(CLI::App& verb, Arguments& arguments) {
   ShopOptions& options = arguments.options;
-  verb.add_option("--disorder", arguments.disorder,
-                  "Records arrive less than this after their event time [10 s]");
-  verb.add_option("--max-out-of-orderness", arguments.max_out_of_orderness,
-                  "The bound by which expected.json judges what is late [10 s]");
-  verb.add_option("--click-window", arguments.click_window,
-                  "Window of the labels: clicks after their impression [30 min]");
-  verb.add_option("--conversion-window", arguments.conversion_window,
-                  "Window of the labels: purchases after their click [24 h]");
+  const auto duration = [&verb](const char* name, std::string& text, const char* help) {
+    verb.add_option(name, text, help)->type_name("DURATION");
+  };
+  duration("--disorder", arguments.disorder,
+           "Records arrive less than this after their event time [10 s]");
+  duration("--max-out-of-orderness", arguments.max_out_of_orderness,
+           "The bound by which expected.json judges what is late [10 s]");
+  duration("--click-window", arguments.click_window,
+           "Window of the labels: clicks after their impression [30 min]");
+  duration("--conversion-window", arguments.conversion_window,
+           "Window of the labels: purchases after their click [24 h]");
   const auto rate = [&verb](const char* name, double& value, const char* help) {
-    verb.add_option(name, value, help)->capture_default_str();
+    verb.add_option(name, value, help)->type_name("RATE")->capture_default_str();
   };
   rate("--repeats", options.repeats, "Share of clicks, and of purchases, that come again");
   rate("--late-clicks", options.late_clicks,

@@ -267,6 +267,10 @@ TEST(Generate, OptionsThatCannotBeAreUsageErrors) {
   EXPECT_THAT(message([](auto& o) { o.partitions = 0; }), HasSubstr("--partitions"));
   EXPECT_THAT(message([](auto& o) { o.items = 3; }), HasSubstr("--items"));
   EXPECT_THAT(message([](auto& o) { o.disorder = -1; }), HasSubstr("--disorder"));
+  EXPECT_THAT(message([](auto& o) { o.start = 0; }), HasSubstr("--start"));
+  // As a command line's -5 arrives.
+  EXPECT_THAT(message([](auto& o) { o.impressions = 0 - std::uint64_t{5}; }),
+              HasSubstr("--impressions"));
   EXPECT_TRUE(check_options(ShopOptions()));
 }
 
