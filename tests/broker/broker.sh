@@ -7,7 +7,8 @@
 #
 #   SLUICE_BROKER_DIR    its folder: data, settings, log, pid; default build/broker. What was
 #                        acknowledged survives a stop; remove the folder for an empty broker.
-#   SLUICE_BROKER_PORT   default 19092; the controller listens on the next one. "free": any free two.
+#   SLUICE_BROKER_PORT   default 19092; the controller listens on the next one. "free": any free
+#                        two, and the same ones again when a folder's broker is started again.
 #   SLUICE_BROKER_JARS   where the jars are kept between starts; default build/broker-jars
 set -euo pipefail
 
@@ -102,7 +103,12 @@ start() {
     flock 9
     fetch_jars
   ) 9>"$jars.lock"
-  if [[ $port == free ]]; then port=$(free_port_pair); fi
+  if [[ $port == free && -e $dir/server.properties ]]; then
+    port=$(address)
+    port=${port##*:}
+  elif [[ $port == free ]]; then
+    port=$(free_port_pair)
+  fi
   write_settings
   local java_options=(-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*")
   if [[ ! -e $dir/data/meta.properties ]]; then
