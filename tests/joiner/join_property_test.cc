@@ -1,0 +1,370 @@
+// The join against the oracle, on random logs and random configs, driven in random rhythms.
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <set>
+#include <sstream>
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include "ingest/features.h"
+#include "oracle.h"
+#include "stages.h"
+
+namespace sluice {
+namespace {
+
+constexpr TimeMs kStart = 1'712'345'678'000;
+
+// One record of some log, in the order of writing over all logs.
+struct Writing {
+  int stream = 0;
+  int partition = 0;
+  int pause = 0;  // event time since the record before it
+  int delay = 0;  // how far its own event time lies behind
+  int impression = 0;
+  int user = 0;
+  int item = 0;
+  int event = 0;      // 0: no event_id
+  int flaw = 0;       // 0: none, else as spoil() says
+  int log_delay = 0;  // log time − event time; 0: no log time
+};
+
+void showValue(const Writing& w, std::ostream& out) {
+  out << kStreamNames.at(static_cast<std::size_t>(w.stream)) << "/" << w.partition << " pause "
+      << w.pause << " delay " << w.delay << " impression " << w.impression << " user " << w.user
+      << " item " << w.item << " event " << w.event << " flaw " << w.flaw << " log_delay "
+      << w.log_delay << "\n";
+}
+
+struct Settings {
+  int partitions = 1;
+  int click_window = 10;
+  int conversion_window = 20;
+  int tick = 1;
+  int clock_skew = 0;
+  bool by_user_item = false;
+  bool at_close = false;
+  std::vector<int> max_out_of_orderness = {0, 0, 0};
+  int max_ahead = 5;
+};
+
+void showValue(const Settings& s, std::ostream& out) {
+  out << "partitions " << s.partitions << " click_window " << s.click_window
+      << " conversion_window " << s.conversion_window << " tick " << s.tick << " clock_skew "
+      << s.clock_skew << " by_user_item " << s.by_user_item << " at_close " << s.at_close
+      << " max_out_of_orderness " << s.max_out_of_orderness[0] << " " << s.max_out_of_orderness[1]
+      << " " << s.max_out_of_orderness[2] << " max_ahead " << s.max_ahead;
+}
+
+rc::Gen<int> between(int low, int high) {  // both included
+  return rc::gen::inRange(low, high + 1);
+}
+
+// Mostly `usual`, else something of `other`.
+rc::Gen<int> mostly(int usual, rc::Gen<int> other) {
+  return rc::gen::weightedOneOf<int>({{9, rc::gen::just(usual)}, {1, std::move(other)}});
+}
+
+rc::Gen<Writing> any_writing() {
+  return rc::gen::build<Writing>(
+      rc::gen::set(&Writing::stream, rc::gen::element(0, 0, 0, 1, 1, 1, 2, 2)),
+      rc::gen::set(&Writing::partition, between(0, 3)),
+      rc::gen::set(&Writing::pause, rc::gen::element(0, 0, 1, 1, 2, 3, 7)),
+      rc::gen::set(&Writing::delay, rc::gen::element(0, 0, 0, 1, 2, 3, 5, 8, 13, 30)),
+      rc::gen::set(&Writing::impression, between(0, 4)),
+      rc::gen::set(&Writing::user, between(0, 1)), rc::gen::set(&Writing::item, between(0, 1)),
+      rc::gen::set(&Writing::event, between(0, 5)),
+      rc::gen::set(&Writing::flaw, mostly(0, between(1, 6))),
+      rc::gen::set(&Writing::log_delay, mostly(0, between(-12, 12))));
+}
+
+rc::Gen<Settings> any_settings() {
+  return rc::gen::build<Settings>(
+      rc::gen::set(&Settings::partitions, between(1, 4)),
+      rc::gen::set(&Settings::click_window, between(5, 50)),
+      rc::gen::set(&Settings::conversion_window, between(1, 80)),
+      rc::gen::set(&Settings::tick, between(1, 20)),
+      rc::gen::set(&Settings::clock_skew, rc::gen::element(0, 0, 1, 3, 10)),
+      rc::gen::set(&Settings::by_user_item), rc::gen::set(&Settings::at_close),
+      rc::gen::set(&Settings::max_out_of_orderness,
+                   rc::gen::container<std::vector<int>>(3, rc::gen::element(0, 3, 10, 30))),
+      rc::gen::set(&Settings::max_ahead, between(0, 10)));
+}
+
+rc::Gen<Rhythm> any_rhythm() {
+  return rc::gen::build<Rhythm>(
+      rc::gen::set(&Rhythm::seed, rc::gen::arbitrary<std::uint64_t>()),
+      rc::gen::set(&Rhythm::max_read, rc::gen::element<std::size_t>(1, 2, 5, 40)),
+      rc::gen::set(&Rhythm::commit_one_in, rc::gen::element<std::uint64_t>(1, 2, 5, 20)),
+      rc::gen::set(&Rhythm::crash_one_in, rc::gen::element<std::uint64_t>(0, 4, 10, 40)),
+      rc::gen::set(&Rhythm::hesitates), rc::gen::set(&Rhythm::trims));
+}
+
+}  // namespace
+
+void showValue(const Rhythm& r, std::ostream& out) {
+  out << "seed " << r.seed << " max_read " << r.max_read << " commit_one_in " << r.commit_one_in
+      << " crash_one_in " << r.crash_one_in << " hesitates " << r.hesitates << " trims " << r.trims;
+}
+
+namespace {
+
+Config make_config(const Settings& settings) {
+  Config config;
+  config.join.attribution = settings.by_user_item ? JoinConfig::Attribution::user_item
+                                                  : JoinConfig::Attribution::impression_id;
+  config.join.purchase_label = settings.at_close ? JoinConfig::PurchaseLabel::at_close
+                                                 : JoinConfig::PurchaseLabel::at_purchase;
+  config.join.click_window = settings.click_window;
+  config.join.conversion_window = settings.conversion_window;
+  config.join.tick = settings.tick;
+  config.join.clock_skew = settings.clock_skew;
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    config.streams.max_out_of_orderness[stream] = settings.max_out_of_orderness[stream];
+  }
+  config.streams.max_ahead = settings.max_ahead;
+  config.streams.log_time = "written";
+  config.streams.max_record_bytes = 400;
+  config.features = {{"country", "features.country", FeatureConfig::Type::id, "country", 0, {}}};
+  return config;
+}
+
+std::string quoted(const std::string& name, const std::string& value) {
+  return value.empty() ? "" : ",\"" + name + "\":\"" + value + "\"";
+}
+
+// Both sides of a log: what lies in it, and what the oracle is told.
+struct Logs {
+  std::map<StreamPartition, std::vector<Record>> records;
+  OracleLogs facts;
+  std::size_t count = 0;
+};
+
+void spoil(int flaw, std::string& bytes, OracleRecord& fact) {
+  fact.unreadable = Refusal::malformed;
+  switch (flaw) {
+    case 1:
+      bytes.pop_back();
+      break;
+    case 2:
+      bytes += "}";
+      break;
+    case 3:
+      bytes.erase(6, 3);  // as if in seconds
+      break;
+    case 4:
+      bytes.clear();
+      break;
+    case 5:
+      bytes.insert(bytes.size() - 1, ",\"user_id\":[1]");
+      break;
+    default:
+      bytes.insert(bytes.size() - 1, std::string(400, ' '));
+      fact.unreadable = Refusal::oversized;
+  }
+}
+
+Logs write_logs(const std::vector<Writing>& writings, const Settings& settings) {
+  Logs logs;
+  TimeMs now = kStart;
+  for (const Writing& w : writings) {
+    const StreamPartition where{static_cast<Stream>(w.stream),
+                                static_cast<std::uint32_t>(w.partition % settings.partitions)};
+    now += w.pause;
+    OracleRecord fact;
+    fact.time = now - w.delay;
+    if (w.log_delay != 0) fact.log_time = fact.time + w.log_delay;
+    if (w.event != 0) fact.event_id = "e" + std::to_string(w.event);
+    // With user_item attribution a click names no impression.
+    if (where.stream == Stream::impressions || !settings.by_user_item) {
+      fact.impression_id = std::to_string(w.impression);
+    }
+    fact.user_id = "u" + std::to_string(w.user);
+    fact.item_id = std::to_string(w.item);
+    std::string bytes = "{\"ts\":" + std::to_string(fact.time) + quoted("event_id", fact.event_id) +
+                        quoted("impression_id", fact.impression_id) +
+                        // An integer id is its digits.
+                        ",\"item_id\":" + fact.item_id;
+    if (fact.log_time) bytes += ",\"written\":" + std::to_string(*fact.log_time);
+    if (where.stream == Stream::impressions) {
+      const std::string country = "country " + std::to_string(w.user + 2 * w.item);
+      bytes += ",\"features\":{\"country\":\"" + country + "\"}";
+      FeatureWriter(fact.features).id(country);
+    }
+    // Last, so that spoil() cannot add a second one that would not count.
+    bytes += w.flaw == 5 ? "}" : quoted("user_id", fact.user_id) + "}";
+    if (w.flaw != 0) spoil(w.flaw, bytes, fact);
+    auto& log = logs.records[where];
+    Record record;
+    record.position = log.empty() ? 7 : log.back().next;
+    record.next = record.position + 1 + bytes.size();
+    record.bytes = bytes;
+    fact.position = record.position;
+    log.push_back(std::move(record));
+    logs.facts[where].push_back(std::move(fact));
+    ++logs.count;
+  }
+  return logs;
+}
+
+// A sample's time must lie before every log's true watermark when it appears: the highest accepted
+// time of what was read, less the disorder allowed.
+void check_not_early(const Stages& stages, const std::vector<Sample>& added, const Logs& logs,
+                     const OracleResult& expected, const Config& config, std::uint32_t partitions) {
+  std::set<std::pair<StreamPartition, Position>> refused_at_reading;
+  for (const OracleRefusal& refusal : expected.refusals) {
+    if (refusal.reason > Refusal::late) continue;
+    refused_at_reading.insert({refusal.where, refusal.position});
+  }
+  TimeMs watermark = kTimeMax;
+  for (std::uint32_t index = 0; index < kStreams * partitions; ++index) {
+    const StreamPartition where{static_cast<Stream>(index / partitions), index % partitions};
+    if (stages.is_at_end(where)) continue;
+    TimeMs highest = kTimeMin;
+    const auto log = logs.facts.find(where);
+    if (log != logs.facts.end()) {
+      for (const OracleRecord& fact : log->second) {
+        if (fact.position >= stages.read_up_to(where)) break;
+        if (refused_at_reading.count({where, fact.position}) != 0) continue;
+        highest = std::max(highest, fact.time);
+      }
+    }
+    watermark = std::min(
+        watermark,
+        highest - config.streams.max_out_of_orderness[static_cast<std::size_t>(where.stream)]);
+  }
+  for (const Sample& sample : added) RC_ASSERT(sample.time < watermark);
+}
+
+void check_each_labelled_once(const std::vector<Sample>& samples, std::uint64_t impressions) {
+  using Key = std::tuple<std::uint32_t, std::string, TimeMs>;
+  std::map<Key, int> y_final;
+  std::map<Key, int> z_final;
+  for (const Sample& sample : samples) {
+    const Key key{sample.shard, sample.impression_id, sample.impression_time};
+    y_final[key] += sample.y_final ? 1 : 0;
+    z_final[key] += sample.z_final ? 1 : 0;
+    RC_ASSERT(sample.y_final || sample.z_final);
+    RC_ASSERT(!sample.z || (sample.y && sample.z_final));
+  }
+  RC_ASSERT(y_final.size() == impressions);
+  for (const auto& [key, count] : y_final) RC_ASSERT(count == 1);
+  for (const auto& [key, count] : z_final) RC_ASSERT(count == 1);
+}
+
+void check_dead_letters(KeyValueStore& store, const Logs& logs, const OracleResult& expected) {
+  std::vector<OracleRefusal> refusals;
+  for (const StoredDeadLetter& letter : read_dead_letters(store)) {
+    refusals.push_back(letter.refusal);
+    bool has_same_bytes = false;
+    for (const Record& record : logs.records.at(letter.refusal.where)) {
+      if (record.position == letter.refusal.position) has_same_bytes = record.bytes == letter.bytes;
+    }
+    RC_ASSERT(has_same_bytes);
+  }
+  std::sort(refusals.begin(), refusals.end());
+  std::vector<OracleRefusal> wanted;
+  for (const OracleRefusal& refusal : expected.refusals) {
+    if (is_dead_letter(refusal.reason)) wanted.push_back(refusal);
+  }
+  RC_ASSERT(refusals == wanted);
+}
+
+void join_equals_oracle(const Settings& settings, const std::vector<Writing>& writings,
+                        const Rhythm& rhythm) {
+  const Config config = make_config(settings);
+  const auto partitions = static_cast<std::uint32_t>(settings.partitions);
+  const Logs logs = write_logs(writings, settings);
+  const OracleResult expected = expected_join(logs.facts, partitions, config.streams, config.join);
+
+  MemorySource source(partitions, logs.records);
+  Decoder decoder(config.streams, config.join.attribution, config.features);
+  const auto store = make_memory_store();
+  Stages stages(config, source, decoder, *store, rhythm);
+  const auto samples = stages.run([&](const Stages& now, const std::vector<Sample>& added) {
+    check_not_early(now, added, logs, expected, config, partitions);
+  });
+
+  const std::string wrong_samples = difference(samples, expected.samples);
+  if (!wrong_samples.empty()) RC_FAIL(wrong_samples);
+  Digest digest;
+  for (const Sample& sample : expected.samples) digest = chain_sample(digest, sample);
+  const JoinProgress& progress = stages.join().committed();
+  RC_ASSERT(progress.samples_digest == digest);
+  RC_ASSERT(progress.is_closed);
+  const std::string wrong_counters = difference(progress.counters, expected);
+  if (!wrong_counters.empty()) RC_FAIL(wrong_counters);
+  std::uint64_t read = 0;
+  for (const Stream stream : {Stream::impressions, Stream::clicks, Stream::purchases}) {
+    read += progress.counters.read(stream);
+  }
+  RC_ASSERT(read == logs.count);
+  check_dead_letters(*store, logs, expected);
+  check_each_labelled_once(samples, expected.used[0]);
+  RC_ASSERT(count_keys(*store, Space::state) == 0u);
+  RC_ASSERT(stages.join().open_impressions() == 0u);
+  RC_ASSERT(stages.join().waiting_records() == 0u);
+  RC_ASSERT(stages.join().next_deadline() == kTimeMax);
+}
+
+// How often the rare things happened over all cases: a property that never meets them says little.
+struct Coverage {
+  std::array<std::uint64_t, kRefusals> refused{};
+  std::uint64_t second_samples = 0;
+  std::uint64_t converted = 0;
+};
+
+void check_property(const rc::detail::TestParams& params, Coverage& coverage) {
+  rc::detail::TestMetadata metadata;
+  metadata.id = "join";
+  metadata.description = "the join equals the oracle";
+  const auto result = rc::detail::checkTestable(
+      [&coverage] {
+        const auto settings = *any_settings();
+        const auto count = *rc::gen::inRange<std::size_t>(0, 120);
+        const auto writings = *rc::gen::container<std::vector<Writing>>(count, any_writing());
+        const auto rhythm = *any_rhythm();
+        join_equals_oracle(settings, writings, rhythm);
+        const Config config = make_config(settings);
+        const OracleResult expected = expected_join(write_logs(writings, settings).facts,
+                                                    static_cast<std::uint32_t>(settings.partitions),
+                                                    config.streams, config.join);
+        for (const auto& stream : expected.refused) {
+          for (std::size_t reason = 0; reason < kRefusals; ++reason) {
+            coverage.refused[reason] += stream[reason];
+          }
+        }
+        coverage.second_samples += expected.samples.size() - expected.labelled_impressions;
+        coverage.converted += expected.converted;
+      },
+      metadata, params);
+  std::ostringstream message;
+  rc::detail::printResultMessage(result, message);
+  EXPECT_TRUE(result.is<rc::detail::SuccessResult>())
+      << message.str() << "\nrepeat with RC_PARAMS=\"seed=" << params.seed << "\"";
+}
+
+TEST(JoinProperty, EqualsTheOracleInAnyRhythm) {
+  rc::detail::TestParams params = rc::detail::configuration().testParams;
+  params.maxSuccess = std::max(params.maxSuccess, 6'000);
+  Coverage coverage;
+  check_property(params, coverage);
+  for (std::size_t reason = 0; reason < kRefusals; ++reason) {
+    const auto refusal = static_cast<Refusal>(reason);
+    RecordProperty(to_string(refusal), std::to_string(coverage.refused[reason]));
+    if (refusal == Refusal::late_after_quiet) {
+      EXPECT_EQ(coverage.refused[reason], 0u);  // nothing is quiet in a replay
+    } else {
+      EXPECT_GT(coverage.refused[reason], 100u) << to_string(refusal);
+    }
+  }
+  RecordProperty("second_samples", std::to_string(coverage.second_samples));
+  RecordProperty("converted", std::to_string(coverage.converted));
+  EXPECT_GT(coverage.second_samples, 500u);
+  EXPECT_GT(coverage.converted, 200u);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,311 @@
+#include "oracle.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+namespace sluice {
+namespace {
+
+std::size_t index_of(Stream stream) {
+  return static_cast<std::size_t>(stream);
+}
+
+struct Fact {
+  Stream stream = Stream::impressions;
+  OracleRecord record;
+};
+
+// An impression's id in the order of events is its event_id, or its impression_id without one.
+std::string order_id(const Fact& fact) {
+  if (fact.stream == Stream::impressions && fact.record.event_id.empty()) {
+    return fact.record.impression_id;
+  }
+  return fact.record.event_id;
+}
+
+bool comes_first(const Fact& a, const Fact& b) {
+  const auto order = [](const Fact& fact) {
+    const std::string id = order_id(fact);
+    return std::tuple(fact.record.time, index_of(fact.stream), id.empty(), id,
+                      fact.record.position);
+  };
+  return order(a) < order(b);
+}
+
+// An accepted impression and what has become of it.
+struct Labelled {
+  OracleRecord record;
+  std::string id;
+  std::optional<TimeMs> click;
+  std::optional<TimeMs> purchase;
+  bool click_window_is_closed = false;
+  bool conversion_window_is_closed = false;
+  bool z_is_told = false;
+  bool is_open() const {
+    return !click_window_is_closed || (click && !conversion_window_is_closed);
+  }
+};
+
+// Of one time, timers fire in this order.
+enum TimerKind { conversion_close, click_close, waiting_click, waiting_purchase };
+struct Timer {
+  // (time, kind, has no id, id, order of the impression or position of the waiting record)
+  std::tuple<TimeMs, int, bool, std::string, std::uint64_t> order;
+  std::size_t index = 0;  // of the impression or of the waiting record
+  TimeMs time() const { return std::get<0>(order); }
+  int kind() const { return std::get<1>(order); }
+};
+
+class ShardOracle {
+ public:
+  ShardOracle(std::uint32_t shard, const JoinConfig& join, OracleResult& result)
+      : shard_(shard), join_(join), result_(result) {}
+
+  void run(std::vector<Fact> facts) {
+    std::sort(facts.begin(), facts.end(), comes_first);
+    for (const Fact& fact : facts) {
+      fire_up_to(fact.record.time);
+      apply(fact);
+    }
+    fire_up_to(kTimeMax);
+  }
+
+ private:
+  // Looks at everything that is open or waiting.
+  std::optional<Timer> earliest_timer() const {
+    std::optional<Timer> earliest;
+    const auto offer = [&](TimeMs time, TimerKind kind, const std::string& id, std::uint64_t tie,
+                           std::size_t index) {
+      if (earliest && earliest->time() < time) return;
+      Timer timer{{time, kind, id.empty(), id, tie}, index};
+      if (!earliest || timer.order < earliest->order) earliest = timer;
+    };
+    for (std::size_t index = 0; index < impressions_.size(); ++index) {
+      const Labelled& one = impressions_[index];
+      if (one.click && !one.conversion_window_is_closed) {
+        offer(*one.click + join_.conversion_window, conversion_close, one.id, index, index);
+      }
+      if (!one.click_window_is_closed) {
+        offer(one.record.time + join_.click_window, click_close, one.id, index, index);
+      }
+    }
+    for (std::size_t index = 0; index < waiting_.size(); ++index) {
+      const Fact& fact = waiting_[index];
+      const TimerKind kind = fact.stream == Stream::clicks ? waiting_click : waiting_purchase;
+      offer(fact.record.time + join_.clock_skew + 1, kind, fact.record.event_id,
+            fact.record.position, index);
+    }
+    return earliest;
+  }
+
+  void fire_up_to(TimeMs last) {
+    while (const auto timer = earliest_timer()) {
+      if (timer->time() > last) return;
+      if (timer->kind() == click_close) {
+        close_click_window(impressions_[timer->index], timer->time());
+      } else if (timer->kind() == conversion_close) {
+        close_conversion_window(impressions_[timer->index], timer->time());
+      } else {
+        refuse(waiting_[timer->index], Refusal::no_open_impression);
+        waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(timer->index));
+      }
+    }
+  }
+
+  void close_click_window(Labelled& one, TimeMs time) {
+    one.click_window_is_closed = true;
+    const bool at_purchase = join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
+    const bool z_is_final =
+        !one.click || one.conversion_window_is_closed || (at_purchase && one.purchase);
+    one.z_is_told = z_is_final;
+    tell(one, time, true, z_is_final);
+  }
+
+  void close_conversion_window(Labelled& one, TimeMs time) {
+    one.conversion_window_is_closed = true;
+    if (!one.click_window_is_closed || one.z_is_told) return;
+    one.z_is_told = true;
+    tell(one, time, false, true);
+  }
+
+  void apply(const Fact& fact) {
+    if (fact.stream == Stream::impressions) {
+      for (const Labelled& other : impressions_) {
+        if (other.is_open() && other.record.impression_id == fact.record.impression_id) {
+          refuse(fact, Refusal::duplicate);
+          return;
+        }
+      }
+      impressions_.push_back({fact.record, order_id(fact), {}, {}, false, false, false});
+      ++result_.used[index_of(Stream::impressions)];
+      apply_waiting(fact);
+      return;
+    }
+    const bool is_decided = fact.stream == Stream::clicks ? click(fact) : purchase(fact);
+    if (is_decided) return;
+    if (join_.clock_skew > 0) {
+      waiting_.push_back(fact);
+    } else {
+      refuse(fact, Refusal::no_open_impression);
+    }
+  }
+
+  // What waited for this impression: clicks, then purchases, each in the order of events, which is
+  // that in which they began to wait.
+  void apply_waiting(const Fact& impression) {
+    const std::vector<Fact> all = std::exchange(waiting_, {});
+    std::vector<Fact> mine;
+    for (const Fact& fact : all) {
+      (is_about(fact, impression.record) ? mine : waiting_).push_back(fact);
+    }
+    for (const Fact& fact : mine) {
+      if (fact.stream == Stream::clicks) click(fact);
+    }
+    for (const Fact& fact : mine) {
+      if (fact.stream == Stream::purchases) purchase(fact);
+    }
+  }
+
+  bool is_about(const Fact& fact, const OracleRecord& impression) const {
+    if (join_.attribution == JoinConfig::Attribution::impression_id) {
+      return fact.record.impression_id == impression.impression_id;
+    }
+    return fact.record.user_id == impression.user_id && fact.record.item_id == impression.item_id;
+  }
+
+  // False where no open impression is meant.
+  bool click(const Fact& fact) {
+    Labelled* latest = nullptr;
+    bool any_open = false;
+    bool any_clicked = false;
+    for (Labelled& one : impressions_) {
+      if (!one.is_open() || !is_about(fact, one.record)) continue;
+      any_open = true;
+      if (one.click) any_clicked = true;
+      const bool is_in_window = one.record.time - join_.clock_skew <= fact.record.time &&
+                                fact.record.time < one.record.time + join_.click_window;
+      if (is_in_window) latest = &one;
+    }
+    if (!any_open) return false;
+    if (latest == nullptr) {
+      refuse(fact, any_clicked ? Refusal::repeat : Refusal::no_click);
+    } else if (latest->click) {
+      refuse(fact, Refusal::repeat);
+    } else {
+      latest->click = fact.record.time;
+      ++result_.used[index_of(Stream::clicks)];
+    }
+    return true;
+  }
+
+  bool purchase(const Fact& fact) {
+    Labelled* latest = nullptr;
+    bool any_open = false;
+    bool any_purchased = false;
+    for (Labelled& one : impressions_) {
+      if (!one.is_open() || !is_about(fact, one.record)) continue;
+      any_open = true;
+      if (one.purchase) any_purchased = true;
+      if (!one.click || one.purchase) continue;
+      const bool is_in_window =
+          *one.click <= fact.record.time && fact.record.time < *one.click + join_.conversion_window;
+      if (!is_in_window) continue;
+      if (latest == nullptr || *latest->click <= *one.click) latest = &one;
+    }
+    if (!any_open) return false;
+    if (latest == nullptr) {
+      refuse(fact, any_purchased ? Refusal::repeat : Refusal::no_click);
+      return true;
+    }
+    latest->purchase = fact.record.time;
+    ++result_.used[index_of(Stream::purchases)];
+    const bool at_purchase = join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
+    if (at_purchase && latest->click_window_is_closed) {
+      latest->z_is_told = true;
+      tell(*latest, fact.record.time, false, true);
+    }
+    return true;
+  }
+
+  void tell(const Labelled& one, TimeMs time, bool y_final, bool z_final) {
+    Sample sample;
+    sample.shard = shard_;
+    sample.time = time;
+    sample.impression_time = one.record.time;
+    sample.click_time = one.click;
+    if (z_final) sample.purchase_time = one.purchase;
+    sample.y = one.click.has_value();
+    sample.y_final = y_final;
+    sample.z = z_final && one.purchase;
+    sample.z_final = z_final;
+    sample.impression_id = one.record.impression_id;
+    sample.user_id = one.record.user_id;
+    sample.item_id = one.record.item_id;
+    sample.features = one.record.features;
+    if (y_final) ++result_.labelled_impressions;
+    if (y_final && sample.y) ++result_.clicked;
+    if (z_final && sample.z) ++result_.converted;
+    result_.samples.push_back(std::move(sample));
+  }
+
+  void refuse(const Fact& fact, Refusal reason) {
+    ++result_.refused[index_of(fact.stream)][static_cast<std::size_t>(reason)];
+    result_.refusals.push_back({{fact.stream, shard_}, fact.record.position, reason});
+  }
+
+  std::uint32_t shard_;
+  const JoinConfig& join_;
+  OracleResult& result_;
+  std::vector<Labelled> impressions_;  // in the order of events; also those that are closed
+  std::vector<Fact> waiting_;
+};
+
+// Why a record is not accepted, judged by the records before it in its own log.
+std::optional<Refusal> judge(const OracleRecord& record, std::optional<TimeMs> highest_accepted,
+                             DurationMs max_out_of_orderness, DurationMs max_ahead) {
+  if (record.unreadable) return record.unreadable;
+  if (record.log_time && record.time > *record.log_time + max_ahead) return Refusal::future;
+  if (highest_accepted && record.time < *highest_accepted - max_out_of_orderness) {
+    return Refusal::late;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+OracleResult expected_join(const OracleLogs& logs, std::uint32_t partitions,
+                           const StreamsConfig& streams, const JoinConfig& join) {
+  OracleResult result;
+  std::vector<std::vector<Fact>> accepted(partitions);
+  for (const auto& [where, records] : logs) {
+    const std::size_t stream = index_of(where.stream);
+    std::optional<TimeMs> highest;
+    for (const OracleRecord& record : records) {
+      const auto reason =
+          judge(record, highest, streams.max_out_of_orderness[stream], streams.max_ahead);
+      if (reason) {
+        ++result.refused[stream][static_cast<std::size_t>(*reason)];
+        result.refusals.push_back({where, record.position, *reason});
+        continue;
+      }
+      highest = std::max(highest.value_or(record.time), record.time);
+      accepted[where.partition].push_back({where.stream, record});
+    }
+  }
+  for (std::uint32_t shard = 0; shard < partitions; ++shard) {
+    ShardOracle(shard, join, result).run(std::move(accepted[shard]));
+  }
+  std::stable_sort(result.samples.begin(), result.samples.end(),
+                   [&join](const Sample& a, const Sample& b) {
+                     return std::pair(floor_to(a.time, join.tick), a.shard) <
+                            std::pair(floor_to(b.time, join.tick), b.shard);
+                   });
+  for (std::size_t index = 0; index < result.samples.size(); ++index) {
+    result.samples[index].sequence = index + 1;
+  }
+  std::sort(result.refusals.begin(), result.refusals.end());
+  return result;
+}
+
+}  // namespace sluice
