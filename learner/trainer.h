@@ -1,11 +1,14 @@
-// The incremental learner: samples in sequence order go in, batches are cut, predicted, then learned
-// (docs/design.md, "The learner"). Its state after sample n is a function of samples 1..n and the
-// semantic config alone: not of threads, of how the samples arrived, or of restarts.
+// The incremental learner: samples in sequence order go in, batches are cut, predicted, then
+// learned (docs/design.md, "The learner"). Its state after sample n is a function of samples 1..n
+// and the semantic config alone: not of threads, of how the samples arrived, or of restarts.
 //
 // Operation: offer() every sample of the log in sequence order; pass() tells how far event time has
 // gone, so that a batch that no sample can join any more is trained at once; finish() trains the
-// last partial batch. Each batch end calls the listener, the only moment at which save(), snapshot()
-// and digest() describe a batch boundary. One thread calls; the Workers compute.
+// last partial batch. Each batch end calls the listener, the only moment at which save(),
+// snapshot() and model_digest() describe a batch boundary: samples that wait for their batch to
+// fill are in none of them and are offered again after a restore(). Where one batch end makes both,
+// snapshot() comes before save(), so that a restored trainer has the window of metrics that follows
+// the snapshot. One thread calls; the Workers compute.
 #pragma once
 
 #include <cstdint>
@@ -20,19 +23,10 @@
 #include "base/result.h"
 #include "config/config.h"
 #include "joiner/sample.h"
+#include "learner/prediction.h"
 #include "store/tensors.h"
 
 namespace sluice {
-
-// As predicted before any label of the impression was learned. A second sample of an impression
-// repeats its first one's.
-struct Prediction {
-  float ctr_logit = 0;     // a; pCTR = σ(a)
-  float cvr_logit = 0;     // b; pCVR = σ(b)
-  double pctr = 0;
-  double pcvr = 0;
-  double pctcvr = 0;       // pCTR · pCVR
-};
 
 struct TrainedBatch {
   std::span<const Sample> samples;          // in sequence order
@@ -57,35 +51,41 @@ class Trainer {
 
   void set_listener(BatchListener listener);
 
-  // The next sample; its sequence must be next_sequence(). Returns what the listener returned.
+  // The next sample; its sequence must be next_sequence(), at least one label final, z only with y,
+  // and `features` a blob of config.features (all checked). A sample whose y is not final must
+  // follow its impression's first one. Returns what the listener returned; after an error the
+  // trainer is good for nothing but destruction.
   Status offer(Sample sample);
   // No sample of a tick that starts before `frontier` can come any more.
   Status pass(TimeMs frontier);
   // Trains the samples that wait for their batch to fill.
   Status finish();
 
-  std::uint64_t next_sequence() const;   // of the next sample to offer
+  std::uint64_t next_sequence() const;     // of the next sample to offer
   std::uint64_t trained_sequence() const;  // of the last sample trained; 0: none
-  Digest samples_digest() const;         // chained up to trained_sequence()
-  // Sum of hashes over rows, layers, slots and accumulators; 128 bits, independent of their order in
-  // memory.
+  Digest samples_digest() const;           // chained up to trained_sequence()
+  // Sum of hashes over rows, layers, slots, kept predictions, the accumulators of metrics() and the
+  // counters; 128 bits, independent of their order in memory. The accumulators of window_metrics()
+  // are not in it, so that it is the same before and after snapshot().
   Digest model_digest() const;
 
   // Progressive metrics over all samples trained:
-  // {"ctr": {"auc", "log_loss", "normalized_entropy", "calibration"}, "ctcvr": ..., "cvr": ...};
-  // undefined is null.
+  // {"ctr": {"samples", "positives", "auc", "log_loss", "normalized_entropy", "calibration"},
+  //  "ctcvr": ..., "cvr": ...}; undefined is null (learner/metrics.h).
   nlohmann::ordered_json metrics() const;
   // The same since the last call of snapshot().
   nlohmann::ordered_json window_metrics() const;
-  // Values of a wrong type, by feature.
+  // Impressions whose value was of a wrong type, by feature: {"<feature>": count, ...}.
   nlohmann::ordered_json wrong_types() const;
 
-  // For recovery. A state of another instruction set, config or format is refused.
+  // For recovery. A state of another instruction set, model or format is refused, as is a damaged
+  // one; the trainer is then as it was before.
   LearnerState save() const;
   Status restore(const LearnerState& state);
 
-  // For serving: weights as tensors and the feature schema ("features", "model" of the manifest), so
-  // that a reader needs no config. Starts a new metrics window.
+  // For serving (Model::from_snapshot): weights as tensors (learner/model_tensors.h), and what a
+  // reader needs in place of the config: "model", "features", "bucket_edges" (learner/schema.h),
+  // with "sequence", "tick", "metrics" and "window_metrics". Starts a new metrics window.
   LearnerState snapshot();
 
  private:

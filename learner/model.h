@@ -1,0 +1,54 @@
+// The model's weights: schema, embedding tables and towers. Trained by Trainer, or read from a
+// snapshot to score impressions with.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/result.h"
+#include "learner/embedding_table.h"
+#include "learner/prediction.h"
+#include "learner/schema.h"
+#include "learner/towers.h"
+#include "store/tensors.h"
+
+namespace sluice {
+
+class Model {
+ public:
+  // Initial weights, no rows. `slots`: of each row's optimizer state (2 to train, 0 to score).
+  Model(Schema schema, std::size_t slots);
+
+  // From what Trainer::snapshot() gave; keys and tensors beyond the model's are passed over.
+  static Result<Model> from_snapshot(const nlohmann::ordered_json& json, const Tensors& tensors);
+
+  // The features whose blobs score() reads, for decoding impressions (ingest/).
+  std::vector<FeatureConfig> features() const { return schema_.features(); }
+
+  // One prediction for each feature blob (ingest/features.h, of features()). The same bits for a
+  // blob alone or among others, and the same as the trainer's from these weights. Thread-safe.
+  std::vector<Prediction> score(std::span<const std::string_view> blobs) const;
+
+  const Schema& schema() const { return schema_; }
+  Towers& towers() { return towers_; }
+  const Towers& towers() const { return towers_; }
+  std::vector<EmbeddingTable>& tables() { return tables_; }  // in the order of schema().tables()
+  const std::vector<EmbeddingTable>& tables() const { return tables_; }
+
+ private:
+  void score_some(std::span<const std::string_view> blobs, std::vector<Prediction>& out) const;
+
+  Schema schema_;
+  std::vector<EmbeddingTable> tables_;
+  Towers towers_;
+};
+
+// Sum-pools each field's rows (Term::row, all set) and places the dense numbers: x is
+// [inputs, columns], zeroed here; sample number s is column s − first_sample.
+void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first_sample,
+          std::size_t inputs, std::size_t columns, float* x);
+
+}  // namespace sluice

@@ -1,0 +1,31 @@
+// The names and shapes of the model's arrays as tensors (docs/learner.md):
+//   tower.<ctr|cvr>.<i>.weight[_adam_m|_adam_v]  f32 [out, in], row-major as in PyTorch
+//   tower.<ctr|cvr>.<i>.bias[_adam_m|_adam_v]    f32 [out]
+//   embedding.<table>.keys                       u64 [rows], ascending
+//   embedding.<table>.rows, .adam_m, .adam_v     f32 [rows, dim]
+//   embedding.<table>.last_batch                 u64 [rows]: the step that last changed the row
+// Snapshots hold the weights and keys, checkpoints everything.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "base/result.h"
+#include "learner/embedding_table.h"
+#include "learner/towers.h"
+#include "store/tensors.h"
+
+namespace sluice {
+
+// `values` is laid out as Towers::parameters(); `suffix` is appended to every name.
+void add_tower_tensors(const Towers& towers, std::span<const float> values,
+                       const std::string& suffix, Tensors& tensors);
+Status read_tower_tensors(const Tensors& tensors, const std::string& suffix, const Towers& towers,
+                          std::span<float> values);
+
+// `with_slots`: optimizer state and last batches too (a table of two slots).
+void add_table_tensors(const EmbeddingTable& table, bool with_slots, Tensors& tensors);
+// Fills an empty table, its slots too where it has any.
+Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table);
+
+}  // namespace sluice

@@ -1,0 +1,252 @@
+#include "learner/schema.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <limits>
+#include <set>
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "ingest/features.h"
+
+namespace sluice {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Type = FeatureConfig::Type;
+
+constexpr std::array<std::pair<Type, const char*>, 4> kTypeNames = {{
+    {Type::id, "id"},
+    {Type::ids, "ids"},
+    {Type::weighted_ids, "weighted_ids"},
+    {Type::number, "number"},
+}};
+
+std::string log_spec(int per_unit) {
+  return "log:" + std::to_string(per_unit);
+}
+
+const std::string& table_of(const FeatureConfig& feature) {
+  return feature.table.empty() ? feature.name : feature.table;
+}
+
+// Saturates: JSON numbers reach further than f32.
+float to_float(double value) {
+  constexpr double kMax = std::numeric_limits<float>::max();
+  return static_cast<float>(std::clamp(value, -kMax, kMax));
+}
+
+Json feature_json(const FeatureConfig& feature) {
+  Json json = {{"name", feature.name}, {"path", feature.path}};
+  for (const auto& [type, name] : kTypeNames) {
+    if (type == feature.type) json["type"] = name;
+  }
+  if (!feature.is_dense()) json["table"] = table_of(feature);
+  if (feature.type == Type::number && feature.log_buckets > 0) {
+    json["buckets"] = log_spec(feature.log_buckets);
+  } else if (!feature.edges.empty()) {
+    json["buckets"] = feature.edges;
+  }
+  return json;
+}
+
+// Throws nlohmann::json::exception; Schema::from_json catches it.
+Result<FeatureConfig> feature_from_json(const Json& json) {
+  FeatureConfig feature;
+  feature.name = json.at("name").get<std::string>();
+  feature.path = json.at("path").get<std::string>();
+  const auto type_name = json.at("type").get<std::string>();
+  const auto* const type = std::find_if(kTypeNames.begin(), kTypeNames.end(),
+                                        [&](const auto& pair) { return pair.second == type_name; });
+  if (type == kTypeNames.end()) {
+    return stop_error("schema: feature " + feature.name + " has the unknown type " + type_name);
+  }
+  feature.type = type->first;
+  feature.table = json.value("table", feature.name);
+  if (const auto buckets = json.find("buckets"); buckets != json.end()) {
+    if (buckets->is_array()) {
+      feature.edges = buckets->get<std::vector<double>>();
+    } else {
+      const auto spec = buckets->get<std::string>();
+      const char* const end = spec.data() + spec.size();
+      const bool is_log = spec.starts_with("log:");
+      if (!is_log || std::from_chars(spec.data() + 4, end, feature.log_buckets).ptr != end ||
+          feature.log_buckets <= 0) {
+        return stop_error("schema: feature " + feature.name + " has the unknown buckets " + spec);
+      }
+    }
+  }
+  return feature;
+}
+
+// The tag of a feature's values when they are there and of its type.
+bool is_tag_of(Type type, FeatureTag tag) {
+  switch (type) {
+    case Type::id:
+      return tag == FeatureTag::integer || tag == FeatureTag::text;
+    case Type::ids:
+      return tag == FeatureTag::list;
+    case Type::weighted_ids:
+      return tag == FeatureTag::weighted;
+    case Type::number:
+      return tag == FeatureTag::number;
+  }
+  return false;
+}
+
+}  // namespace
+
+void DecodedSamples::clear() {
+  for (auto& list : terms) list.clear();
+  dense.clear();
+  std::fill(wrong_types.begin(), wrong_types.end(), 0);
+}
+
+Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model)
+    : Schema(std::move(features), std::move(model), LogEdges{}) {}
+
+Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model, LogEdges log_edges)
+    : model_(std::move(model)), log_edges_(std::move(log_edges)) {
+  SLUICE_CHECK(!features.empty());
+  std::set<std::string> tables;
+  for (FeatureConfig& feature : features) {
+    SLUICE_CHECK(fields_.empty() || fields_.back().feature.name < feature.name);
+    if (feature.is_dense()) continue;
+    feature.table = table_of(feature);
+    tables.insert(feature.table);
+  }
+  tables_.assign(tables.begin(), tables.end());
+  for (const std::string& table : tables_) table_seeds_.push_back(hash64(table));
+  for (FeatureConfig& feature : features) {
+    SLUICE_CHECK(fields_.empty() || fields_.back().feature.name < feature.name);
+    Field field;
+    field.column = inputs_;
+    field.width = feature.is_dense() ? 1 : dim();
+    if (!feature.is_dense()) {
+      field.table = static_cast<std::size_t>(
+          std::lower_bound(tables_.begin(), tables_.end(), feature.table) - tables_.begin());
+    }
+    if (feature.type == Type::number && feature.log_buckets > 0) {
+      const int spec = feature.log_buckets;
+      if (!log_edges_.contains(spec)) log_edges_[spec] = Buckets::log_edges(spec);
+      field.buckets.emplace(true, log_edges_[spec]);
+    } else if (!feature.edges.empty()) {
+      field.buckets.emplace(false, feature.edges);
+    }
+    inputs_ += field.width;
+    field.feature = std::move(feature);
+    fields_.push_back(std::move(field));
+  }
+}
+
+Json Schema::json() const {
+  Json features = Json::array();
+  for (const Field& field : fields_) features.push_back(feature_json(field.feature));
+  Json edges = Json::object();
+  for (const auto& [per_unit, list] : log_edges_) edges[log_spec(per_unit)] = list;
+  return {{"model",
+           {{"recipe", model_.recipe},
+            {"embedding_dim", model_.embedding_dim},
+            {"hidden", model_.hidden},
+            {"seed", model_.seed},
+            {"precision", "f32"}}},
+          {"features", features},
+          {"bucket_edges", edges}};
+}
+
+Result<Schema> Schema::from_json(const Json& json) try {
+  const Json& model_json = json.at("model");
+  ModelConfig model;
+  model.recipe = model_json.at("recipe").get<std::string>();
+  model.embedding_dim = model_json.at("embedding_dim").get<std::uint64_t>();
+  model.hidden = model_json.at("hidden").get<std::vector<std::uint64_t>>();
+  model.seed = model_json.at("seed").get<std::uint64_t>();
+  if (model.recipe != "esmm" || model_json.at("precision") != "f32" || model.embedding_dim == 0 ||
+      std::count(model.hidden.begin(), model.hidden.end(), 0) > 0) {
+    return stop_error(
+        "schema: this build reads models of recipe esmm, precision f32 and layers "
+        "that are not empty only");
+  }
+  std::vector<FeatureConfig> features;
+  LogEdges log_edges;
+  for (const Json& item : json.at("features")) {
+    SLUICE_ASSIGN(FeatureConfig feature, feature_from_json(item));
+    if (!features.empty() && features.back().name >= feature.name) {
+      return stop_error("schema: the features are not in the order of their names");
+    }
+    if (feature.log_buckets > 0) {
+      log_edges[feature.log_buckets] =
+          json.at("bucket_edges").at(log_spec(feature.log_buckets)).get<std::vector<double>>();
+    }
+    features.push_back(std::move(feature));
+  }
+  if (features.empty()) return stop_error("schema: it has no feature");
+  return Schema(std::move(features), std::move(model), std::move(log_edges));
+} catch (const nlohmann::json::exception& error) {
+  return stop_error(std::string("schema: the JSON is not one of this format: ") + error.what());
+}
+
+std::vector<FeatureConfig> Schema::features() const {
+  std::vector<FeatureConfig> features;
+  for (const Field& field : fields_) features.push_back(field.feature);
+  return features;
+}
+
+std::uint64_t Schema::row_key(std::size_t table, std::string_view text) const {
+  return hash64(text, table_seeds_[table]);
+}
+
+std::uint64_t Schema::row_key(std::size_t table, std::int64_t value) const {
+  std::array<char, 24> text;
+  const char* const end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  return row_key(table, std::string_view(text.data(), static_cast<std::size_t>(end - text.data())));
+}
+
+DecodedSamples Schema::make_decoded() const {
+  DecodedSamples decoded;
+  decoded.terms.resize(tables_.size());
+  decoded.wrong_types.resize(fields_.size());
+  return decoded;
+}
+
+bool Schema::decode(std::string_view blob, std::uint32_t sample, bool count_wrong_types,
+                    DecodedSamples& out) const {
+  FeatureReader reader(blob);
+  for (std::size_t f = 0; f < fields_.size(); ++f) {
+    const Field& field = fields_[f];
+    const auto column = static_cast<std::uint32_t>(field.column);
+    const FeatureTag tag = reader.tag();
+    if (tag == FeatureTag::absent && reader.ok()) continue;
+    if (tag == FeatureTag::wrong_type) {
+      if (count_wrong_types) ++out.wrong_types[f];
+      continue;
+    }
+    if (!reader.ok() || !is_tag_of(field.feature.type, tag)) return false;
+    if (tag == FeatureTag::number) {
+      const double value = reader.number();
+      if (field.buckets) {
+        const std::uint64_t key = row_key(field.table, field.buckets->bucket(value));
+        out.terms[field.table].push_back({key, sample, column, 1.0F, nullptr});
+      } else {
+        out.dense.push_back({sample, column, to_float(value)});
+      }
+      continue;
+    }
+    const bool is_list = tag == FeatureTag::list || tag == FeatureTag::weighted;
+    const std::size_t count = is_list ? reader.count() : 1;
+    for (std::size_t n = 0; n < count && reader.ok(); ++n) {
+      const FeatureTag id_tag = is_list ? reader.tag() : tag;
+      if (!is_tag_of(Type::id, id_tag)) return false;
+      const std::uint64_t key = id_tag == FeatureTag::integer
+                                    ? row_key(field.table, reader.integer())
+                                    : row_key(field.table, reader.text());
+      const float weight = tag == FeatureTag::weighted ? to_float(reader.number()) : 1.0F;
+      out.terms[field.table].push_back({key, sample, column, weight, nullptr});
+    }
+  }
+  return reader.ok() && reader.at_end();
+}
+
+}  // namespace sluice

@@ -1,0 +1,242 @@
+// Save, restore, snapshot and digests of a Trainer.
+#include <algorithm>
+#include <bit>
+#include <map>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "learner/model_tensors.h"
+#include "learner/trainer.h"
+#include "learner/trainer_impl.h"
+
+namespace sluice {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kFormatVersion = 1;
+constexpr const char* kMetricsTensor = "metrics";
+constexpr const char* kWindowMetricsTensor = "window_metrics";
+constexpr const char* kKeptTensor = "kept_predictions";
+
+Tensor bytes_tensor(const std::string& bytes) {
+  Tensor tensor;
+  tensor.type = TensorType::u8;
+  tensor.shape = {bytes.size()};
+  tensor.bytes = bytes;
+  return tensor;
+}
+
+Result<std::string_view> tensor_bytes(const Tensors& tensors, const std::string& name) {
+  const auto found = tensors.find(name);
+  if (found == tensors.end() || found->second.type != TensorType::u8) {
+    return stop_error("tensor " + name + " is missing or no bytes");
+  }
+  return std::string_view(found->second.bytes);
+}
+
+// kept := (key text, logit a as u32 bits, logit b)*, sorted by key.
+std::string encode_kept(const std::unordered_map<std::string, Prediction>& kept) {
+  const std::map<std::string_view, const Prediction*> sorted = [&] {
+    std::map<std::string_view, const Prediction*> result;
+    for (const auto& [key, prediction] : kept) result.emplace(key, &prediction);
+    return result;
+  }();
+  std::string bytes;
+  ByteWriter out(bytes);
+  for (const auto& [key, prediction] : sorted) {
+    out.text(key);
+    out.u32(std::bit_cast<std::uint32_t>(prediction->ctr_logit));
+    out.u32(std::bit_cast<std::uint32_t>(prediction->cvr_logit));
+  }
+  return bytes;
+}
+
+Status decode_kept(std::string_view bytes, std::unordered_map<std::string, Prediction>& kept) {
+  const FlushDenormals flush;  // as when they were predicted
+  ByteReader in(bytes);
+  while (in.ok() && !in.at_end()) {
+    std::string key(in.text());
+    const auto a = std::bit_cast<float>(in.u32());
+    const auto b = std::bit_cast<float>(in.u32());
+    kept.emplace(std::move(key), predict(a, b));
+  }
+  if (!in.ok()) return stop_error(std::string("tensor ") + kKeptTensor + " is cut short");
+  return {};
+}
+
+// Adds up the hashes of named pieces; the order of the calls does not matter.
+class DigestSum {
+ public:
+  // Begins a piece: `kind` and `name` keep equal bytes of different pieces apart.
+  ByteWriter begin(char kind, std::string_view name) {
+    bytes_.clear();
+    ByteWriter out(bytes_);
+    out.u8(static_cast<std::uint8_t>(kind));
+    out.text(name);
+    return out;
+  }
+  void floats(const float* values, std::size_t count) {
+    bytes_.append(reinterpret_cast<const char*>(values), count * sizeof(float));
+  }
+  void end() {
+    const Digest hash = hash128(bytes_);
+    sum_.low += hash.low;
+    sum_.high += hash.high + (sum_.low < hash.low ? 1 : 0);
+  }
+  const Digest& sum() const { return sum_; }
+
+ private:
+  std::string bytes_;
+  Digest sum_;
+};
+
+Json wrong_types_json(const Learned& learned) {
+  Json json = Json::object();
+  const auto& fields = learned.model.schema().fields();
+  for (std::size_t f = 0; f < fields.size(); ++f) {
+    json[fields[f].feature.name] = learned.wrong_types[f];
+  }
+  return json;
+}
+
+Status refuse_other(const Json& saved, const std::string& key, const Json& here) {
+  const auto found = saved.find(key);
+  if (found != saved.end() && *found == here) return {};
+  const std::string there = found == saved.end() ? "none" : found->dump();
+  if (key == "schema") {
+    return stop_error("the checkpoint is of another model: its features, layers or buckets differ");
+  }
+  return stop_error("the checkpoint has " + key + " " + there + ", this program " + here.dump() +
+                    ": go on with the build that wrote it, or replay into a new folder");
+}
+
+// Throws nlohmann::json::exception; Trainer::restore catches it.
+Status read_state(const LearnerState& state, Learned& learned) {
+  const Json& json = state.json;
+  const Tensors& tensors = state.tensors;
+  learned.trained_sequence = json.at("sequence").get<std::uint64_t>();
+  learned.steps = json.at("steps").get<std::uint64_t>();
+  learned.tick = json.at("tick").get<TimeMs>();
+  SLUICE_ASSIGN(learned.samples_digest,
+                Digest::from_hex(json.at("samples_digest").get<std::string>()));
+  const auto& fields = learned.model.schema().fields();
+  for (std::size_t f = 0; f < fields.size(); ++f) {
+    learned.wrong_types[f] = json.at("wrong_types").at(fields[f].feature.name).get<std::uint64_t>();
+  }
+  Towers& towers = learned.model.towers();
+  SLUICE_TRY(read_tower_tensors(tensors, "", towers, towers.parameters()));
+  SLUICE_TRY(read_tower_tensors(tensors, "_adam_m", towers, learned.dense_m));
+  SLUICE_TRY(read_tower_tensors(tensors, "_adam_v", towers, learned.dense_v));
+  for (EmbeddingTable& table : learned.model.tables()) {
+    SLUICE_TRY(read_table_tensors(tensors, table));
+  }
+  SLUICE_ASSIGN(const auto metrics, tensor_bytes(tensors, kMetricsTensor));
+  SLUICE_ASSIGN(learned.metrics, ProgressiveMetrics::decode(metrics));
+  SLUICE_ASSIGN(const auto window, tensor_bytes(tensors, kWindowMetricsTensor));
+  SLUICE_ASSIGN(learned.window_metrics, ProgressiveMetrics::decode(window));
+  SLUICE_ASSIGN(const auto kept, tensor_bytes(tensors, kKeptTensor));
+  return decode_kept(kept, learned.kept);
+}
+
+}  // namespace
+
+Json Trainer::wrong_types() const {
+  return wrong_types_json(impl_->learned);
+}
+
+Digest Trainer::model_digest() const {
+  const Learned& learned = impl_->learned;
+  DigestSum digest;
+  for (const EmbeddingTable& table : learned.model.tables()) {
+    for (std::uint32_t row = 0; row < table.rows(); ++row) {
+      ByteWriter out = digest.begin('r', table.name());
+      out.u64(table.key(row));
+      out.u64(table.last_batch(row));
+      digest.floats(table.values(row), table.stride());
+      digest.end();
+    }
+  }
+  for (const Towers::Array& array : learned.model.towers().arrays()) {
+    digest.begin('l', array.name);
+    for (const std::span<const float> values :
+         {learned.model.towers().parameters(), std::span<const float>(learned.dense_m),
+          std::span<const float>(learned.dense_v)}) {
+      const std::vector<float> ordered = Towers::read(array, values);
+      digest.floats(ordered.data(), ordered.size());
+    }
+    digest.end();
+  }
+  for (const auto& [key, prediction] : learned.kept) {
+    ByteWriter out = digest.begin('k', key);
+    out.u32(std::bit_cast<std::uint32_t>(prediction.ctr_logit));
+    out.u32(std::bit_cast<std::uint32_t>(prediction.cvr_logit));
+    digest.end();
+  }
+  digest.begin('m', learned.metrics.encode());
+  digest.end();
+  ByteWriter counters = digest.begin('c', "");
+  counters.u64(learned.steps);
+  counters.u64(learned.trained_sequence);
+  for (const std::uint64_t count : learned.wrong_types) counters.u64(count);
+  digest.end();
+  return digest.sum();
+}
+
+LearnerState Trainer::save() const {
+  const Learned& learned = impl_->learned;
+  SLUICE_CHECK(impl_->pending.empty());
+  LearnerState state;
+  state.json = {{"format_version", kFormatVersion},
+                {"isa", SLUICE_ISA},
+                {"schema", learned.model.schema().json()},
+                {"sequence", learned.trained_sequence},
+                {"steps", learned.steps},
+                {"tick", learned.tick},
+                {"samples_digest", learned.samples_digest.hex()},
+                {"wrong_types", wrong_types_json(learned)}};
+  const Towers& towers = learned.model.towers();
+  add_tower_tensors(towers, towers.parameters(), "", state.tensors);
+  add_tower_tensors(towers, learned.dense_m, "_adam_m", state.tensors);
+  add_tower_tensors(towers, learned.dense_v, "_adam_v", state.tensors);
+  for (const EmbeddingTable& table : learned.model.tables()) {
+    add_table_tensors(table, true, state.tensors);
+  }
+  state.tensors[kMetricsTensor] = bytes_tensor(learned.metrics.encode());
+  state.tensors[kWindowMetricsTensor] = bytes_tensor(learned.window_metrics.encode());
+  state.tensors[kKeptTensor] = bytes_tensor(encode_kept(learned.kept));
+  return state;
+}
+
+Status Trainer::restore(const LearnerState& state) try {
+  SLUICE_TRY(refuse_other(state.json, "format_version", kFormatVersion));
+  SLUICE_TRY(refuse_other(state.json, "isa", SLUICE_ISA));
+  SLUICE_TRY(refuse_other(state.json, "schema", impl_->learned.model.schema().json()));
+  Learned learned(impl_->config);
+  SLUICE_TRY(read_state(state, learned));
+  impl_->learned = std::move(learned);
+  impl_->pending.take();
+  return {};
+} catch (const nlohmann::json::exception& error) {
+  return stop_error(std::string("the checkpoint's JSON is damaged: ") + error.what());
+}
+
+LearnerState Trainer::snapshot() {
+  Learned& learned = impl_->learned;
+  LearnerState state;
+  state.json = learned.model.schema().json();
+  state.json["sequence"] = learned.trained_sequence;
+  state.json["tick"] = learned.tick;
+  state.json["metrics"] = learned.metrics.json();
+  state.json["window_metrics"] = learned.window_metrics.json();
+  const Towers& towers = learned.model.towers();
+  add_tower_tensors(towers, towers.parameters(), "", state.tensors);
+  for (const EmbeddingTable& table : learned.model.tables()) {
+    add_table_tensors(table, false, state.tensors);
+  }
+  learned.window_metrics = ProgressiveMetrics();
+  return state;
+}
+
+}  // namespace sluice

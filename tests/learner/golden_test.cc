@@ -1,0 +1,139 @@
+// Three whole training steps against numbers that tests/golden/esmm_step.py made in float64 with
+// another library's automatic differentiation.
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "learner/model.h"
+#include "learner/trainer.h"
+#include "tests/learner/test_data.h"
+
+namespace sluice {
+namespace {
+
+using nlohmann::json;
+
+json golden() {
+  std::ifstream file(SLUICE_SOURCE_DIR "/tests/golden/esmm_step.json");
+  return json::parse(file);
+}
+
+OptimizerConfig optimizer(const json& from) {
+  OptimizerConfig config;
+  config.learning_rate = from.at("learning_rate");
+  config.beta1 = from.at("beta1");
+  config.beta2 = from.at("beta2");
+  config.epsilon = from.at("epsilon");
+  return config;
+}
+
+Config config_of(const json& numbers) {
+  Config config;
+  const std::map<std::string, FeatureConfig::Type> types = {
+      {"id", FeatureConfig::Type::id},
+      {"ids", FeatureConfig::Type::ids},
+      {"weighted_ids", FeatureConfig::Type::weighted_ids},
+      {"number", FeatureConfig::Type::number}};
+  for (const json& item : numbers.at("features")) {
+    FeatureConfig feature = testing::feature(item.at("name"), types.at(item.at("type")),
+                                             item.value("table", std::string()));
+    feature.log_buckets = item.value("log_buckets", 0);
+    feature.edges = item.value("edges", std::vector<double>());
+    config.features.push_back(feature);
+  }
+  config.model.seed = numbers.at("seed");
+  config.model.embedding_dim = numbers.at("dim");
+  config.model.hidden = numbers.at("hidden").get<std::vector<std::uint64_t>>();
+  config.training.batch_size = numbers.at("batch_size");
+  config.training.lane = numbers.at("lane");
+  config.training.dense = optimizer(numbers.at("dense"));
+  config.training.embeddings = optimizer(numbers.at("embeddings"));
+  return config;
+}
+
+Sample sample_of(const json& item, const Config& config, std::uint64_t sequence) {
+  Sample sample;
+  sample.sequence = sequence;
+  sample.time = 1'700'000'000'000 + static_cast<TimeMs>(sequence);
+  sample.impression_id = item.at("impression_id");
+  sample.y = item.at("y");
+  sample.y_final = item.at("y_final");
+  sample.z = item.at("z");
+  sample.z_final = item.at("z_final");
+  sample.features = testing::encode_features(config.features, item.at("features"));
+  return sample;
+}
+
+std::vector<double> flat(const json& array) {
+  if (!array.is_array()) return {array.get<double>()};
+  std::vector<double> values;
+  for (const json& item : array) {
+    for (const double value : flat(item)) values.push_back(value);
+  }
+  return values;
+}
+
+// Within `relative` of the larger magnitude, or within `absolute`.
+void expect_near(const Tensors& tensors, const std::string& name, const json& expected,
+                 double absolute, double relative) {
+  SCOPED_TRACE(name);
+  ASSERT_TRUE(tensors.contains(name));
+  const auto values = tensors.at(name).values<float>();
+  ASSERT_TRUE(values.has_value());
+  const std::vector<double> wanted = flat(expected);
+  ASSERT_EQ(values->size(), wanted.size());
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    EXPECT_NEAR((*values)[i], wanted[i], absolute + relative * std::abs(wanted[i]))
+        << "[" << i << "]";
+  }
+}
+
+TEST(Golden, InitialTowersAreTheFormulasValues) {
+  const json numbers = golden();
+  const Config config = config_of(numbers);
+  Workers workers(1);
+  const LearnerState state = Trainer(config, workers).save();
+  for (const auto& [name, values] : numbers.at("initial_towers").items()) {
+    expect_near(state.tensors, name, values, 0, 0);
+  }
+}
+
+TEST(Golden, ThreeSteps) {
+  const json numbers = golden();
+  const Config config = config_of(numbers);
+  Workers workers(2);
+  Trainer trainer(config, workers);
+  std::vector<Prediction> predictions;
+  trainer.set_listener([&](const TrainedBatch& batch) {
+    predictions.insert(predictions.end(), batch.predictions.begin(), batch.predictions.end());
+    return Status();
+  });
+  for (const json& item : numbers.at("samples")) {
+    ASSERT_TRUE(trainer.offer(sample_of(item, config, trainer.next_sequence())).has_value());
+  }
+  ASSERT_EQ(trainer.trained_sequence(), numbers.at("samples").size());
+
+  for (std::size_t s = 0; s < predictions.size(); ++s) {
+    EXPECT_NEAR(predictions[s].ctr_logit, numbers.at("logits")[s][0].get<double>(), 1e-6) << s;
+    EXPECT_NEAR(predictions[s].cvr_logit, numbers.at("logits")[s][1].get<double>(), 1e-6) << s;
+  }
+  const LearnerState state = trainer.save();
+  for (const auto& [name, values] : numbers.at("towers").items()) {
+    expect_near(state.tensors, name, values.at("w"), 1e-6, 1e-6);
+    expect_near(state.tensors, name + "_adam_m", values.at("m"), 1e-9, 1e-5);
+    expect_near(state.tensors, name + "_adam_v", values.at("v"), 1e-13, 2e-5);
+  }
+  for (const auto& [name, values] : numbers.at("tables").items()) {
+    const std::string prefix = "embedding." + name;
+    EXPECT_EQ(*state.tensors.at(prefix + ".keys").values<std::uint64_t>(),
+              values.at("keys").get<std::vector<std::uint64_t>>());
+    EXPECT_EQ(*state.tensors.at(prefix + ".last_batch").values<std::uint64_t>(),
+              values.at("last_batch").get<std::vector<std::uint64_t>>());
+    expect_near(state.tensors, prefix + ".rows", values.at("w"), 1e-6, 1e-6);
+    expect_near(state.tensors, prefix + ".adam_m", values.at("m"), 1e-9, 1e-5);
+    expect_near(state.tensors, prefix + ".adam_v", values.at("v"), 1e-13, 2e-5);
+  }
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,161 @@
+#include "tests/learner/test_data.h"
+
+#include "ingest/features.h"
+
+namespace sluice::testing {
+
+namespace {
+
+using Json = nlohmann::json;
+using Type = FeatureConfig::Type;
+
+bool is_id(const Json& value) {
+  return value.is_string() || value.is_number_integer();
+}
+
+void write_id(const Json& value, FeatureWriter& out) {
+  if (value.is_string()) {
+    out.id(value.get_ref<const std::string&>());
+  } else {
+    out.id(value.get<std::int64_t>());
+  }
+}
+
+bool is_rarely_clicked(const Json& values) {
+  const auto value = values.find("d_log");
+  return value != values.end() && value->is_number() && value->get<double>() > 0;
+}
+
+}  // namespace
+
+std::string encode_features(const std::vector<FeatureConfig>& features, const Json& values) {
+  std::string blob;
+  FeatureWriter out(blob);
+  for (const FeatureConfig& one : features) {
+    const Json value = values.value(one.name, Json());
+    if (value.is_null()) {
+      out.absent();
+    } else if (one.type == Type::id && is_id(value)) {
+      write_id(value, out);
+    } else if (one.type == Type::ids && value.is_array()) {
+      out.list(value.size());
+      for (const Json& id : value) write_id(id, out);
+    } else if (one.type == Type::weighted_ids && value.is_array()) {
+      out.weighted(value.size());
+      for (const Json& pair : value) {
+        write_id(pair.at(0), out);
+        out.weight(pair.at(1).get<double>());
+      }
+    } else if (one.type == Type::number && value.is_number()) {
+      out.number(value.get<double>());
+    } else {
+      out.wrong_type();
+    }
+  }
+  return blob;
+}
+
+FeatureConfig feature(std::string name, Type type, std::string table) {
+  FeatureConfig result;
+  result.path = "features." + name;
+  result.table = table.empty() ? name : std::move(table);
+  result.name = std::move(name);
+  result.type = type;
+  return result;
+}
+
+Config small_config() {
+  Config config;
+  config.features = {
+      feature("a_id", Type::id, "shared"),       feature("b_ids", Type::ids, "shared"),
+      feature("c_weighted", Type::weighted_ids), feature("d_log", Type::number),
+      feature("e_edges", Type::number),          feature("f_dense", Type::number)};
+  config.features[3].log_buckets = 8;
+  config.features[4].edges = {-1.5, 0, 2, 100};
+  config.model.embedding_dim = 5;
+  config.model.hidden = {11, 7};
+  config.model.seed = 5;
+  config.training.batch_size = 50;
+  config.training.lane = 16;
+  config.training.dense.learning_rate = 3e-3;
+  config.training.embeddings.learning_rate = 1e-2;
+  return config;
+}
+
+SampleStream::SampleStream(const Config& config, std::uint32_t seed)
+    : config_(config), random_(seed) {}
+
+Json SampleStream::random_values() {
+  const auto number = [&] { return (static_cast<double>(below(2'000'001)) - 1e6) / 1e3; };
+  Json values = Json::object();
+  for (const FeatureConfig& one : config_.features) {
+    if (below(10) == 0) continue;
+    if (below(50) == 0) {
+      values[one.name] = Json::object();  // a wrong type
+      continue;
+    }
+    const auto id = [&] {
+      const std::uint32_t value = below(40) * below(40);
+      return value % 3 == 0 ? Json(value) : Json("id" + std::to_string(value));
+    };
+    switch (one.type) {
+      case Type::id:
+        values[one.name] = id();
+        break;
+      case Type::ids:
+        values[one.name] = Json::array();
+        for (std::uint32_t n = below(5); n > 0; --n) values[one.name].push_back(id());
+        break;
+      case Type::weighted_ids:
+        values[one.name] = Json::array();
+        for (std::uint32_t n = below(4); n > 0; --n) {
+          values[one.name].push_back({id(), number() / 500});
+        }
+        break;
+      case Type::number:
+        values[one.name] = one.is_dense() ? number() / 1000 : number();
+        break;
+    }
+  }
+  return values;
+}
+
+Sample SampleStream::next() {
+  time_ += below(4) == 0 ? below(5'000) : 0;
+  Sample sample;
+  if (!open_.empty() && below(6) == 0) {
+    const std::size_t which = below(static_cast<std::uint32_t>(open_.size()));
+    sample = open_[which];
+    open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(which));
+    sample.y_final = false;
+    sample.z_final = true;
+    sample.z = below(3) == 0;
+    if (sample.z) sample.purchase_time = *sample.click_time + 7;
+  } else {
+    sample.shard = below(2);
+    sample.impression_id = "imp" + std::to_string(impressions_++);
+    sample.user_id = "u" + std::to_string(below(9));
+    sample.item_id = "i" + std::to_string(below(9));
+    sample.impression_time = time_ - 60'000;
+    const Json values = random_values();
+    sample.features = encode_features(config_.features, values);
+    sample.y_final = true;
+    sample.y = below(is_rarely_clicked(values) ? 8 : 2) == 0;
+    if (sample.y) sample.click_time = sample.impression_time + 5;
+    sample.z_final = !sample.y || below(2) == 0;
+    sample.z = sample.y && sample.z_final && below(2) == 0;
+    if (sample.z) sample.purchase_time = sample.impression_time + 12;
+  }
+  sample.time = time_;
+  sample.sequence = ++sequence_;
+  if (!sample.z_final) open_.push_back(sample);
+  return sample;
+}
+
+std::vector<Sample> SampleStream::take(std::size_t count) {
+  std::vector<Sample> samples;
+  for (std::size_t n = 0; n < count; ++n) samples.push_back(next());
+  return samples;
+}
+
+}  // namespace sluice::testing

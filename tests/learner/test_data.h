@@ -1,0 +1,47 @@
+// Feature blobs, configs and random streams of samples for the learner's tests.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "config/config.h"
+#include "joiner/sample.h"
+
+namespace sluice::testing {
+
+// The blob of one impression; `values` by feature name: an id as a text or an integer, a list of
+// ids, a list of [id, weight], a number; null or absent. What fits none of these is a wrong type.
+std::string encode_features(const std::vector<FeatureConfig>& features,
+                            const nlohmann::json& values);
+
+FeatureConfig feature(std::string name, FeatureConfig::Type type, std::string table = "");
+
+// A small model with every kind of feature: "a_id" and "b_ids" share a table, "c_weighted",
+// "d_log", "e_edges", "f_dense".
+Config small_config();
+
+// Labelled samples as a join would emit them: ascending times, one or two samples an impression,
+// clicks at a rate that depends on the sign of d_log.
+class SampleStream {
+ public:
+  SampleStream(const Config& config, std::uint32_t seed);
+  Sample next();
+  std::vector<Sample> take(std::size_t count);
+
+ private:
+  nlohmann::json random_values();
+  std::uint32_t below(std::uint32_t limit) { return random_() % limit; }
+
+  const Config& config_;
+  std::mt19937 random_;  // its raw output only: equal with every standard library
+  std::uint64_t sequence_ = 0;
+  std::uint64_t impressions_ = 0;
+  TimeMs time_ = 1'700'000'000'000;
+  std::vector<Sample> open_;  // first samples whose z is not final
+};
+
+}  // namespace sluice::testing

@@ -1,0 +1,250 @@
+#include "learner/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include "learner/metrics.h"
+#include "learner/model.h"
+#include "tests/learner/test_data.h"
+
+namespace sluice {
+namespace {
+
+using testing::SampleStream;
+using testing::small_config;
+
+void offer_all(Trainer& trainer, const std::vector<Sample>& samples) {
+  for (const Sample& sample : samples) ASSERT_TRUE(trainer.offer(sample).has_value());
+}
+
+TEST(Trainer, AnyNumberOfThreadsGivesTheSameModel) {
+  const Config config = small_config();
+  const std::vector<Sample> samples = SampleStream(config, 1).take(777);
+  std::vector<Digest> digests;
+  for (const std::size_t threads : {1, 2, 3}) {
+    Workers workers(threads);
+    Trainer trainer(config, workers);
+    offer_all(trainer, samples);
+    ASSERT_TRUE(trainer.finish().has_value());
+    digests.push_back(trainer.model_digest());
+  }
+  EXPECT_EQ(digests[0], digests[1]);
+  EXPECT_EQ(digests[0], digests[2]);
+}
+
+// A digest that left something out would let two different models pass as equal.
+TEST(Trainer, DigestSeesEveryPartOfTheModel) {
+  const Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  offer_all(trainer, SampleStream(config, 2).take(200));
+  const LearnerState state = trainer.save();
+  const Digest digest = trainer.model_digest();
+  for (const auto& [name, tensor] : state.tensors) {
+    if (tensor.bytes.empty() || name == "metrics" || name == "window_metrics") continue;
+    SCOPED_TRACE(name);
+    LearnerState changed = state;
+    // The lowest byte of the last element: keys stay ascending.
+    std::string& bytes = changed.tensors[name].bytes;
+    const bool is_u64 = name.ends_with(".keys") || name.ends_with(".last_batch");
+    bytes[bytes.size() - (is_u64 ? 8 : 4)] ^= 1;
+    ASSERT_TRUE(trainer.restore(changed).has_value());
+    EXPECT_NE(trainer.model_digest(), digest);
+  }
+  ASSERT_TRUE(trainer.restore(state).has_value());
+  EXPECT_EQ(trainer.model_digest(), digest);
+}
+
+TEST(Trainer, AnotherOrderOfRowsInMemoryGivesTheSameDigest) {
+  const Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  offer_all(trainer, SampleStream(config, 2).take(200));
+  Trainer restored(config, workers);  // has its rows in the order of their keys
+  ASSERT_TRUE(restored.restore(trainer.save()).has_value());
+  EXPECT_EQ(restored.model_digest(), trainer.model_digest());
+}
+
+// Saves at random batch ends through the bytes of a file, and goes on in another trainer.
+RC_GTEST_PROP(TrainerProperty, RestoredEqualsUninterrupted, ()) {
+  Config config = small_config();
+  config.training.batch_size = *rc::gen::inRange<std::uint64_t>(8, 60);
+  config.training.lane = *rc::gen::inRange<std::uint64_t>(1, 40);
+  if (*rc::gen::arbitrary<bool>()) config.training.batch_span = *rc::gen::inRange(1, 20) * 1000;
+  const auto samples = SampleStream(config, *rc::gen::arbitrary<std::uint32_t>()).take(200);
+  const std::size_t snapshot_at = *rc::gen::inRange<std::size_t>(0, samples.size());
+  Workers workers(2);
+
+  const auto run = [&](std::uint64_t restart_every) {
+    auto trainer = std::make_unique<Trainer>(config, workers);
+    std::optional<LearnerState> saved;
+    std::uint64_t batches = 0;
+    const auto listen = [&](Trainer& to) {
+      to.set_listener([&](const TrainedBatch& batch) {
+        if (batch.samples.front().sequence <= snapshot_at && snapshot_at <= batch.last_sequence) {
+          trainer->snapshot();  // starts a new window
+        }
+        if (restart_every != 0 && ++batches % restart_every == 0) saved = trainer->save();
+        return Status();
+      });
+    };
+    listen(*trainer);
+    while (trainer->next_sequence() <= samples.size()) {
+      RC_ASSERT(trainer->offer(samples[trainer->next_sequence() - 1]).has_value());
+      if (!saved) continue;
+      const std::string bytes = encode_tensors(saved->tensors);
+      const LearnerState loaded{nlohmann::ordered_json::parse(saved->json.dump()),
+                                *decode_tensors(bytes)};
+      saved.reset();
+      trainer = std::make_unique<Trainer>(config, workers);
+      RC_ASSERT(trainer->restore(loaded).has_value());
+      listen(*trainer);
+    }
+    RC_ASSERT(trainer->finish().has_value());
+    return std::tuple(trainer->model_digest(), trainer->samples_digest(), trainer->metrics().dump(),
+                      trainer->window_metrics().dump(), trainer->wrong_types().dump(),
+                      encode_tensors(trainer->save().tensors));
+  };
+  RC_ASSERT(run(0) == run(*rc::gen::inRange<std::uint64_t>(1, 5)));
+}
+
+TEST(Trainer, SnapshotScoresTheBitsThatTrainingPredicts) {
+  const Config config = small_config();
+  SampleStream stream(config, 5);
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  offer_all(trainer, stream.take(4 * config.training.batch_size));
+  const LearnerState snapshot = trainer.snapshot();
+  const auto model = Model::from_snapshot(nlohmann::ordered_json::parse(snapshot.json.dump()),
+                                          *decode_tensors(encode_tensors(snapshot.tensors)));
+  ASSERT_TRUE(model.has_value()) << model.error().message;
+
+  std::vector<Sample> seen;
+  std::vector<Prediction> predicted;
+  trainer.set_listener([&](const TrainedBatch& batch) {
+    seen.assign(batch.samples.begin(), batch.samples.end());
+    predicted.assign(batch.predictions.begin(), batch.predictions.end());
+    return Status();
+  });
+  offer_all(trainer, stream.take(config.training.batch_size));  // with ids never seen before
+  ASSERT_EQ(seen.size(), config.training.batch_size);
+  std::vector<std::string_view> blobs;
+  for (const Sample& sample : seen) blobs.push_back(sample.features);
+  const std::vector<Prediction> scored = model->score(blobs);
+  std::size_t firsts = 0;
+  for (std::size_t s = 0; s < seen.size(); ++s) {
+    if (!seen[s].y_final) continue;  // those repeat an older prediction
+    EXPECT_EQ(scored[s], predicted[s]) << s;
+    EXPECT_EQ(model->score({&blobs[s], 1})[0], predicted[s]) << s;
+    ++firsts;
+  }
+  EXPECT_GT(firsts, 20U);
+}
+
+TEST(Trainer, SecondSampleRepeatsTheFirstPrediction) {
+  const Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  std::map<std::pair<std::uint32_t, std::string>, Prediction> first;
+  ProgressiveMetrics metrics;
+  std::size_t seconds = 0;
+  trainer.set_listener([&](const TrainedBatch& batch) {
+    for (std::size_t s = 0; s < batch.samples.size(); ++s) {
+      const Sample& sample = batch.samples[s];
+      const auto key = std::pair(sample.shard, sample.impression_id);
+      if (sample.y_final) first[key] = batch.predictions[s];
+      EXPECT_EQ(batch.predictions[s], first.at(key));
+      seconds += sample.y_final ? 0 : 1;
+      metrics.add({sample.y, sample.y_final, sample.z, sample.z_final}, first.at(key));
+    }
+    return Status();
+  });
+  offer_all(trainer, SampleStream(config, 8).take(600));
+  EXPECT_GT(seconds, 30U);
+  EXPECT_EQ(trainer.metrics(), metrics.json());
+}
+
+TEST(Trainer, OtherStatesAreRefusedAndLeaveTheTrainerAsItWas) {
+  const Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  offer_all(trainer, SampleStream(config, 8).take(100));
+  const Digest digest = trainer.model_digest();
+  const LearnerState state = trainer.save();
+  const auto refused = [&](auto change) {
+    LearnerState changed = state;
+    change(changed);
+    const Status status = trainer.restore(changed);
+    EXPECT_FALSE(status.has_value());
+    EXPECT_EQ(trainer.model_digest(), digest);
+    return status ? std::string() : status.error().message;
+  };
+  EXPECT_THAT(refused([](LearnerState& s) { s.json["isa"] = "x86-64-v4"; }),
+              ::testing::HasSubstr("isa \"x86-64-v4\""));
+  EXPECT_THAT(refused([](LearnerState& s) { s.json["format_version"] = 99; }),
+              ::testing::HasSubstr("format_version 99"));
+  EXPECT_THAT(refused([](LearnerState& s) { s.json["schema"]["model"]["seed"] = 99; }),
+              ::testing::HasSubstr("another model"));
+  EXPECT_THAT(refused([](LearnerState& s) { s.json.erase("steps"); }),
+              ::testing::HasSubstr("damaged"));
+  EXPECT_THAT(refused([](LearnerState& s) { s.tensors.erase("tower.cvr.1.bias"); }),
+              ::testing::HasSubstr("tower.cvr.1.bias is missing"));
+  EXPECT_THAT(refused([](LearnerState& s) { s.tensors["embedding.shared.rows"].shape[0] += 1; }),
+              ::testing::HasSubstr("embedding.shared.rows has another shape"));
+  EXPECT_THAT(refused([](LearnerState& s) { s.tensors["metrics"].bytes.pop_back(); }),
+              ::testing::HasSubstr("metrics"));
+  EXPECT_THAT(refused([](LearnerState& s) { s.tensors["kept_predictions"].bytes.pop_back(); }),
+              ::testing::HasSubstr("kept_predictions"));
+}
+
+TEST(Trainer, WrongTypesAreCountedOncePerImpression) {
+  Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  Sample sample;
+  sample.sequence = 1;
+  sample.impression_id = "i";
+  sample.y = sample.y_final = true;
+  sample.features = testing::encode_features(config.features, {{"a_id", 1.5}, {"f_dense", "text"}});
+  offer_all(trainer, {sample});
+  sample.sequence = 2;
+  sample.y_final = false;
+  sample.z_final = true;
+  offer_all(trainer, {sample});
+  ASSERT_TRUE(trainer.finish().has_value());
+  EXPECT_EQ(trainer.wrong_types(),
+            nlohmann::ordered_json::parse(R"({"a_id": 1, "b_ids": 0, "c_weighted": 0, "d_log": 0,
+                                              "e_edges": 0, "f_dense": 1})"));
+}
+
+TEST(Trainer, ListenersErrorReachesTheCaller) {
+  const Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  trainer.set_listener([](const TrainedBatch&) -> Status { return stop_error("disk full"); });
+  offer_all(trainer, SampleStream(config, 8).take(3));
+  const Status status = trainer.finish();
+  ASSERT_FALSE(status.has_value());
+  EXPECT_EQ(status.error().message, "disk full");
+}
+
+// The loss of what repeats itself falls, by every metric.
+TEST(Trainer, LearnsRatesThatDependOnAFeature) {
+  Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  SampleStream stream(config, 12);
+  offer_all(trainer, stream.take(8000));
+  trainer.snapshot();
+  offer_all(trainer, stream.take(4000));
+  const auto window = trainer.window_metrics();
+  for (const char* rate : {"ctr", "ctcvr"}) {
+    EXPECT_GT(window[rate]["auc"].get<double>(), 0.6) << window.dump();
+    EXPECT_LT(window[rate]["normalized_entropy"].get<double>(), 1.0) << window.dump();
+    EXPECT_NEAR(window[rate]["calibration"].get<double>(), 1.0, 0.15) << window.dump();
+  }
+}
+
+}  // namespace
+}  // namespace sluice
