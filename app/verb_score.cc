@@ -1,0 +1,186 @@
+// sluice score: impressions in, rates out, one line for each.
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "app/report_error.h"
+#include "app/verbs.h"
+#include "serving/scorer.h"
+
+namespace sluice {
+namespace {
+
+struct ScoreOptions {
+  std::string snapshot;
+  std::optional<std::string> model;
+  std::string in = "-";
+};
+
+// Lines of a file or pipe, as many at a time as have arrived: a long input is scored in large
+// pieces, and whoever types or pipes line by line gets each answer at once.
+class LineReader {
+ public:
+  // Of a longer line only max_line_bytes + 1 bytes are kept, enough to tell that it is too long.
+  LineReader(int descriptor, std::uint64_t max_line_bytes)
+      : descriptor_(descriptor), max_bytes_(max_line_bytes + 1), buffer_(1 << 18, '\0') {}
+
+  // The lines that are there; waits for the first. Empty at the end of the input.
+  Result<std::vector<std::string>> read() {
+    std::vector<std::string> lines;
+    while (lines.empty() && !at_end_) {
+      const ssize_t size = ::read(descriptor_, buffer_.data(), buffer_.size());
+      if (size < 0 && errno == EINTR) continue;
+      if (size < 0)
+        return stop_error(std::string("cannot read the input: ") + std::strerror(errno));
+      at_end_ = size == 0;
+      take(std::string_view(buffer_).substr(0, static_cast<std::size_t>(size)), lines);
+      // A last line without an end counts.
+      if (at_end_ && has_begun_) lines.push_back(std::move(line_));
+    }
+    return lines;
+  }
+
+ private:
+  void take(std::string_view bytes, std::vector<std::string>& lines) {
+    while (!bytes.empty()) {
+      const std::size_t end = bytes.find('\n');
+      const std::string_view part = bytes.substr(0, end);
+      line_.append(part.substr(0, max_bytes_ - line_.size()));
+      has_begun_ = true;
+      if (end == std::string_view::npos) return;
+      lines.push_back(std::move(line_));
+      line_.clear();
+      has_begun_ = false;
+      bytes.remove_prefix(end + 1);
+    }
+  }
+
+  int descriptor_;
+  std::uint64_t max_bytes_;
+  std::string buffer_;
+  std::string line_;
+  bool has_begun_ = false;
+  bool at_end_ = false;
+};
+
+std::string json_text(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// The shortest digits that read back as the same number.
+std::string json_number(double value) {
+  std::array<char, 32> text;
+  const auto written = std::to_chars(text.data(), text.data() + text.size(), value);
+  return {text.data(), written.ptr};
+}
+
+std::string score_line(const Score& score) {
+  return "{\"impression_id\": " + json_text(score.impression_id) +
+         ", \"pctr\": " + json_number(score.prediction.pctr) +
+         ", \"pcvr\": " + json_number(score.prediction.pcvr) +
+         ", \"pctcvr\": " + json_number(score.prediction.pctcvr) + "}\n";
+}
+
+// Why a line has no score, if it has none.
+std::optional<std::string> reason_of(const tl::expected<Score, std::string>& result) {
+  if (!result) return result.error();
+  if (!std::isfinite(result->prediction.pctcvr)) return "the model gives no number for it";
+  return std::nullopt;
+}
+
+Status write_out(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    return stop_error(std::string("cannot write the scores: ") + std::strerror(errno));
+  }
+  return {};
+}
+
+Result<Scorer> open_scorer(const ScoreOptions& options) {
+  RealFileSystem files;
+  SLUICE_ASSIGN(const fs::path folder,
+                find_snapshot(files, options.snapshot, options.model, std::nullopt));
+  SLUICE_ASSIGN(Snapshot snapshot, read_snapshot(files, folder));
+  return Scorer(std::move(snapshot));
+}
+
+// Whether every line got its score.
+Result<bool> score_all(Scorer& scorer, int input) {
+  LineReader reader(input, scorer.max_record_bytes());
+  std::uint64_t line = 0;
+  bool all_scored = true;
+  while (true) {
+    SLUICE_ASSIGN(const std::vector<std::string> impressions, reader.read());
+    if (impressions.empty()) return all_scored;
+    std::string out;
+    for (const auto& result : scorer.score(impressions)) {
+      ++line;
+      const std::optional<std::string> reason = reason_of(result);
+      if (!reason) {
+        out += score_line(*result);
+        continue;
+      }
+      all_scored = false;
+      out += "{\"error\": " + json_text(*reason) + "}\n";
+      std::fprintf(stderr, "sluice: line %llu: %s\n", static_cast<unsigned long long>(line),
+                   reason->c_str());
+    }
+    SLUICE_TRY(write_out(out));
+  }
+}
+
+int score(const ScoreOptions& options) {
+  const bool is_stdin = options.in == "-";
+  const int input = is_stdin ? STDIN_FILENO : ::open(options.in.c_str(), O_RDONLY | O_CLOEXEC);
+  if (input < 0) {
+    return report_error(usage_error("cannot read " + options.in + ": " + std::strerror(errno)));
+  }
+  auto scorer = open_scorer(options);
+  auto all_scored = scorer ? score_all(*scorer, input) : Result<bool>(scorer.error());
+  if (!is_stdin) ::close(input);
+  if (!all_scored) return report_error(all_scored.error());
+  return *all_scored ? 0 : 1;
+}
+
+constexpr const char* kFooter = R"(
+Each line of the input is one impression as in the impressions stream: a JSON object with the fields
+and features that the model was trained on (`sluice snapshot show` lists them). A feature that is
+absent or null counts as absent. Each line of the output answers the line of the same number:
+
+  {"impression_id": "i7", "pctr": 0.041, "pcvr": 0.015, "pctcvr": 0.000615}
+
+pctr is the probability of a click, pcvr that of a purchase once clicked, pctcvr of both. A line that
+is no impression is answered by {"error": "why"}; then the exit code is 1.
+
+  zstdcat impressions/00000.jsonl.zst | sluice score sluice-data > scores.jsonl
+)";
+
+}  // namespace
+
+void add_score(CLI::App& root, int& exit_code) {
+  CLI::App* verb = root.add_subcommand("score", "Scores impressions by a snapshot");
+  const auto options = std::make_shared<ScoreOptions>();
+  verb->add_option("SNAPSHOT", options->snapshot,
+                   "A snapshot's folder; or a data folder, for the one that LATEST names")
+      ->required();
+  verb->add_option("--model", options->model, "Which one, where a data folder has several models");
+  verb->add_option("--in", options->in, "A file of impressions; - is the standard input")
+      ->capture_default_str();
+  verb->footer(kFooter);
+  verb->callback([options, &exit_code] { exit_code = score(*options); });
+}
+
+}  // namespace sluice
