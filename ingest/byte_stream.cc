@@ -36,6 +36,7 @@ class PlainStream final : public ByteStream {
       if (count == 0) break;
       filled += static_cast<std::size_t>(count);
     }
+    consumed_ += filled;
     return filled;
   }
   Status skip(std::uint64_t count) override {
@@ -46,12 +47,15 @@ class PlainStream final : public ByteStream {
         ::lseek(descriptor_, static_cast<off_t>(count), SEEK_CUR) < 0) {
       return stop_error(path_.string() + " is shorter than what was read of it before");
     }
+    consumed_ += count;
     return {};
   }
+  std::uint64_t consumed() const override { return consumed_; }
 
  private:
   int descriptor_;
   fs::path path_;
+  std::uint64_t consumed_ = 0;
 };
 
 // What the two compressed formats share: input from a plain stream, and skipping by reading.
@@ -72,6 +76,7 @@ class CompressedStream : public ByteStream {
     }
     return {};
   }
+  std::uint64_t consumed() const override { return input_->consumed(); }
 
  protected:
   // Reads more input when there is none left; false at the file's end.

@@ -19,6 +19,8 @@ class ByteStream {
   virtual Result<std::size_t> read(std::span<char> buffer) = 0;
   // Passes over `count` bytes; an error where the file is shorter.
   virtual Status skip(std::uint64_t count) = 0;
+  // Bytes of the file itself that were consumed so far; for progress.
+  virtual std::uint64_t consumed() const = 0;
 };
 
 enum class Compression { none, zstd, gzip };

@@ -95,6 +95,7 @@ class LineReader {
   std::uint64_t segment_number() const { return segment_.number; }
   Position position() const { return segment_.begin() | line_begin_; }
   Position end() const { return segment_.end_at(line_begin_); }
+  std::uint64_t consumed() const { return stream_->consumed(); }
 
   // The next line with an end, or nothing at the segment's present end. What has been read of an
   // unfinished line stays for the next call.
@@ -181,7 +182,15 @@ class FileSource final : public Source {
                           std::to_string(counts[stream]) + ": all streams need the same number");
       }
     }
+    SLUICE_TRY(measure());
     return counts[0];
+  }
+
+  std::optional<double> fraction_read() const override {
+    if (total_bytes_ == 0) return 1.0;
+    std::uint64_t read = passed_bytes_;
+    for (const auto& [where, reader] : readers_) read += reader.consumed();
+    return std::min(1.0, static_cast<double>(read) / static_cast<double>(total_bytes_));
   }
 
   Result<Position> first_position(StreamPartition where) override {
@@ -267,6 +276,23 @@ class FileSource final : public Source {
   }
 
  private:
+  // The size of all segments, for fraction_read().
+  Status measure() {
+    total_bytes_ = 0;
+    for (const std::string& topic : topics_) {
+      for (const auto& [partition, path] : partition_paths_[(root_ / topic).string()]) {
+        std::error_code code;
+        if (!fs::is_directory(path, code)) {
+          total_bytes_ += fs::file_size(path, code);
+          continue;
+        }
+        SLUICE_ASSIGN(const auto segments, list_segments(path));
+        for (const Segment& segment : segments) total_bytes_ += fs::file_size(segment.path, code);
+      }
+    }
+    return {};
+  }
+
   // Partitions 0..n-1, as files or folders; at least one.
   Result<std::uint32_t> count_partitions(const fs::path& folder) {
     SLUICE_ASSIGN(const auto paths, list_folder(folder));
@@ -343,6 +369,7 @@ class FileSource final : public Source {
     if (auto record = reader.unfinished()) result.records.push_back(*std::move(record));
     positions_[where] = next != nullptr ? next->begin() : reader.end();
     if (!result.records.empty()) result.records.back().next = positions_[where];
+    passed_bytes_ += reader.consumed();
     readers_.erase(where);
     return next != nullptr;
   }
@@ -353,6 +380,8 @@ class FileSource final : public Source {
   std::map<std::string, std::map<std::uint64_t, fs::path>> partition_paths_;
   std::map<StreamPartition, LineReader> readers_;
   std::map<StreamPartition, Position> positions_;
+  std::uint64_t total_bytes_ = 0;
+  std::uint64_t passed_bytes_ = 0;  // of segments read to their ends
 };
 
 }  // namespace

@@ -56,8 +56,7 @@ Status LogReader::check_last_record(const Partition& partition, const IntakeStat
   SLUICE_ASSIGN(const auto record, source_.record_at(where, state.last_record_position));
   // Where retention has removed it, seek() tells whether the log still reaches back far enough.
   if (!record || hash128(record->bytes) == state.last_record_hash) return {};
-  return stop_error("the log was changed: " +
-                    source_.describe(where, state.last_record_position) +
+  return stop_error("the log was changed: " + source_.describe(where, state.last_record_position) +
                     " is not the record that was read there before; take the right logs, or replay "
                     "into a new data folder");
 }
@@ -82,9 +81,8 @@ std::vector<std::size_t> LogReader::reading_order() const {
   std::vector<std::size_t> order;
   for (std::size_t index = 0; index < partitions_.size(); ++index) {
     const Partition& partition = partitions_[index];
-    const bool is_done =
-        partition.is_finished || (policy_.kind == EndPolicy::Kind::at_time &&
-                                  watermark_of(partition) >= policy_.time);
+    const bool is_done = partition.is_finished || (policy_.kind == EndPolicy::Kind::at_time &&
+                                                   watermark_of(partition) >= policy_.time);
     if (!is_done) order.push_back(index);
   }
   std::sort(order.begin(), order.end(), [this](std::size_t a, std::size_t b) {
@@ -133,8 +131,8 @@ Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, Dura
       if (record.position >= pinned_ends_[index]) break;
       if (record.next > pinned_ends_[index] && config_.source.type == SourceConfig::Type::files) {
         // The line was still unfinished when the ends were pinned; what came later is not its part.
-        record.bytes.resize(std::min<std::size_t>(record.bytes.size(),
-                                                  pinned_ends_[index] - record.position));
+        record.bytes.resize(
+            std::min<std::size_t>(record.bytes.size(), pinned_ends_[index] - record.position));
         record.next = pinned_ends_[index];
         partition.intake.take_unfinished(record, refused_);
         partition.position = record.next;
@@ -152,8 +150,8 @@ Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, Dura
     partition.last_record_steady = clock_.steady_ms();
     partition.is_quiet = false;
   }
-  const bool is_past_pinned = !result.records.empty() && !pinned_ends_.empty() &&
-                              taken < result.records.size();
+  const bool is_past_pinned =
+      !result.records.empty() && !pinned_ends_.empty() && taken < result.records.size();
   if (is_past_pinned) partition.position = std::max(partition.position, pinned_ends_[index]);
   SLUICE_TRY(finish_if_at_end(index));
   return taken;
@@ -232,7 +230,9 @@ std::vector<std::vector<Event>> LogReader::release(TimeMs frontier) {
   return events;
 }
 
-std::vector<RefusedRecord> LogReader::take_refused() { return std::exchange(refused_, {}); }
+std::vector<RefusedRecord> LogReader::take_refused() {
+  return std::exchange(refused_, {});
+}
 
 std::vector<IntakeState> LogReader::states() const {
   std::vector<IntakeState> states;
@@ -242,9 +242,8 @@ std::vector<IntakeState> LogReader::states() const {
 
 StreamPartition LogReader::slowest() const {
   const auto lowest = std::min_element(
-      partitions_.begin(), partitions_.end(), [this](const Partition& a, const Partition& b) {
-        return watermark_of(a) < watermark_of(b);
-      });
+      partitions_.begin(), partitions_.end(),
+      [this](const Partition& a, const Partition& b) { return watermark_of(a) < watermark_of(b); });
   return lowest->intake.where();
 }
 
@@ -261,6 +260,19 @@ std::optional<std::uint64_t> LogReader::lag_records() const {
 std::size_t LogReader::quiet_partitions() const {
   return static_cast<std::size_t>(std::count_if(partitions_.begin(), partitions_.end(),
                                                 [](const Partition& p) { return p.is_quiet; }));
+}
+
+std::optional<double> LogReader::fraction_read() const {
+  if (pinned_ends_.empty()) return std::nullopt;
+  if (const auto fraction = source_.fraction_read()) return fraction;
+  double read = 0;
+  double total = 0;
+  for (std::size_t index = 0; index < partitions_.size(); ++index) {
+    const auto end = static_cast<double>(pinned_ends_[index]);
+    total += end;
+    read += std::min(static_cast<double>(partitions_[index].position), end);
+  }
+  return total > 0 ? std::optional<double>(read / total) : std::nullopt;
 }
 
 }  // namespace sluice

@@ -1,11 +1,11 @@
 // Reads all stream-partitions of a source, the one whose event time is furthest behind first, and
-// knows how far event time has come. A partition that runs ahead is simply not read further, so what
-// is buffered stays bounded.
+// knows how far event time has come. A partition that runs ahead is simply not read further, so
+// what is buffered stays bounded.
 //
-// Quiet partitions (live sources only): one that the broker has confirmed to be read to its end, with
-// nothing new for source.idle_after, does not hold back the others. Its watermark becomes the lowest
-// of those that are not quiet, or, when all are, the highest event time + the time since the last
-// record; but never later than source.max_delay before the confirming request was sent.
+// Quiet partitions (live sources only): one that the broker has confirmed to be read to its end,
+// with nothing new for source.idle_after, does not hold back the others. Its watermark becomes the
+// lowest of those that are not quiet, or, when all are, the highest event time + the time since the
+// last record; but never later than source.max_delay before the confirming request was sent.
 #pragma once
 
 #include <cstdint>
@@ -41,14 +41,14 @@ class LogReader {
   LogReader(const Config& config, Source& source, Clock& clock, std::uint32_t partitions,
             const EndPolicy& policy);
 
-  // Positions the source. `states` are the committed ones; for a first start (`is_first`) the source
-  // says where to begin. Where a last record is known it is read again and must be the same.
+  // Positions the source. `states` are the committed ones; for a first start (`is_first`) the
+  // source says where to begin. Where a last record is known it is read again and must be the same.
   // `pinned_ends` are the committed ones; with `close` they are pinned here if there are none.
   Status start(std::vector<IntakeState> states, bool is_first, std::vector<Position> pinned_ends);
   const std::vector<Position>& pinned_ends() const { return pinned_ends_; }
 
-  // Reads once and judges what was read; waits up to wait_ms where nothing is there. Returns how many
-  // records were taken. `frontier` is the event time before which all was processed.
+  // Reads once and judges what was read; waits up to wait_ms where nothing is there. Returns how
+  // many records were taken. `frontier` is the event time before which all was processed.
   Result<std::size_t> step(TimeMs frontier, DurationMs wait_ms);
 
   // The lowest watermark: records before it are all in.
@@ -68,6 +68,8 @@ class LogReader {
   StreamPartition slowest() const;
   std::optional<std::uint64_t> lag_records() const;
   std::size_t quiet_partitions() const;
+  // How much of the logs up to their pinned ends was read, in [0, 1], about.
+  std::optional<double> fraction_read() const;
 
  private:
   struct Partition {

@@ -65,6 +65,9 @@ class Source {
   // there is none yet, or for sources that declare nothing quiet.
   virtual std::optional<EndConfirmation> confirmed_end(StreamPartition where) = 0;
 
+  // How much of the logs was read, in [0, 1], about; none where positions tell it.
+  virtual std::optional<double> fraction_read() const { return std::nullopt; }
+
   // For dead letters and logs: "clicks/3@17" in the source's own words ("clicks/00003.jsonl:4711").
   virtual std::string describe(StreamPartition where, Position position) const = 0;
 };

@@ -136,6 +136,7 @@ Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t par
   JoinProgress& progress = join->committed_;
   if (stored) {
     SLUICE_ASSIGN(progress, JoinProgress::decode(*stored));
+    join->has_committed_ = true;
   } else {
     progress.intakes.resize(kStreams * partitions);
     progress.shards.resize(partitions);
@@ -276,6 +277,7 @@ Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint6
     return written;
   }
   committed_ = std::move(progress);
+  has_committed_ = true;
   samples_.clear();
   out_.refused.clear();
   return {};

@@ -54,6 +54,8 @@ class Join {
                                             KeyValueStore& store);
 
   const JoinProgress& committed() const { return committed_; }
+  // False only before the first commit of a lineage.
+  bool has_committed() const { return has_committed_; }
   TimeMs frontier() const { return frontier_; }
   std::uint32_t partitions() const { return static_cast<std::uint32_t>(shards_.size()); }
 
@@ -93,6 +95,7 @@ class Join {
   KeyValueStore& store_;
   std::vector<std::unique_ptr<Shard>> shards_;
   JoinProgress committed_;
+  bool has_committed_ = false;
   TimeMs frontier_ = kTimeMin;
   std::uint64_t next_sequence_ = 1;
   Digest samples_digest_;

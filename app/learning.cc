@@ -1,0 +1,349 @@
+#include "app/learning.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <spdlog/spdlog.h>
+
+#include "base/check.h"
+#include "joiner/sample_log.h"
+#include "store/published_folder.h"
+#include "store/tensors.h"
+
+namespace sluice {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kCheckpointFormat = 1;
+constexpr int kSnapshotFormat = 1;
+constexpr const char* kStateFile = "state.safetensors";
+constexpr const char* kWeightsFile = "weights.safetensors";
+
+Json keys_json(const Config& config, KeyGroup group) {
+  Json json = Json::object();
+  for (const auto& [key, value] : semantic_keys(config, group)) json[key] = value;
+  return json;
+}
+
+std::string identity_text(const Config& config) {
+  std::string text;
+  for (const auto& [key, value] : semantic_keys(config, KeyGroup::learner)) {
+    text += key + " = " + value + "\n";
+  }
+  return text;
+}
+
+// Names the lines that stand in only one of the two texts.
+std::string differing_lines(const std::string& before, const std::string& now) {
+  const auto lines_not_in = [](std::string_view text, const std::string& other) {
+    std::string result;
+    while (!text.empty()) {
+      const std::string line(text.substr(0, text.find('\n')));
+      text.remove_prefix(std::min(text.size(), line.size() + 1));
+      if (("\n" + other).find("\n" + line + "\n") == std::string::npos) result += "; " + line;
+    }
+    return result;
+  };
+  const std::string was = lines_not_in(before, now);
+  const std::string is = lines_not_in(now, before);
+  return (was.empty() ? "" : " (was" + was.substr(1) + ")") +
+         (is.empty() ? "" : " (is" + is.substr(1) + ")");
+}
+
+}  // namespace
+
+Learning::Learning(const Config& config, const LearningOptions& options, KeyValueStore& store,
+                   FileSystem& files, Clock& clock, Workers& workers)
+    : config_(config),
+      options_(options),
+      folder_(options.data_dir / "models" / config.model.name),
+      store_(store),
+      files_(files),
+      clock_(clock),
+      trainer_(config, workers) {}
+
+Result<std::unique_ptr<Learning>> Learning::open(const Config& config,
+                                                 const LearningOptions& options,
+                                                 KeyValueStore& store, FileSystem& files,
+                                                 Clock& clock, Workers& workers) {
+  std::unique_ptr<Learning> learning(new Learning(config, options, store, files, clock, workers));
+  SLUICE_TRY(files.create_directories(learning->folder_ / "checkpoints"));
+  SLUICE_TRY(files.create_directories(learning->folder_ / "snapshots"));
+  SLUICE_TRY(learning->check_identity());
+  SLUICE_TRY(learning->load_digests());
+  SLUICE_TRY(learning->recover());
+  learning->trainer_.set_listener(
+      [raw = learning.get()](const TrainedBatch& batch) { return raw->on_batch(batch); });
+  return learning;
+}
+
+Status Learning::check_identity() {
+  const fs::path path = folder_ / "identity.txt";
+  const std::string text = identity_text(config_);
+  if (!files_.exists(path)) return write_atomically(files_, path, text);
+  SLUICE_ASSIGN(const std::string before, files_.read(path));
+  if (before == text) return {};
+  return usage_error(folder_.string() + " was begun with another config of the learner" +
+                     differing_lines(before, text) +
+                     "; take the old values, another model.name or another --data-dir");
+}
+
+// ---- recovery
+
+Status Learning::recover() {
+  SLUICE_TRY(remove_temporary_folders(files_, folder_ / "checkpoints"));
+  SLUICE_TRY(remove_temporary_folders(files_, folder_ / "snapshots"));
+  SLUICE_ASSIGN(auto checkpoints, list_numbered_folders(files_, folder_ / "checkpoints"));
+  SLUICE_ASSIGN(last_snapshot_, read_latest(files_, folder_ / "snapshots"));
+  while (!checkpoints.empty()) {
+    const std::uint64_t sequence = checkpoints.back();
+    checkpoints.pop_back();
+    const fs::path path = folder_ / "checkpoints" / numbered_folder_name(sequence);
+    auto folder = read_folder(files_, path);
+    if (folder) {
+      SLUICE_TRY(restore(sequence));
+      break;
+    }
+    spdlog::warn("checkpoint {} is damaged and passed over: {}", sequence, folder.error().message);
+  }
+  offered_digest_ = trainer_.samples_digest();
+  last_checkpoint_ = trainer_.trained_sequence();
+  last_checkpoint_steady_ = clock_.steady_ms();
+  if (options_.predictions) {
+    SLUICE_ASSIGN(predictions_, PredictionsFile::open(files_, *options_.predictions,
+                                                      trainer_.trained_sequence()));
+  }
+  SLUICE_ASSIGN(scores_,
+                ScoreLog::open(files_, folder_ / "scores.bin", trainer_.trained_sequence()));
+  return {};
+}
+
+Status Learning::restore(std::uint64_t sequence) {
+  const fs::path path = folder_ / "checkpoints" / numbered_folder_name(sequence);
+  SLUICE_ASSIGN(auto folder, read_folder(files_, path));
+  const Error damaged = stop_error(path.string() + " is no checkpoint of this format");
+  const auto state = folder.manifest.find("state");
+  const auto tick = folder.manifest.find("tick");
+  const auto file = folder.files.find(kStateFile);
+  if (folder.manifest.value("format", 0) != kCheckpointFormat || state == folder.manifest.end() ||
+      tick == folder.manifest.end() || !tick->is_number_integer() || file == folder.files.end()) {
+    return damaged;
+  }
+  SLUICE_ASSIGN(auto tensors, decode_tensors(file->second));
+  SLUICE_TRY(trainer_.restore({*state, std::move(tensors)}));
+  SLUICE_CHECK(trainer_.trained_sequence() == sequence);
+  last_tick_ = tick->get<TimeMs>();
+  snapshot_at_ = folder.manifest.value("snapshot_at", std::uint64_t{0});
+  next_snapshot_ = floor_to(last_tick_, config_.snapshots.every) + config_.snapshots.every;
+  return {};
+}
+
+// ---- training
+
+Result<bool> Learning::learn(const Committed& committed, std::size_t max_samples) {
+  committed_ = committed;
+  if (trainer_.next_sequence() < committed.next_sequence) {
+    SLUICE_ASSIGN(auto samples, read_samples(store_, trainer_.next_sequence(), max_samples));
+    for (Sample& sample : samples) {
+      if (sample.sequence >= committed.next_sequence) break;  // of a commit not yet told of
+      offered_digest_ = chain_sample(offered_digest_, sample);
+      SLUICE_TRY(trainer_.offer(std::move(sample)));
+    }
+  }
+  if (trainer_.next_sequence() < committed.next_sequence) return true;
+  SLUICE_TRY(trainer_.pass(committed.frontier));
+  if (offered_digest_ != committed.samples_digest) {
+    return stop_error("the samples read from the log are not those that were committed (digest " +
+                      offered_digest_.hex() + " for " + committed.samples_digest.hex() +
+                      "); the data folder is damaged: replay into a new one");
+  }
+  return false;
+}
+
+Status Learning::on_batch(const TrainedBatch& batch) {
+  if (predictions_ != nullptr) SLUICE_TRY(predictions_->add(batch));
+  SLUICE_TRY(scores_->add(batch));
+  if (next_snapshot_ == kTimeMin) {
+    next_snapshot_ =
+        floor_to(batch.samples.front().time, config_.snapshots.every) + config_.snapshots.every;
+  }
+  last_tick_ = batch.tick;
+  // A snapshot first: it ends a window of the metrics, which is part of the checkpoint.
+  if (is_snapshot_due(batch.tick)) SLUICE_TRY(snapshot(batch.tick));
+  const std::uint64_t every = config_.checkpoints.every;
+  const bool is_due_by_count = batch.last_sequence / every > last_checkpoint_ / every;
+  const bool is_due_by_time =
+      clock_.steady_ms() - last_checkpoint_steady_ >= config_.checkpoints.interval;
+  if (is_due_by_count || is_due_by_time) SLUICE_TRY(checkpoint());
+  return {};
+}
+
+bool Learning::is_snapshot_due(TimeMs tick) {
+  if (tick < next_snapshot_) return false;
+  next_snapshot_ = floor_to(tick, config_.snapshots.every) + config_.snapshots.every;
+  return true;
+}
+
+Status Learning::finish() {
+  SLUICE_TRY(trainer_.finish());
+  const std::uint64_t sequence = trainer_.trained_sequence();
+  if (sequence == 0) return {};
+  if (snapshot_at_ < sequence) SLUICE_TRY(snapshot(last_tick_));
+  if (last_checkpoint_ < sequence) SLUICE_TRY(checkpoint());
+  return {};
+}
+
+Status Learning::stop() {
+  if (trainer_.trained_sequence() > last_checkpoint_) return checkpoint();
+  return {};
+}
+
+// ---- what is published
+
+Status Learning::checkpoint() {
+  const std::uint64_t sequence = trainer_.trained_sequence();
+  // The checkpoint says that these lines are there.
+  if (predictions_ != nullptr) SLUICE_TRY(predictions_->sync());
+  SLUICE_TRY(scores_->sync());
+  LearnerState state = trainer_.save();
+  Json manifest;
+  manifest["format"] = kCheckpointFormat;
+  manifest["sequence"] = sequence;
+  manifest["tick"] = last_tick_;
+  manifest["snapshot_at"] = snapshot_at_;
+  manifest["samples_digest"] = trainer_.samples_digest().hex();
+  manifest["model_digest"] = trainer_.model_digest().hex();
+  manifest["state"] = std::move(state.json);
+  const fs::path parent = folder_ / "checkpoints";
+  SLUICE_TRY(publish_folder(files_, parent, numbered_folder_name(sequence), manifest,
+                            {{kStateFile, encode_tensors(state.tensors)}}, {}));
+  SLUICE_TRY(write_digest_line("checkpoint"));
+  last_checkpoint_ = sequence;
+  last_checkpoint_steady_ = clock_.steady_ms();
+  SLUICE_TRY(keep_newest(files_, parent, config_.checkpoints.keep));
+  return update_first_needed();
+}
+
+// The log must reach back to the oldest kept checkpoint, once two of them hold.
+Status Learning::update_first_needed() {
+  const fs::path parent = folder_ / "checkpoints";
+  SLUICE_ASSIGN(const auto kept, list_numbered_folders(files_, parent));
+  if (kept.size() < 2) return {};
+  for (const std::uint64_t sequence : {kept.front(), kept.back()}) {
+    if (const auto folder = read_folder(files_, parent / numbered_folder_name(sequence)); !folder) {
+      spdlog::warn("checkpoint {} does not hold ({}); the sample log is kept back", sequence,
+                   folder.error().message);
+      return {};
+    }
+  }
+  first_needed_ = kept.front() + 1;
+  return {};
+}
+
+Status Learning::snapshot(TimeMs tick) {
+  const std::uint64_t sequence = trainer_.trained_sequence();
+  const fs::path parent = folder_ / "snapshots";
+  LearnerState state = trainer_.snapshot();
+  snapshot_at_ = sequence;
+  SLUICE_TRY(write_digest_line("snapshot"));
+  const std::string name = numbered_folder_name(sequence);
+  // One that was published and then pruned does not come back.
+  if (last_snapshot_.value_or(0) >= sequence && !files_.exists(parent / name)) return {};
+
+  const std::string learner_hash = semantic_hash(config_, KeyGroup::learner).hex();
+  const bool is_reproducible =
+      !committed_.irreproducible_from || sequence < *committed_.irreproducible_from;
+  Json manifest;
+  manifest["format"] = kSnapshotFormat;
+  manifest["kind"] = "full";
+  manifest["sequence"] = sequence;
+  manifest["tick"] = tick;
+  manifest["time"] = format_time(tick);
+  manifest["config"] = {{"join", keys_json(config_, KeyGroup::join)},
+                        {"learner", keys_json(config_, KeyGroup::learner)}};
+  manifest["hashes"] = {{"join", semantic_hash(config_, KeyGroup::join).hex()},
+                        {"learner", learner_hash}};
+  manifest["lineage"] = Json::array({{{"learner", learner_hash}, {"from_sequence", 0}}});
+  manifest["reproducible"] = is_reproducible;
+  manifest["samples_digest"] = trainer_.samples_digest().hex();
+  manifest["model_digest"] = trainer_.model_digest().hex();
+  manifest["streams"] = {{"ts", config_.streams.ts},
+                         {"event_id", config_.streams.event_id},
+                         {"impression_id", config_.streams.impression_id},
+                         {"user_id", config_.streams.user_id},
+                         {"item_id", config_.streams.item_id},
+                         {"not_before", config_.streams.not_before},
+                         {"max_record_bytes", config_.streams.max_record_bytes},
+                         {"max_depth", config_.streams.max_depth}};
+  for (const auto& [key, value] : state.json.items()) manifest[key] = value;
+
+  Json provenance = Json::parse(options_.provenance, nullptr, false);
+  provenance["published"] = format_time(clock_.wall_ms());
+  SLUICE_TRY(publish_folder(files_, parent, name, manifest,
+                            {{kWeightsFile, encode_tensors(state.tensors)}},
+                            {{"provenance.json", provenance.dump(2) + "\n"}}));
+  SLUICE_TRY(set_latest(files_, parent, sequence));
+  last_snapshot_ = std::max(last_snapshot_.value_or(0), sequence);
+  return keep_newest(files_, parent, config_.snapshots.keep);
+}
+
+// ---- digests.jsonl
+
+Status Learning::load_digests() {
+  const fs::path path = options_.data_dir / "digests.jsonl";
+  if (!files_.exists(path)) return {};
+  SLUICE_ASSIGN(std::string text, files_.read(path));
+  // A crash may have cut the last line.
+  const std::size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
+  if (whole < text.size()) SLUICE_TRY(files_.truncate(path, whole));
+  text.resize(whole);
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const std::string line(rest.substr(0, rest.find('\n')));
+    rest.remove_prefix(line.size() + 1);
+    const Json json = Json::parse(line, nullptr, false);
+    if (!json.is_object() || !json.contains("sequence") || !json["sequence"].is_number_unsigned()) {
+      return stop_error(path.string() + " has a line that is none of ours: " + line);
+    }
+    if (json.value("model", "") != config_.model.name) continue;
+    digest_lines_[json["sequence"].get<std::uint64_t>()] = line;
+  }
+  return {};
+}
+
+// A sequence that was written before must have had the same digests: the promise checks itself.
+Status Learning::write_digest_line(const char* kind) {
+  const fs::path path = options_.data_dir / "digests.jsonl";
+  const std::uint64_t sequence = trainer_.trained_sequence();
+  const std::string samples = trainer_.samples_digest().hex();
+  const std::string model = trainer_.model_digest().hex();
+  if (const auto before = digest_lines_.find(sequence); before != digest_lines_.end()) {
+    const Json json = Json::parse(before->second, nullptr, false);
+    if (json.value("samples_digest", "") != samples || json.value("model_digest", "") != model) {
+      return stop_error("sequence " + std::to_string(sequence) +
+                        " came out with other digests than before: " + path.string() + " has " +
+                        before->second + ", now samples " + samples + ", model " + model);
+    }
+    return {};
+  }
+  const Json json = {{"sequence", sequence},
+                     {"model", config_.model.name},
+                     {"kind", kind},
+                     {"samples_digest", samples},
+                     {"model_digest", model}};
+  const std::string line = json.dump();
+  SLUICE_ASSIGN(auto file, files_.append_to(path));
+  SLUICE_TRY(file->append(line + "\n"));
+  SLUICE_TRY(file->sync());
+  digest_lines_[sequence] = line;
+  return file->close();
+}
+
+Result<Json> Learning::second_half_metrics() {
+  SLUICE_TRY(scores_->sync());
+  return sluice::second_half_metrics(files_, folder_ / "scores.bin", trainer_.trained_sequence());
+}
+
+}  // namespace sluice

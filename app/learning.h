@@ -1,0 +1,94 @@
+// The learning stage: reads committed samples from the sample log, trains, and keeps what survives:
+// checkpoints for recovery, snapshots for serving, digests.jsonl, predictions.
+//
+// Layout, under <data-dir>/models/<name>/: identity.txt (semantic keys), checkpoints/<sequence>/,
+// snapshots/<sequence>/ and snapshots/LATEST, scores.bin; digests.jsonl lies in <data-dir>.
+// Recovery: the newest checkpoint whose checksums hold; then the samples after it are trained
+// again.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "app/handoff.h"
+#include "app/predictions_file.h"
+#include "base/file.h"
+#include "base/lanes.h"
+#include "base/result.h"
+#include "config/config.h"
+#include "learner/trainer.h"
+#include "store/key_value.h"
+
+namespace sluice {
+
+struct LearningOptions {
+  std::filesystem::path data_dir;
+  std::optional<std::filesystem::path> predictions;
+  std::string provenance;  // JSON object for provenance.json: build, host, source
+};
+
+// Owned by the learning thread once opened.
+class Learning {
+ public:
+  // Recovers. The references outlive it. A usage error where the folder was begun with another
+  // semantic config of the learner.
+  static Result<std::unique_ptr<Learning>> open(const Config& config,
+                                                const LearningOptions& options,
+                                                KeyValueStore& store, FileSystem& files,
+                                                Clock& clock, Workers& workers);
+
+  // Trains what is committed, at most about `max_samples` of it; true where more is there.
+  Result<bool> learn(const Committed& committed, std::size_t max_samples);
+  // After everything of a closed join is learned: the last partial batch, a checkpoint, a snapshot.
+  Status finish();
+  // Before a stop: a checkpoint at the last batch end.
+  Status stop();
+
+  std::uint64_t trained_sequence() const { return trainer_.trained_sequence(); }
+  // The log must reach back to this sequence.
+  std::uint64_t first_needed() const { return first_needed_; }
+  std::optional<std::uint64_t> last_snapshot() const { return last_snapshot_; }
+  const Trainer& trainer() const { return trainer_; }
+  Result<nlohmann::ordered_json> second_half_metrics();
+
+ private:
+  Learning(const Config& config, const LearningOptions& options, KeyValueStore& store,
+           FileSystem& files, Clock& clock, Workers& workers);
+
+  Status check_identity();
+  Status recover();
+  Status load_digests();
+  Status restore(std::uint64_t sequence);
+  Status on_batch(const TrainedBatch& batch);
+  Status checkpoint();
+  Status snapshot(TimeMs tick);
+  Status write_digest_line(const char* kind);
+  Status update_first_needed();
+  bool is_snapshot_due(TimeMs tick);
+
+  const Config& config_;
+  LearningOptions options_;
+  std::filesystem::path folder_;  // models/<name>
+  KeyValueStore& store_;
+  FileSystem& files_;
+  Clock& clock_;
+  Trainer trainer_;
+  std::unique_ptr<PredictionsFile> predictions_;
+  std::unique_ptr<ScoreLog> scores_;
+  std::map<std::uint64_t, std::string> digest_lines_;  // by sequence and kind, what was said before
+  Digest offered_digest_;                              // chained over every sample offered
+  std::uint64_t first_needed_ = 1;
+  std::uint64_t last_checkpoint_ = 0;
+  DurationMs last_checkpoint_steady_ = 0;
+  TimeMs last_tick_ = kTimeMin;                 // of the last trained batch
+  TimeMs next_snapshot_ = kTimeMin;             // event time; kTimeMin before the first batch
+  std::uint64_t snapshot_at_ = 0;               // sequence of the last snapshot of this lineage
+  std::optional<std::uint64_t> last_snapshot_;  // what LATEST names
+  Committed committed_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,123 @@
+#include "app/pipeline.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sluice {
+namespace {
+
+constexpr DurationMs kWaitMs = 20;
+// Samples that one step of advance() should give: enough to be worth it, few enough to hold.
+constexpr std::size_t kFewSamples = 1'000;
+constexpr std::size_t kManySamples = 10'000;
+// A longer stride could meet, without warning, a place where very many windows close.
+constexpr std::int64_t kMaxStrideTicks = 64;
+
+}  // namespace
+
+Result<std::unique_ptr<JoinStage>> JoinStage::open(const Config& config, const EndPolicy& policy,
+                                                   Source& source, KeyValueStore& store,
+                                                   Clock& clock, Handoff& handoff) {
+  std::unique_ptr<JoinStage> stage(new JoinStage(config, policy, source, clock, handoff));
+  SLUICE_ASSIGN(const std::uint32_t partitions, source.partitions());
+  SLUICE_ASSIGN(stage->join_, Join::open(config, partitions, store));
+  const JoinProgress& committed = stage->join_->committed();
+  if (!committed.is_closed) {
+    stage->reader_ = std::make_unique<LogReader>(config, source, clock, partitions, policy);
+    SLUICE_TRY(stage->reader_->start(committed.intakes, !stage->join_->has_committed(),
+                                     committed.pinned_ends));
+    stage->join_->pin_ends(stage->reader_->pinned_ends());
+    // Where reading begins, and ends, is decided once.
+    SLUICE_TRY(stage->commit());
+  }
+  stage->publish();
+  return stage;
+}
+
+Result<bool> JoinStage::step() {
+  if (is_closed()) return false;
+  // The learner is far behind: the sample log would grow without need.
+  const std::uint64_t lag =
+      join_->committed().next_sequence - 1 -
+      std::min(handoff_.trained_sequence(), join_->committed().next_sequence - 1);
+  if (lag > config_.store.max_learner_lag) {
+    handoff_.wait_for_training(handoff_.trained_sequence(), kWaitMs);
+    return true;
+  }
+  SLUICE_ASSIGN(const std::size_t taken, reader_->step(join_->frontier(), kWaitMs));
+  records_since_commit_ += taken;
+  join_->refuse(reader_->take_refused());
+  SLUICE_TRY(advance());
+  if (!reader_->is_exhausted()) {
+    if (is_commit_due()) SLUICE_TRY(commit());
+    return true;
+  }
+  if (policy_.kind == EndPolicy::Kind::close) join_->close();
+  SLUICE_TRY(commit());
+  return false;
+}
+
+Status JoinStage::advance() {
+  const DurationMs tick = config_.join.tick;
+  const TimeMs target = floor_to(reader_->watermark(), tick);
+  while (join_->frontier() < target) {
+    // Silence is passed over in one step.
+    const TimeMs next_work = std::min(reader_->first_buffered(), join_->next_deadline());
+    TimeMs frontier = target;
+    if (next_work < target && next_work < target - stride_ticks_ * tick) {
+      frontier = floor_to(next_work, tick) + stride_ticks_ * tick;
+    }
+    const std::size_t before = join_->uncommitted_samples();
+    SLUICE_TRY(join_->process(frontier, reader_->release(frontier)));
+    const std::size_t gained = join_->uncommitted_samples() - before;
+    if (gained < kFewSamples) stride_ticks_ = std::min(stride_ticks_ * 2, kMaxStrideTicks);
+    if (gained > kManySamples) stride_ticks_ = std::max<std::int64_t>(stride_ticks_ / 2, 1);
+    if (join_->uncommitted_samples() >= config_.store.commit_records) SLUICE_TRY(commit());
+  }
+  return {};
+}
+
+bool JoinStage::is_commit_due() const {
+  if (records_since_commit_ >= config_.store.commit_records) return true;
+  return clock_.steady_ms() - last_commit_steady_ >= config_.store.commit_interval &&
+         join_->has_changes(reader_->states());
+}
+
+Status JoinStage::commit() {
+  last_commit_wall_ = clock_.wall_ms();
+  SLUICE_TRY(join_->commit(reader_->states(), last_commit_wall_, handoff_.first_needed()));
+  records_since_commit_ = 0;
+  last_commit_steady_ = clock_.steady_ms();
+  publish();
+  return {};
+}
+
+Status JoinStage::stop() {
+  if (is_closed() || !join_->has_changes(reader_->states())) return {};
+  return commit();
+}
+
+void JoinStage::publish() {
+  const JoinProgress& committed = join_->committed();
+  handoff_.publish({committed.next_sequence, committed.frontier, committed.samples_digest,
+                    committed.is_closed, committed.irreproducible_from});
+}
+
+JoinStatus JoinStage::status() const {
+  JoinStatus status;
+  status.counters = join_->counters();
+  status.frontier = join_->frontier();
+  status.open_impressions = join_->open_impressions();
+  status.samples = join_->committed().next_sequence - 1;
+  status.last_commit_wall_ms = last_commit_wall_;
+  if (reader_ != nullptr) {
+    status.watermark = reader_->watermark();
+    status.slowest = reader_->slowest();
+    status.lag_records = reader_->lag_records();
+    status.quiet_partitions = reader_->quiet_partitions();
+    status.fraction_read = reader_->fraction_read();
+  }
+  return status;
+}
+
+}  // namespace sluice

@@ -1,0 +1,82 @@
+// The whole flow, in the order in which data passes it. This is the file to read first.
+//
+//   source ──► log reader ──► shards ──► commit ──► sample log ──► learner ──► checkpoints,
+//   snapshots (logs,     (judges        (join,      (one       (the only       (batches, Kafka)
+//   records,       labels)     synced      way to the     ESMM)
+//               watermarks)                write)      learner)
+//
+// Two stages, each owned by one thread: JoinStage up to the commit, Learning from the sample log
+// on. They share the store and a Handoff. Driven by hand on one thread they do the same: tests do
+// that.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "app/handoff.h"
+#include "base/result.h"
+#include "config/config.h"
+#include "ingest/log_reader.h"
+#include "ingest/source.h"
+#include "joiner/join.h"
+#include "store/key_value.h"
+
+namespace sluice {
+
+// What people want to see of the join while it runs. Copied out under a lock by the service.
+struct JoinStatus {
+  JoinCounters counters;
+  TimeMs frontier = kTimeMin;
+  TimeMs watermark = kTimeMin;
+  StreamPartition slowest;
+  std::uint64_t open_impressions = 0;
+  std::uint64_t samples = 0;  // committed
+  std::optional<std::uint64_t> lag_records;
+  std::size_t quiet_partitions = 0;
+  std::optional<double> fraction_read;  // of the logs, in [0, 1]; about, and only where it is known
+  TimeMs last_commit_wall_ms = 0;
+};
+
+// From logs to committed samples. Owned by the joining thread once opened.
+class JoinStage {
+ public:
+  static Result<std::unique_ptr<JoinStage>> open(const Config& config, const EndPolicy& policy,
+                                                 Source& source, KeyValueStore& store, Clock& clock,
+                                                 Handoff& handoff);
+
+  // Reads some records, processes what event time allows, commits when it is time. False when the
+  // logs' ends are reached as the policy says and everything is committed.
+  Result<bool> step();
+  // Commits what was processed, before a stop.
+  Status stop();
+
+  bool is_closed() const { return join_->committed().is_closed; }
+  const JoinProgress& committed() const { return join_->committed(); }
+  JoinStatus status() const;
+
+ private:
+  JoinStage(const Config& config, const EndPolicy& policy, Source& source, Clock& clock,
+            Handoff& handoff)
+      : config_(config), policy_(policy), source_(source), clock_(clock), handoff_(handoff) {}
+
+  // Processes everything before the watermark, in steps small enough that memory stays bounded when
+  // many windows close at once.
+  Status advance();
+  Status commit();
+  bool is_commit_due() const;
+  void publish();
+
+  const Config& config_;
+  EndPolicy policy_;
+  Source& source_;
+  Clock& clock_;
+  Handoff& handoff_;
+  std::unique_ptr<Join> join_;
+  std::unique_ptr<LogReader> reader_;
+  std::uint64_t records_since_commit_ = 0;
+  DurationMs last_commit_steady_ = 0;
+  TimeMs last_commit_wall_ = 0;
+  std::int64_t stride_ticks_ = 1;  // of event time, for advance()
+};
+
+}  // namespace sluice

@@ -1,0 +1,164 @@
+#include "app/predictions_file.h"
+
+#include <array>
+#include <bit>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <string_view>
+#include <utility>
+
+#include "base/bytes.h"
+#include "learner/metrics.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::string_view kHeader =
+    "sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr\n";
+constexpr std::size_t kBufferBytes = 1 << 20;
+constexpr std::uint64_t kScoreBytes = 16;
+
+void append_number(double value, std::string& out) {
+  std::array<char, 32> text;
+  const auto written = std::to_chars(text.data(), text.data() + text.size(), value);
+  out.append(text.data(), written.ptr);
+}
+
+// RFC 4180: quoted where it holds a comma, a quote or a line end.
+void append_field(std::string_view value, std::string& out) {
+  if (value.find_first_of(",\"\r\n") == std::string_view::npos) {
+    out += value;
+    return;
+  }
+  out += '"';
+  for (const char c : value) {
+    if (c == '"') out += '"';
+    out += c;
+  }
+  out += '"';
+}
+
+// The byte after line `sequence` (the header is line 0). Line ends inside quotes do not count.
+Result<std::uint64_t> end_of_line(const std::filesystem::path& path, std::uint64_t sequence) {
+  std::ifstream in(path, std::ios::binary);
+  std::uint64_t lines = 0;
+  std::uint64_t offset = 0;
+  bool is_quoted = false;
+  std::string buffer(1 << 16, '\0');
+  while (in) {
+    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    const auto count = static_cast<std::size_t>(in.gcount());
+    for (std::size_t index = 0; index < count; ++index) {
+      if (buffer[index] == '"') is_quoted = !is_quoted;
+      if (buffer[index] != '\n' || is_quoted) continue;
+      if (++lines == sequence + 1) return offset + index + 1;
+    }
+    offset += count;
+  }
+  return usage_error("--predictions: " + path.string() + " lacks lines of samples up to " +
+                     std::to_string(sequence) +
+                     " that were learned before; predictions are made once: give the file of the "
+                     "first start, or replay into a new data folder");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PredictionsFile>> PredictionsFile::open(FileSystem& files,
+                                                               const std::filesystem::path& path,
+                                                               std::uint64_t trained_sequence) {
+  if (trained_sequence == 0) {
+    SLUICE_ASSIGN(auto file, files.create(path));
+    SLUICE_TRY(file->append(kHeader));
+    return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file)));
+  }
+  SLUICE_ASSIGN(const std::uint64_t end, end_of_line(path, trained_sequence));
+  SLUICE_TRY(files.truncate(path, end));
+  SLUICE_ASSIGN(auto file, files.append_to(path));
+  return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file)));
+}
+
+Status PredictionsFile::add(const TrainedBatch& batch) {
+  for (std::size_t index = 0; index < batch.samples.size(); ++index) {
+    const Sample& sample = batch.samples[index];
+    const Prediction& prediction = batch.predictions[index];
+    buffer_ += std::to_string(sample.sequence);
+    buffer_ += ',';
+    append_field(sample.impression_id, buffer_);
+    for (const bool flag : {sample.y, sample.y_final, sample.z, sample.z_final}) {
+      buffer_ += flag ? ",1" : ",0";
+    }
+    for (const double rate : {prediction.pctr, prediction.pcvr, prediction.pctcvr}) {
+      buffer_ += ',';
+      append_number(rate, buffer_);
+    }
+    buffer_ += '\n';
+  }
+  return buffer_.size() >= kBufferBytes ? flush() : Status();
+}
+
+Status PredictionsFile::flush() {
+  SLUICE_TRY(file_->append(buffer_));
+  buffer_.clear();
+  return {};
+}
+
+Status PredictionsFile::sync() {
+  SLUICE_TRY(flush());
+  return file_->sync();
+}
+
+Result<std::unique_ptr<ScoreLog>> ScoreLog::open(FileSystem& files,
+                                                 const std::filesystem::path& path,
+                                                 std::uint64_t trained_sequence) {
+  const std::uint64_t wanted = trained_sequence * kScoreBytes;
+  std::uint64_t size = 0;
+  if (files.exists(path)) {
+    SLUICE_ASSIGN(size, files.size(path));
+  }
+  if (size < wanted) return std::unique_ptr<ScoreLog>(new ScoreLog(nullptr));
+  if (size > wanted) SLUICE_TRY(files.truncate(path, wanted));
+  SLUICE_ASSIGN(auto file, files.append_to(path));
+  return std::unique_ptr<ScoreLog>(new ScoreLog(std::move(file)));
+}
+
+Status ScoreLog::add(const TrainedBatch& batch) {
+  if (file_ == nullptr) return {};
+  std::string records;
+  ByteWriter bytes(records);
+  for (std::size_t index = 0; index < batch.samples.size(); ++index) {
+    const Sample& sample = batch.samples[index];
+    bytes.u32(std::bit_cast<std::uint32_t>(batch.predictions[index].ctr_logit));
+    bytes.u32(std::bit_cast<std::uint32_t>(batch.predictions[index].cvr_logit));
+    bytes.u64(static_cast<std::uint64_t>((sample.y ? 1 : 0) | (sample.y_final ? 2 : 0) |
+                                         (sample.z ? 4 : 0) | (sample.z_final ? 8 : 0)));
+  }
+  return file_->append(records);
+}
+
+Status ScoreLog::sync() {
+  return file_ == nullptr ? Status() : file_->sync();
+}
+
+Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
+                                                   const std::filesystem::path& path,
+                                                   std::uint64_t samples) {
+  if (!files.exists(path)) return nlohmann::ordered_json(nullptr);
+  SLUICE_ASSIGN(const std::uint64_t size, files.size(path));
+  if (size != samples * kScoreBytes) return nlohmann::ordered_json(nullptr);
+  std::ifstream in(path, std::ios::binary);
+  in.seekg(static_cast<std::streamoff>(samples / 2 * kScoreBytes));
+  ProgressiveMetrics metrics;
+  std::string record(kScoreBytes, '\0');
+  while (in.read(record.data(), static_cast<std::streamsize>(record.size()))) {
+    ByteReader bytes(record);
+    const auto ctr_logit = std::bit_cast<float>(bytes.u32());
+    const auto cvr_logit = std::bit_cast<float>(bytes.u32());
+    const std::uint64_t flags = bytes.u64();
+    metrics.add({(flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0, (flags & 8) != 0},
+                predict(ctr_logit, cvr_logit));
+  }
+  return metrics.json();
+}
+
+}  // namespace sluice

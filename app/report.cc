@@ -1,0 +1,103 @@
+#include "app/report.h"
+
+#include <array>
+#include <cstdio>
+
+namespace sluice {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string number(const Json& value, const char* format) {
+  if (!value.is_number()) return "-";
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), format, value.get<double>());
+  return text.data();
+}
+
+std::string row(const std::string& name, const Json& metrics) {
+  std::array<char, 160> text{};
+  std::snprintf(text.data(), text.size(), "  %-7s %8s %10s %11s %13s\n", name.c_str(),
+                number(metrics["auc"], "%.4f").c_str(), number(metrics["log_loss"], "%.5f").c_str(),
+                number(metrics["normalized_entropy"], "%.4f").c_str(),
+                number(metrics["calibration"], "%.3f").c_str());
+  return text.data();
+}
+
+double per_second(std::uint64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0;
+}
+
+}  // namespace
+
+Result<Json> make_report(const JoinProgress& join, Learning& learning, const Throughput& throughput,
+                         bool with_second_half) {
+  const Trainer& trainer = learning.trainer();
+  Json report;
+  report["format"] = 1;
+  report["closed"] = join.is_closed;
+  report["reproducible"] = !join.irreproducible_from.has_value();
+  report["event_time"] = format_time(join.frontier);
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    report["events"][kStreamNames[stream]] = join.counters.read(static_cast<Stream>(stream));
+  }
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    report["used"][kStreamNames[stream]] = join.counters.used[stream];
+  }
+  report["labels"] = {{"impressions", join.counters.labelled_impressions},
+                      {"clicked", join.counters.clicked},
+                      {"converted", join.counters.converted}};
+  for (std::size_t index = 0; index < kRefusals; ++index) {
+    const auto reason = static_cast<Refusal>(index);
+    report["refused"][to_string(reason)] = join.counters.refused_for(reason);
+    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+      const std::uint64_t count = join.counters.refused[stream][index];
+      if (count > 0) report["refused_by_stream"][kStreamNames[stream]][to_string(reason)] = count;
+    }
+  }
+  report["dead_letters"] = {{"kept", join.next_dead_letter - join.first_dead_letter},
+                            {"trimmed", join.trimmed_dead_letters}};
+  report["samples"] = join.next_sequence - 1;
+  report["samples_digest"] = join.samples_digest.hex();
+  report["trained"] = trainer.trained_sequence();
+  report["model_digest"] = trainer.model_digest().hex();
+  report["wrong_types"] = trainer.wrong_types();
+  report["metrics"] = trainer.metrics();
+  if (with_second_half) {
+    SLUICE_ASSIGN(report["metrics"]["second_half"], learning.second_half_metrics());
+  }
+  if (const auto snapshot = learning.last_snapshot()) report["snapshot"] = *snapshot;
+  report["throughput"] = {{"events", throughput.events},
+                          {"samples", throughput.samples},
+                          {"seconds", throughput.seconds},
+                          {"join_seconds", throughput.join_seconds},
+                          {"events_per_s", per_second(throughput.events, throughput.join_seconds)},
+                          {"samples_per_s", per_second(throughput.samples, throughput.seconds)}};
+  return report;
+}
+
+std::string summarize(const Json& report) {
+  const auto count = [](const Json& value) { return std::to_string(value.get<std::uint64_t>()); };
+  const Json& events = report["events"];
+  const Json& labels = report["labels"];
+  std::string text = "read      " + count(events["impressions"]) + " impressions, " +
+                     count(events["clicks"]) + " clicks, " + count(events["purchases"]) +
+                     " purchases\nlabels    " + count(labels["impressions"]) + " impressions, " +
+                     count(labels["clicked"]) + " clicked, " + count(labels["converted"]) +
+                     " converted\n";
+  std::string refused;
+  for (const auto& [reason, refusals] : report["refused"].items()) {
+    if (refusals.get<std::uint64_t>() > 0) refused += " " + reason + " " + count(refusals);
+  }
+  text += "refused  " + (refused.empty() ? " nothing" : refused) + "\n";
+  text += "samples   " + count(report["samples"]) + ", " + count(report["trained"]) +
+          " of them trained, digest " + report["samples_digest"].get<std::string>() + "\n";
+  text += "model     digest " + report["model_digest"].get<std::string>() + "\n";
+  text += "          each impression predicted before it was learned:\n";
+  text += "               AUC   log loss  norm. entr.  pred./observed\n";
+  text += row("CTR", report["metrics"]["ctr"]) + row("CVR", report["metrics"]["cvr"]) +
+          row("CTCVR", report["metrics"]["ctcvr"]);
+  return text;
+}
+
+}  // namespace sluice

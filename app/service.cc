@@ -1,0 +1,304 @@
+#include "app/service.h"
+
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <mutex>
+#include <thread>
+
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include "app/learning.h"
+#include "app/pipeline.h"
+#include "app/progress.h"
+#include "app/report.h"
+#include "base/check.h"
+#include "base/lanes.h"
+#include "config/load.h"
+#include "ingest/source.h"
+#include "store/key_value.h"
+
+namespace sluice {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kLearnSamples = 8'192;
+constexpr DurationMs kWatchMs = 100;
+constexpr DurationMs kLearnerWaitMs = 200;
+constexpr int kConnectAttempts = 3;
+constexpr DurationMs kFirstBackoffMs = 500;
+constexpr DurationMs kMaxBackoffMs = 10'000;
+
+// Set by the signal handler; a lock-free atomic is all that a handler may touch.
+std::atomic<int> stop_signal{0};
+static_assert(std::atomic<int>::is_always_lock_free);
+
+void on_signal(int signal) {
+  stop_signal = signal;
+}
+
+void install_signal_handlers() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGINT, &action, nullptr);
+}
+
+// Exponential, with a jitter of up to a half so that many instances do not knock in step. What it
+// decides is only when to try again, never what is computed.
+DurationMs backoff_ms(int attempt, TimeMs wall_ms) {
+  const DurationMs full =
+      std::min<DurationMs>(kMaxBackoffMs, kFirstBackoffMs << std::min(attempt, 8));
+  return full / 2 + static_cast<DurationMs>(mix64(static_cast<std::uint64_t>(wall_ms)) %
+                                            static_cast<std::uint64_t>(full / 2 + 1));
+}
+
+std::string provenance(const Config& config, Clock& clock) {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  Json json;
+  json["version"] = SLUICE_VERSION;
+  json["isa"] = SLUICE_ISA;
+  json["compiler"] = __VERSION__;
+  json["host"] = host.data();
+  json["started"] = format_time(clock.wall_ms());
+  json["source"] =
+      config.source.type == SourceConfig::Type::files ? config.source.root : config.source.brokers;
+  return json.dump();
+}
+
+// The parts of a running service, in the order in which they are opened.
+class Service {
+ public:
+  explicit Service(const ServiceOptions& options) : options_(options) {}
+
+  Status open();
+  Status run();
+  Status report();
+
+ private:
+  Status open_source_with_retries();
+  void join_loop();
+  void learn_loop();
+  void watch();
+  void fail(Error error);
+  bool is_failed() const {
+    const std::lock_guard lock(mutex_);
+    return error_.has_value();
+  }
+  ServiceStatus status() const;
+
+  ServiceOptions options_;
+  SystemClock clock_;
+  RealFileSystem files_;
+  Config config_;
+  std::optional<FolderLock> lock_;
+  std::unique_ptr<KeyValueStore> store_;
+  std::unique_ptr<Source> source_;
+  Handoff handoff_;
+  std::unique_ptr<JoinStage> join_;
+  std::unique_ptr<Workers> workers_;
+  std::unique_ptr<Learning> learning_;
+
+  std::atomic<bool> is_join_done_{false};
+  std::atomic<bool> is_learner_done_{false};
+  mutable std::mutex mutex_;  // guards what follows
+  std::optional<Error> error_;
+  JoinStatus join_status_;
+  std::optional<std::uint64_t> last_snapshot_;
+
+  DurationMs begin_steady_ = 0;
+  std::uint64_t first_events_ = 0;
+  std::uint64_t first_trained_ = 0;
+  std::atomic<DurationMs> join_end_steady_{0};
+  DurationMs end_steady_ = 0;
+};
+
+std::uint64_t events_of(const JoinCounters& counters) {
+  return counters.read(Stream::impressions) + counters.read(Stream::clicks) +
+         counters.read(Stream::purchases);
+}
+
+Status Service::open() {
+  SLUICE_ASSIGN(config_, load_config_or_error(options_.config, options_.overrides));
+  SLUICE_TRY(files_.create_directories(options_.data_dir));
+  SLUICE_ASSIGN(lock_, FolderLock::acquire(options_.data_dir));
+  SLUICE_ASSIGN(store_, open_rocksdb(options_.data_dir / "store", config_.store));
+  SLUICE_TRY(open_source_with_retries());
+  SLUICE_ASSIGN(join_, JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_));
+  std::size_t threads = options_.threads != 0 ? options_.threads : config_.training.threads;
+  if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
+  workers_ = std::make_unique<Workers>(threads);
+  SLUICE_ASSIGN(learning_,
+                Learning::open(
+                    config_, {options_.data_dir, options_.predictions, provenance(config_, clock_)},
+                    *store_, files_, clock_, *workers_));
+  handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
+  const JoinProgress& progress = join_->committed();
+  if (progress.next_sequence > 1 || progress.is_closed) {
+    spdlog::info("{} goes on: {} samples joined, {} of them learned", options_.data_dir.string(),
+                 progress.next_sequence - 1, learning_->trained_sequence());
+  }
+  join_status_ = join_->status();
+  last_snapshot_ = learning_->last_snapshot();
+  first_events_ = events_of(progress.counters);
+  first_trained_ = learning_->trained_sequence();
+  return {};
+}
+
+Status Service::open_source_with_retries() {
+  for (int attempt = 0;; ++attempt) {
+    auto opened = open_source(config_, clock_);
+    if (opened) {
+      source_ = *std::move(opened);
+      const auto partitions = source_->partitions();
+      if (partitions) return {};
+      opened = Result<std::unique_ptr<Source>>(partitions.error());
+    }
+    const Error& error = opened.error();
+    if (error.kind != ErrorKind::retry || attempt + 1 >= kConnectAttempts || stop_signal != 0) {
+      return error;
+    }
+    const DurationMs pause = backoff_ms(attempt, clock_.wall_ms());
+    spdlog::warn("{}; trying again in {} ms", error.message, pause);
+    clock_.sleep_ms(pause);
+  }
+}
+
+// ---- the two stages' threads
+
+void Service::join_loop() {
+  int failures = 0;
+  while (!handoff_.is_stopping()) {
+    const auto more = join_->step();
+    if (!more && more.error().kind == ErrorKind::retry) {
+      const DurationMs pause = backoff_ms(failures++, clock_.wall_ms());
+      spdlog::warn("{}; trying again in {} ms", more.error().message, pause);
+      clock_.sleep_ms(pause);
+      continue;
+    }
+    if (!more) return fail(more.error());
+    failures = 0;
+    {
+      JoinStatus status = join_->status();
+      const std::lock_guard lock(mutex_);
+      join_status_ = std::move(status);
+    }
+    if (!*more) break;
+  }
+  if (!is_failed()) {
+    if (const Status stopped = join_->stop(); !stopped) return fail(stopped.error());
+  }
+  join_end_steady_ = clock_.steady_ms();
+  is_join_done_ = true;
+  handoff_.publish(handoff_.committed());  // wakes the learner
+}
+
+void Service::learn_loop() {
+  while (true) {
+    const bool is_last = is_join_done_;  // read before the commit: nothing comes after it
+    const Committed committed = handoff_.committed();
+    const auto more = learning_->learn(committed, kLearnSamples);
+    if (!more) return fail(more.error());
+    handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
+    {
+      const std::lock_guard lock(mutex_);
+      last_snapshot_ = learning_->last_snapshot();
+    }
+    if (*more && !handoff_.is_stopping()) continue;
+    // Asked to stop: what is not learned yet stays in the log.
+    if (is_last) break;
+    if (handoff_.is_stopping()) {
+      clock_.sleep_ms(1);
+    } else {
+      handoff_.wait_for_commit(committed, kLearnerWaitMs);
+    }
+  }
+  if (is_failed()) return;
+  const bool is_everything =
+      handoff_.committed().is_closed &&
+      learning_->trainer().next_sequence() == handoff_.committed().next_sequence;
+  const Status ended = is_everything ? learning_->finish() : learning_->stop();
+  if (!ended) return fail(ended.error());
+  handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
+  is_learner_done_ = true;
+}
+
+void Service::fail(Error error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!error_) error_ = std::move(error);
+  }
+  is_join_done_ = true;
+  is_learner_done_ = true;
+  handoff_.stop();
+}
+
+ServiceStatus Service::status() const {
+  ServiceStatus status;
+  {
+    const std::lock_guard lock(mutex_);
+    status.join = join_status_;
+    status.last_snapshot = last_snapshot_;
+  }
+  status.trained = handoff_.trained_sequence();
+  status.wall_ms = const_cast<SystemClock&>(clock_).wall_ms();
+  return status;
+}
+
+void Service::watch() {
+  Progress progress(options_.end.is_live, clock_.steady_ms());
+  while (!is_join_done_ || !is_learner_done_) {
+    if (stop_signal != 0 && !handoff_.is_stopping()) {
+      spdlog::info("{}: drains, commits and stops", strsignal(stop_signal));
+      handoff_.stop();
+    }
+    progress.show(status(), clock_.steady_ms());
+    clock_.sleep_ms(kWatchMs);
+  }
+  progress.end();
+}
+
+Status Service::run() {
+  begin_steady_ = clock_.steady_ms();
+  std::thread joining([this] { join_loop(); });
+  std::thread learning([this] { learn_loop(); });
+  watch();
+  joining.join();
+  learning.join();
+  end_steady_ = clock_.steady_ms();
+  if (error_) return *error_;
+  return {};
+}
+
+Status Service::report() {
+  Throughput throughput;
+  throughput.events = events_of(join_->committed().counters) - first_events_;
+  throughput.samples = learning_->trained_sequence() - first_trained_;
+  throughput.seconds = static_cast<double>(end_steady_ - begin_steady_) / 1e3;
+  throughput.join_seconds = static_cast<double>(join_end_steady_ - begin_steady_) / 1e3;
+  SLUICE_ASSIGN(const Json report,
+                make_report(join_->committed(), *learning_, throughput, !options_.end.is_live));
+  std::fputs(summarize(report).c_str(), stdout);
+  if (!options_.report) return {};
+  return write_atomically(files_, *options_.report, report.dump(2) + "\n");
+}
+
+}  // namespace
+
+Status run_service(const ServiceOptions& options) {
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("sluice"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
+  install_signal_handlers();
+  Service service(options);
+  SLUICE_TRY(service.open());
+  SLUICE_TRY(service.run());
+  return service.report();
+}
+
+}  // namespace sluice
