@@ -424,6 +424,66 @@ TEST_F(KafkaSourceTest, CutsWhatIsTooLongAndTakesNullForEmpty) {
   EXPECT_EQ((*again)->bytes, std::string(11, 'b'));
 }
 
+// librdkafka notices a drained queue late when all the others are full; then each refill of the
+// small queues here would cost up to a second.
+TEST_F(KafkaSourceTest, RefillsADrainedQueueWhileTheOthersAreFull) {
+  create_topics(1);
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    produce({static_cast<Stream>(stream), 0},
+            std::vector<std::string>(40'000, std::string(100, 'x')));
+  }
+  config_.source.max_queued_bytes = 500'000;
+  const auto source = open_at_start();
+  ASSERT_TRUE(source->read(kImpressions0, 1, kPatienceMs));
+  clock_.sleep_ms(500);  // all queues fill
+  const DurationMs start = clock_.steady_ms();
+  EXPECT_EQ(read_to(*source, kImpressions0, 40'000).size(), 39'999u);
+  EXPECT_LT(clock_.steady_ms() - start, 8'000);
+}
+
+using KafkaSourceSlowTest = KafkaSourceTest;
+
+TEST_F(KafkaSourceSlowTest, GoesOnWhereItWasWhenTheBrokerHasCrashed) {
+  sluice::testing::OwnBroker own;
+  address_ = own.start();
+  config_.source.brokers = address_;
+  broker_ = std::make_unique<BrokerClient>(address_);
+  create_topics(1);
+  const auto before = numbered(1'000, "before ");
+  produce(kClicks0, before);
+  auto opened = open_kafka_source(
+      config_, clock_,
+      {.log = [](std::string_view) {}, .reach_within = 500, .unreachable_after = 1'500});
+  ASSERT_TRUE(opened);
+  Source& source = **opened;
+  ASSERT_TRUE(source.partitions());
+  ASSERT_TRUE(source.seek(kClicks0, 0));
+  std::vector<std::string> read = texts_of(read_to(source, kClicks0, 1'000, 100));
+  broker_.reset();
+
+  own.kill();
+  const Error error = read_error(source, kClicks0);
+  EXPECT_EQ(error.kind, ErrorKind::retry);
+  EXPECT_THAT(error.message, HasSubstr("cannot reach Kafka at " + address_));
+
+  ASSERT_EQ(own.start(), address_);
+  broker_ = std::make_unique<BrokerClient>(address_);
+  const auto after = numbered(500, "after ");
+  produce(kClicks0, after);
+  const DurationMs deadline = clock_.steady_ms() + 2 * kPatienceMs;
+  while (read.size() < 1'500 && clock_.steady_ms() < deadline) {
+    const auto more = source.read(kClicks0, 100, 200);
+    if (!more) {
+      ASSERT_EQ(more.error().kind, ErrorKind::retry) << more.error().message;
+      continue;
+    }
+    for (const Record& record : more->records) read.push_back(record.bytes);
+  }
+  std::vector<std::string> written = before;
+  written.insert(written.end(), after.begin(), after.end());
+  EXPECT_EQ(read, written);
+}
+
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 std::int64_t resident_bytes() {
   std::ifstream file("/proc/self/statm");

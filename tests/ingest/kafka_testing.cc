@@ -1,7 +1,11 @@
 #include "tests/ingest/kafka_testing.h"
 
 #include <atomic>
+#include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <random>
 
 #include <gtest/gtest.h>
@@ -32,8 +36,12 @@ kafka::Handle open_producer(const std::string& address,
                             const std::map<std::string, std::string>& settings) {
   kafka::Conf conf(rd_kafka_conf_new());
   char reason[512] = "";
-  std::map<std::string, std::string> all = {
-      {"bootstrap.servers", address}, {"enable.idempotence", "true"}, {"linger.ms", "5"}};
+  // One request at a time keeps the order, and unlike idempotence needs no coordinator, which a
+  // broker that has just started does not have yet.
+  std::map<std::string, std::string> all = {{"bootstrap.servers", address},
+                                            {"linger.ms", "5"},
+                                            {"log_level", "2"},
+                                            {"max.in.flight.requests.per.connection", "1"}};
   for (const auto& [name, value] : settings) all[name] = value;
   for (const auto& [name, value] : all) {
     require(rd_kafka_conf_set(conf.get(), name.c_str(), value.c_str(), reason, sizeof reason) ==
@@ -186,6 +194,37 @@ void TransactionalProducer::commit() {
 
 void TransactionalProducer::abort() {
   require(rd_kafka_abort_transaction(producer_.get(), kTimeoutMs), "abort_transaction");
+}
+
+OwnBroker::OwnBroker()
+    : folder_(std::filesystem::temp_directory_path() / unique_name("sluice-broker")) {}
+
+OwnBroker::~OwnBroker() {
+  run("stop");
+  std::filesystem::remove_all(folder_);
+}
+
+std::string OwnBroker::run(const std::string& verb) {
+  const std::string command = "SLUICE_BROKER_PORT=free SLUICE_BROKER_DIR='" + folder_ + "' '" +
+                              SLUICE_SOURCE_DIR "/tests/broker/broker.sh' " + verb;
+  FILE* const pipe = popen(command.c_str(), "r");
+  require(pipe != nullptr, command);
+  std::string printed;
+  for (int next = std::fgetc(pipe); next != EOF; next = std::fgetc(pipe)) {
+    if (next != '\n') printed.push_back(static_cast<char>(next));
+  }
+  require(pclose(pipe) == 0, command);
+  return printed;
+}
+
+std::string OwnBroker::start() {
+  return run("start");
+}
+
+void OwnBroker::kill() {
+  pid_t pid = 0;
+  std::ifstream(folder_ + "/pid") >> pid;
+  require(pid > 0 && ::kill(pid, SIGKILL) == 0, "kill the broker");
 }
 
 }  // namespace sluice::testing

@@ -61,4 +61,20 @@ class TransactionalProducer {
   kafka::Handle producer_;
 };
 
+// A broker of one test's own, which may be killed and started again. Its folder goes with it.
+class OwnBroker {
+ public:
+  OwnBroker();
+  ~OwnBroker();
+  OwnBroker(const OwnBroker&) = delete;
+  OwnBroker& operator=(const OwnBroker&) = delete;
+
+  std::string start();  // "host:port", the same each time
+  void kill();          // SIGKILL, as a crash would
+
+ private:
+  std::string run(const std::string& verb);  // what broker.sh prints
+  std::string folder_;
+};
+
 }  // namespace sluice::testing
