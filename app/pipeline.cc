@@ -108,6 +108,7 @@ JoinStatus JoinStage::status() const {
   status.counters = join_->counters();
   status.frontier = join_->frontier();
   status.open_impressions = join_->open_impressions();
+  status.waiting_records = join_->waiting_records();
   status.samples = join_->committed().next_sequence - 1;
   status.last_commit_wall_ms = last_commit_wall_;
   if (reader_ != nullptr) {

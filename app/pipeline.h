@@ -30,6 +30,7 @@ struct JoinStatus {
   TimeMs watermark = kTimeMin;
   StreamPartition slowest;
   std::uint64_t open_impressions = 0;
+  std::uint64_t waiting_records = 0;
   std::uint64_t samples = 0;  // committed
   std::optional<std::uint64_t> lag_records;
   std::size_t quiet_partitions = 0;

@@ -30,8 +30,10 @@ double per_second(std::uint64_t count, double seconds) {
 
 }  // namespace
 
-Result<Json> make_report(const JoinProgress& join, Learning& learning, const Throughput& throughput,
+Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throughput& throughput,
                          bool with_second_half) {
+  const JoinProgress& join = stage.committed();
+  const JoinStatus status = stage.status();
   const Trainer& trainer = learning.trainer();
   Json report;
   report["format"] = 1;
@@ -55,6 +57,7 @@ Result<Json> make_report(const JoinProgress& join, Learning& learning, const Thr
       if (count > 0) report["refused_by_stream"][kStreamNames[stream]][to_string(reason)] = count;
     }
   }
+  report["open"] = {{"impressions", status.open_impressions}, {"waiting", status.waiting_records}};
   report["dead_letters"] = {{"kept", join.next_dead_letter - join.first_dead_letter},
                             {"trimmed", join.trimmed_dead_letters}};
   report["samples"] = join.next_sequence - 1;

@@ -1,5 +1,5 @@
-// The report of a run or replay: one JSON object over the whole lineage (docs/report.md), and the
-// same as a few lines for people.
+// The report of a run or replay: one JSON object over the whole lineage (docs/operating.md), and
+// the same as a few lines for people.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "app/learning.h"
+#include "app/pipeline.h"
 #include "base/result.h"
-#include "joiner/join.h"
 
 namespace sluice {
 
@@ -21,7 +21,7 @@ struct Throughput {
   double join_seconds = 0;    // until the join had read everything
 };
 
-Result<nlohmann::ordered_json> make_report(const JoinProgress& join, Learning& learning,
+Result<nlohmann::ordered_json> make_report(const JoinStage& stage, Learning& learning,
                                            const Throughput& throughput, bool with_second_half);
 
 // A table of the metrics and the counts, several lines.

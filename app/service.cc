@@ -283,7 +283,7 @@ Status Service::report() {
   throughput.seconds = static_cast<double>(end_steady_ - begin_steady_) / 1e3;
   throughput.join_seconds = static_cast<double>(join_end_steady_ - begin_steady_) / 1e3;
   SLUICE_ASSIGN(const Json report,
-                make_report(join_->committed(), *learning_, throughput, !options_.end.is_live));
+                make_report(*join_, *learning_, throughput, !options_.end.is_live));
   std::fputs(summarize(report).c_str(), stdout);
   if (!options_.report) return {};
   return write_atomically(files_, *options_.report, report.dump(2) + "\n");

@@ -186,7 +186,6 @@ Digest Trainer::model_digest() const {
 
 LearnerState Trainer::save() const {
   const Learned& learned = impl_->learned;
-  SLUICE_CHECK(impl_->pending.empty());
   LearnerState state;
   state.json = {{"format_version", kFormatVersion},
                 {"isa", SLUICE_ISA},

@@ -1,0 +1,88 @@
+"""A snapshot is read with public packages alone, and gives the scores that Sluice gives."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLE = REPOSITORY / "docs" / "examples" / "read_snapshot.py"
+SLUICE = Path(os.environ.get("SLUICE_BUILD", REPOSITORY / "build" / "release")) / "sluice"
+RATES = ("pctr", "pcvr", "pctcvr")
+
+
+def run(*command, text=""):
+    result = subprocess.run(
+        [str(part) for part in command], input=text, capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise AssertionError(f"{command} ended with {result.returncode}:\n{result.stderr}")
+    return result.stdout
+
+
+def replace_values(value):
+    """Ids and numbers that no sample has shown: the rows of the ids are not in the snapshot."""
+    if isinstance(value, dict):
+        return {key: replace_values(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [replace_values(part) for part in value]
+    if isinstance(value, str):
+        return value + "-new"
+    return value * 3 + 1 if isinstance(value, (int, float)) else value
+
+
+class SafetensorsScores(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        shop = Path(folder.name) / "shop"
+        cls.data = Path(folder.name) / "data"
+        run(SLUICE, "generate", "--out", shop, "--impressions", 20000, "--seed", 5)
+        run(SLUICE, "replay", shop / "shop.toml", "--data-dir", cls.data)
+        cls.snapshot = sorted(cls.data.glob("models/*/snapshots/[0-9]*"))[-1]
+        logs = sorted((shop / "impressions").rglob("*.jsonl*"))
+        cls.impressions = []
+        for log in logs:
+            text = run("zstdcat", log) if log.suffix == ".zst" else log.read_text()
+            cls.impressions += list(itertools.islice(text.splitlines(), 500))
+        unseen = [json.loads(line) for line in cls.impressions[:200]]
+        for impression in unseen:
+            impression["features"] = replace_values(impression["features"])
+        cls.impressions += [json.dumps(impression) for impression in unseen]
+        cls.impressions += [
+            json.dumps({"ts": unseen[0]["ts"], "impression_id": 7}),
+            json.dumps({"ts": unseen[0]["ts"], "impression_id": "typed", "features": {
+                key: {"not": ["a", "value"]} for key in unseen[0]["features"]}}),
+        ]
+
+    def test_numpy_gives_the_scores_of_sluice(self):
+        text = "\n".join(self.impressions) + "\n"
+        ours = run(SLUICE, "score", self.data, text=text).splitlines()
+        theirs = run(sys.executable, EXAMPLE, self.snapshot, text=text).splitlines()
+        self.assertGreater(len(self.impressions), 600)
+        self.assertEqual(len(ours), len(self.impressions))
+        self.assertEqual(len(theirs), len(self.impressions))
+        different = set()
+        for our_line, their_line in zip(ours, theirs):
+            our, their = json.loads(our_line), json.loads(their_line)
+            self.assertEqual(list(our), list(their))
+            self.assertEqual(our["impression_id"], their["impression_id"])
+            for rate in RATES:
+                self.assertLess(abs(our[rate] - their[rate]), 1e-6, our_line)
+            different.add(our["pctr"])
+        self.assertGreater(len(different), 300, "scores that hardly differ prove nothing")
+
+    def test_snapshot_verifies(self):
+        listed = json.loads(run(SLUICE, "snapshot", "list", self.data, "--json"))
+        self.assertEqual([entry["latest"] for entry in listed].count(True), 1)
+        verified = json.loads(run(SLUICE, "snapshot", "verify", self.data, "--all", "--json"))
+        self.assertEqual([entry["whole"] for entry in verified], [True] * len(listed))
+
+
+if __name__ == "__main__":
+    unittest.main()

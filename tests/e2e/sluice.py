@@ -1,0 +1,129 @@
+"""What the end-to-end tests share: the binary, data folders, logs, and how to kill it."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("SLUICE_BUILD", ROOT / "build" / "release"))
+BINARY = BUILD / "sluice"
+LOADER = BUILD / "topic_loader"
+KAFKA = os.environ.get("SLUICE_KAFKA")
+QUICK = bool(os.environ.get("SLUICE_QUICK"))
+SHARED = ROOT.parent / "shared"
+EXPEDIA = SHARED / "configs" / "expedia.toml"
+TIMEOUT_S = 300  # of one call of the binary
+# Every e2e run writes checkpoints often enough that digests.jsonl has something to compare.
+MANY_CHECKPOINTS = {"checkpoints.every": 1000, "checkpoints.interval": '"1 h"'}
+
+needs_expedia = unittest.skipUnless(EXPEDIA.exists(), f"{EXPEDIA} is not here")
+needs_kafka = unittest.skipUnless(KAFKA, "SLUICE_KAFKA names no broker (./dev test starts one)")
+slow = unittest.skipIf(QUICK, "slow; ./dev test without --quick runs it")
+
+
+class Case(unittest.TestCase):
+    """A test with a folder of its own."""
+
+    def setUp(self):
+        parent = BUILD / "e2e"
+        parent.mkdir(parents=True, exist_ok=True)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=self._testMethodName + "-", dir=parent))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def replay(self, config, name, settings=None, *arguments, verb="replay", expect=0):
+        """Runs to the end; returns the report, or the finished process when it should fail."""
+        data = self.folder / name
+        report = self.folder / f"{name}.json"
+        done = call(command(verb, config, data, settings, "--report", report, *arguments))
+        self.assertEqual(done.returncode, expect, done.stderr[-2000:])
+        return json.loads(report.read_text()) if expect == 0 else done
+
+    def assert_same(self, report, other):
+        for key in ("samples_digest", "model_digest", "events", "used", "refused", "labels",
+                    "samples", "trained", "metrics"):
+            self.assertEqual(report[key], other[key], key)
+
+    def assert_adds_up(self, report):
+        for stream, read in report["events"].items():
+            refused = sum(report.get("refused_by_stream", {}).get(stream, {}).values())
+            self.assertEqual(read, report["used"][stream] + refused, stream)
+
+
+def command(verb, config, data, settings=None, *arguments):
+    words = [BINARY, verb, config, "--data-dir", data, *arguments]
+    for key, value in (settings or {}).items():
+        words += ["--set", f"{key}={value}"]
+    return [str(word) for word in words]
+
+
+def call(words, **options):
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True,
+                          timeout=TIMEOUT_S, check=False, **options)
+
+
+def generate(out, *options):
+    done = call([BINARY, "generate", "--out", out, *options])
+    assert done.returncode == 0, done.stderr
+    return out / "shop.toml"
+
+
+def digests(data):
+    """sequence -> (samples digest, model digest), as digests.jsonl says."""
+    lines = (data / "digests.jsonl").read_text().splitlines()
+    found = {}
+    for line in lines:
+        entry = json.loads(line)
+        pair = (entry["samples_digest"], entry["model_digest"])
+        assert found.setdefault(entry["sequence"], pair) == pair, line
+    return found
+
+
+def run_and_kill(words, delay_s):
+    """Starts it and kills it (SIGKILL) after delay_s; False where it had ended before by itself."""
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        process.wait(delay_s)
+        errors = process.stderr.read()
+        assert process.returncode == 0, errors
+        return False
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(TIMEOUT_S)
+        assert process.returncode == -signal.SIGKILL
+        return True
+    finally:
+        process.stderr.close()
+
+
+def kill_many_times(words, kills, first_delay_s, seed):
+    """Kills `kills` runs in turn at drawn moments; each goes on where the last one was killed."""
+    draw = random.Random(seed)
+    done = 0
+    while done < kills:
+        if not run_and_kill(words, first_delay_s * draw.uniform(0.3, 1.7)):
+            raise AssertionError(f"it ended after {done} kills: too fast for {kills} (seed {seed})")
+        done += 1
+
+
+def load_topics(root, prefix):
+    """Puts the logs under root onto topics of the broker; returns the topics by stream."""
+    topics = ["impressions", "clicks", "purchases"]
+    done = call([LOADER, "--brokers", KAFKA, "--root", root, "--topics", ",".join(topics),
+                 "--prefix", prefix])
+    assert done.returncode == 0, done.stderr
+    return {f"streams.{topic}.topic": f'"{prefix}{topic}"' for topic in topics}
+
+
+def wait_until(condition, timeout_s, what):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        time.sleep(0.05)

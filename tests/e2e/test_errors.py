@@ -1,0 +1,157 @@
+"""What goes wrong ends with one clear line and the right exit code, and nothing is lost."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import unittest
+
+import sluice
+
+TEN_MISTAKES = """\
+[source]
+type = "flies"
+root = "."
+[streams]
+max_out_of_orderness = "10 parsecs"
+impresions = { topic = "impressions" }
+[join]
+click_windw = "30 min"
+tick = 0
+[features]
+site = { path = "features.site", type = "idd" }
+[model]
+embedding_dim = -3
+hidden = ["many"]
+[training]
+batch_sizes = 32
+dense = { optimizer = "adam", learning_rte = 1e-3 }
+"""
+
+
+class ConfigErrors(sluice.Case):
+    def test_ten_mistakes_ten_messages(self):
+        path = self.folder / "wrong.toml"
+        path.write_text(TEN_MISTAKES)
+        for verb in ("check", "replay"):
+            done = sluice.call([sluice.BINARY, verb, path])
+            self.assertEqual(done.returncode, 2)
+            lines = [line for line in done.stderr.splitlines() if "wrong.toml:" in line]
+            self.assertEqual(len(lines), 10, done.stderr)
+        for number, wanted in ((2, "source.type"), (5, "max_out_of_orderness"),
+                               (6, "streams.impressions"), (8, "join.click_window"),
+                               (9, "join.tick"), (11, "features.site"), (13, "embedding_dim"),
+                               (14, "hidden"), (16, "training.batch_size"),
+                               (17, "learning_rate")):
+            self.assertTrue(any(f":{number}:" in line and wanted in line for line in lines),
+                            (number, wanted, done.stderr))
+
+    def test_wrong_words(self):
+        self.assertEqual(sluice.call([sluice.BINARY]).returncode, 2)
+        self.assertEqual(sluice.call([sluice.BINARY, "repaly"]).returncode, 2)
+        self.assertEqual(sluice.call([sluice.BINARY, "replay"]).returncode, 2)
+        self.assertEqual(sluice.call([sluice.BINARY, "--help"]).returncode, 0)
+        for verb in ("run", "replay", "score", "snapshot", "check", "generate"):
+            done = sluice.call([sluice.BINARY, verb, "--help"])
+            self.assertEqual(done.returncode, 0)
+            self.assertGreater(len(done.stdout.splitlines()), 5, verb)
+
+
+class OperatingErrors(sluice.Case):
+    """Each on a small shop; afterwards the undisturbed result is reached all the same."""
+
+    def setUp(self):
+        super().setUp()
+        self.logs = self.folder / "shop"
+        self.config = sluice.generate(self.logs, "--impressions", 6000, "--seed", 3)
+        self.expected = self.replay(self.config, "undisturbed")
+
+    def fails(self, name, code, *needles, settings=None, arguments=(), verb="replay"):
+        done = self.replay(self.config, name, settings, *arguments, verb=verb, expect=code)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("sluice: ")]
+        self.assertEqual(len(lines), 1, done.stderr)
+        for needle in needles:
+            self.assertIn(str(needle), lines[0])
+
+    def test_another_semantic_config_is_refused(self):
+        for key, value in (("join.click_window", '"20 min"'), ("training.batch_size", 100),
+                           ("streams.max_out_of_orderness", '"11 s"')):
+            self.fails("undisturbed", 2, key, settings={key: value})
+        # An operational key may change.
+        report = self.replay(self.config, "undisturbed", {"store.commit_records": 10})
+        self.assert_same(report, self.expected)
+
+    def test_missing_file(self):
+        gone = self.logs / "clicks" / "00001.jsonl"
+        kept = gone.rename(self.folder / "kept")
+        self.fails("data", 1, "clicks", "partition 1")
+        kept.rename(gone)
+        self.assert_same(self.replay(self.config, "data"), self.expected)
+
+    def test_file_that_is_not_what_it_says(self):
+        path = self.logs / "impressions" / "00002.jsonl"
+        text = path.read_bytes()
+        compressed = path.with_suffix(".jsonl.zst")
+        subprocess.run(["zstd", "-q", "--rm", path, "-o", compressed], check=True)
+        whole = compressed.read_bytes()
+        compressed.write_bytes(whole[:len(whole) // 2])
+        self.fails("cut", 1, compressed.name, "cut short")
+        compressed.write_bytes(b"this is no zstd\n" + whole)
+        self.fails("no-zstd", 1, compressed.name, "zstd")
+        compressed.write_bytes(whole)
+        self.assert_same(self.replay(self.config, "cut"), self.expected)
+        compressed.unlink()
+        # Lines that are no JSON are records like others: refused, and never a reason to stop.
+        path.write_bytes(b"no JSON\n" * 5 + text)
+        report = self.replay(self.config, "no-json")
+        self.assertEqual(report["refused"]["malformed"], 5)
+        self.assertEqual(report["dead_letters"]["kept"],
+                         self.expected["dead_letters"]["kept"] + 5)
+        self.assertEqual(report["model_digest"], self.expected["model_digest"])
+
+    def test_a_changed_log_is_found(self):
+        words = sluice.command("replay", self.config, self.folder / "data", None,
+                               "--at-end", "hold")
+        self.assertEqual(sluice.call(words).returncode, 0)
+        for path in (self.logs / "impressions").glob("*.jsonl"):
+            path.write_bytes(path.read_bytes().replace(b'"position":', b'"positiom":'))
+        self.fails("data", 1, "impressions", "changed")
+
+    def test_unreachable_broker(self):
+        self.fails("data", 1, "127.0.0.1:1", settings={
+            "source.type": '"kafka"', "source.brokers": '"127.0.0.1:1"'})
+
+    def test_folder_in_use(self):
+        words = sluice.command("run", self.config, self.folder / "data")
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            sluice.wait_until(lambda: (self.folder / "data" / "models").exists(), 30, "a start")
+            self.fails("data", 1, process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(60), 0)
+        self.assert_same(self.replay(self.config, "data"), self.expected)
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounting a small file system needs root")
+    def test_full_disk(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        mounted = sluice.call(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk])
+        if mounted.returncode != 0:
+            self.skipTest("mount is not allowed here: " + mounted.stderr.strip())
+        try:
+            self.fails("disk/data", 1, "space")
+            mounted = sluice.call(["mount", "-o", "remount,size=200m", disk])
+            self.assertEqual(mounted.returncode, 0, mounted.stderr)
+            self.assert_same(self.replay(self.config, "disk/data"), self.expected)
+        finally:
+            sluice.call(["umount", "-l", disk])
+
+    def test_sigterm_and_on(self):
+        words = sluice.command("run", self.config, self.folder / "data")
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        sluice.wait_until(lambda: (self.folder / "data" / "models").exists(), 30, "a start")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(60), 0)
+        self.assert_same(self.replay(self.config, "data"), self.expected)
