@@ -26,6 +26,7 @@ struct PathNode {
   std::string key;
   std::vector<std::size_t> slots;  // several features may lie at one path
   std::vector<PathNode> children;
+  std::uint64_t last_seen = 0;  // number of the last record that had this field
 };
 
 void add_path(PathNode& root, std::string_view path, std::size_t slot) {
@@ -38,7 +39,7 @@ void add_path(PathNode& root, std::string_view path, std::size_t slot) {
     for (PathNode& child : node->children) {
       if (child.key == key) next = &child;
     }
-    if (next == nullptr) next = &node->children.emplace_back(PathNode{std::string(key), {}, {}});
+    if (next == nullptr) next = &node->children.emplace_back(PathNode{std::string(key), {}, {}, 0});
     node = next;
   }
   node->slots.push_back(slot);
@@ -46,15 +47,16 @@ void add_path(PathNode& root, std::string_view path, std::size_t slot) {
 
 using Fields = std::vector<std::optional<dom::element>>;
 
-void collect(const dom::object& object, const PathNode& node, Fields& fields) {
+void collect(const dom::object& object, PathNode& node, std::uint64_t record, Fields& fields) {
   for (const dom::key_value_pair field : object) {
-    for (const PathNode& child : node.children) {
+    for (PathNode& child : node.children) {
       if (child.key != field.key) continue;
-      for (const std::size_t slot : child.slots) {
-        if (!fields[slot]) fields[slot] = field.value;
-      }
+      // A field that stands twice counts where it stands first, with all that is inside it.
+      if (child.last_seen == record) break;
+      child.last_seen = record;
+      for (const std::size_t slot : child.slots) fields[slot] = field.value;
       if (!child.children.empty() && field.value.is_object()) {
-        collect(field.value.get_object().value_unsafe(), child, fields);
+        collect(field.value.get_object().value_unsafe(), child, record, fields);
       }
       break;
     }
@@ -185,6 +187,7 @@ struct Decoder::Impl {
   PathNode event_paths;       // clicks, purchases
   PathNode impression_paths;  // with the features
   dom::parser parser;
+  std::uint64_t records = 0;  // whose fields were looked for
   Fields fields;
   std::string encoded_features;
 
@@ -298,10 +301,11 @@ tl::expected<Decoded, Rejection> Decoder::decode(Stream stream, const Record& re
         Rejection{Refusal::oversized, std::to_string(record.bytes.size()) + " bytes"});
   }
   // Grown to the longest record so far: it cannot be above streams.max_record_bytes.
-  if (impl.parser.capacity() < record.bytes.size() ||
-      impl.parser.max_depth() != impl.streams.max_depth) {
+  // The parser's own limit is the first depth that it refuses.
+  const std::size_t too_deep = impl.streams.max_depth + 1;
+  if (impl.parser.capacity() < record.bytes.size() || impl.parser.max_depth() != too_deep) {
     const std::size_t capacity = std::max<std::size_t>(record.bytes.size(), 4096);
-    if (impl.parser.allocate(capacity, impl.streams.max_depth) != simdjson::SUCCESS) {
+    if (impl.parser.allocate(capacity, too_deep) != simdjson::SUCCESS) {
       return malformed("no memory to parse it");
     }
   }
@@ -313,7 +317,7 @@ tl::expected<Decoded, Rejection> Decoder::decode(Stream stream, const Record& re
   if (root.get_object().get(object) != simdjson::SUCCESS) return malformed("no JSON object");
   for (auto& field : impl.fields) field.reset();
   collect(object, stream == Stream::impressions ? impl.impression_paths : impl.event_paths,
-          impl.fields);
+          ++impl.records, impl.fields);
   return impl.read_fields(stream, record);
 }
 

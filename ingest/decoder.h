@@ -1,10 +1,11 @@
 // From a record's text to an event, by the text alone: the same code for logs, Kafka and scoring.
 //
 // A record is accepted here when it is one JSON object, whole, valid UTF-8, not longer than
-// streams.max_record_bytes and not nested deeper than streams.max_depth, and its required fields
-// make sense: `ts`, and the ids that the attribution needs (impressions always need
-// `impression_id`). An id is a non-empty string or an integer. A field that stands twice counts
-// where it stands first. Integers beyond 64 bits make a record malformed.
+// streams.max_record_bytes and not nested deeper than streams.max_depth (the record is level 1; an
+// empty list or object inside is no level of its own), and its required fields make sense: `ts`,
+// and the ids that the attribution needs (impressions always need `impression_id`). An id is a
+// non-empty string or an integer. A field that stands twice counts where it stands first. Integers
+// beyond 64 bits make a record malformed.
 #pragma once
 
 #include <cstdint>

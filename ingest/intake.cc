@@ -64,7 +64,8 @@ void Intake::take(Record record, TimeMs frontier, std::vector<RefusedRecord>& re
   }
   Event& event = decoded->event;
   const TimeMs time = event.time();
-  if (decoded->log_time && time > *decoded->log_time + max_ahead_) {
+  // Any log time can stand in a record: it is not added to, which could overflow.
+  if (decoded->log_time && time - max_ahead_ > *decoded->log_time) {
     refuse(Refusal::future, format_time(time) +
                                 " is more than streams.max_ahead after its log time " +
                                 format_time(*decoded->log_time));
