@@ -38,7 +38,7 @@ seed          = 1
 
 [training]
 batch_size = 256
-dense      = { optimizer = "adam", learning_rate = 1e-3 }
+dense      = { optimizer = "adam", learning_rate = 3e-3 }
 embeddings = { optimizer = "adam", learning_rate = 3e-3 }
 
 [snapshots]

@@ -23,12 +23,12 @@ struct Place {
   std::string_view name;
   Logits own;
 };
-constexpr std::array<Place, 4> kDevices = {{{"phone", {0.2, -0.4}},
-                                            {"app", {0.5, 0.3}},
-                                            {"desktop", {-0.2, 0.4}},
+constexpr std::array<Place, 4> kDevices = {{{"phone", {0.2, -0.7}},
+                                            {"app", {0.4, 0.4}},
+                                            {"desktop", {-0.2, 0.9}},
                                             {"tablet", {-0.3, 0.0}}}};
 constexpr std::array<Place, 3> kSurfaces = {
-    {{"search", {0.4, 0.4}}, {"home", {-0.3, -0.2}}, {"mail", {0.0, -0.3}}}};
+    {{"search", {0.4, 0.7}}, {"home", {-0.3, -0.2}}, {"mail", {0.0, -0.6}}}};
 constexpr std::array<Place, 8> kCountries = {{{"DE", {0.0, 0.1}},
                                               {"FR", {0.1, 0.0}},
                                               {"IT", {0.2, -0.1}},
