@@ -366,7 +366,14 @@ class FileSource final : public Source {
     }
     const bool is_compressed = current != nullptr && current->compression != Compression::none;
     if (next == nullptr && !is_compressed) return false;
-    if (auto record = reader.unfinished()) result.records.push_back(*std::move(record));
+    // Lines may have been added between the look at this segment's end and at the folder.
+    SLUICE_ASSIGN(auto record, reader.next());
+    if (record) {
+      positions_[where] = record->next;
+      result.records.push_back(*std::move(record));
+      return true;
+    }
+    if (auto last = reader.unfinished()) result.records.push_back(*std::move(last));
     positions_[where] = next != nullptr ? next->begin() : reader.end();
     if (!result.records.empty()) result.records.back().next = positions_[where];
     passed_bytes_ += reader.consumed();
