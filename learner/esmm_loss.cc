@@ -22,6 +22,8 @@ double sigmoid(double x) {
 }
 
 double log_no_conversion(double a, double b) {
+  const double log_conversion = -softplus(-a) - softplus(-b);
+  if (log_conversion < -0.7) return std::log1p(-std::exp(log_conversion));
   return log_add_exp(-softplus(a), -softplus(-a) - softplus(b));
 }
 

@@ -3,7 +3,8 @@
 //   ctr_weight·BCE(y, p) where y is final + ctcvr_weight·BCE(z, p·q) where z is final.
 // Computed in logs, so that it and its gradients are finite for every finite logit: with
 // sp = softplus, log p = −sp(−a), log(1−p) = −sp(a), and
-//   L0 = log(1 − p·q) = logaddexp(−sp(a), −sp(−a) − sp(b)).
+//   L0 = log(1 − p·q) = logaddexp(−sp(a), −sp(−a) − sp(b)),
+// where p·q is small the equal log1p(−e^(log p + log q)), as the sum would then lose p·q beside 1.
 // Pure functions; relative errors at most 1e-5 at logits of ±40 and 1e-3 at ±700.
 #pragma once
 

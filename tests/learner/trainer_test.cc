@@ -72,7 +72,7 @@ RC_GTEST_PROP(TrainerProperty, RestoredEqualsUninterrupted, ()) {
   config.training.batch_size = *rc::gen::inRange<std::uint64_t>(8, 60);
   config.training.lane = *rc::gen::inRange<std::uint64_t>(1, 40);
   if (*rc::gen::arbitrary<bool>()) config.training.batch_span = *rc::gen::inRange(1, 20) * 1000;
-  const auto samples = SampleStream(config, *rc::gen::arbitrary<std::uint32_t>()).take(200);
+  const auto samples = SampleStream(config, *rc::gen::arbitrary<std::uint32_t>()).take(120);
   const std::size_t snapshot_at = *rc::gen::inRange<std::size_t>(0, samples.size());
   Workers workers(2);
 

@@ -1,0 +1,133 @@
+#include "learner/batch.h"
+
+#include <map>
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include "learner/trainer.h"
+#include "tests/learner/test_data.h"
+
+namespace sluice {
+namespace {
+
+using testing::SampleStream;
+using testing::small_config;
+
+// What the rule says, written down as one loop over all samples.
+std::vector<std::size_t> expected_sizes(const std::vector<Sample>& samples, const Config& config) {
+  std::vector<std::size_t> sizes;
+  TimeMs first_tick = 0;
+  for (const Sample& sample : samples) {
+    const TimeMs tick = floor_to(sample.time, config.join.tick);
+    const bool full = !sizes.empty() && sizes.back() == config.training.batch_size;
+    const bool spanned =
+        config.training.batch_span && tick - first_tick >= *config.training.batch_span;
+    if (sizes.empty() || full || spanned) {
+      sizes.push_back(0);
+      first_tick = tick;
+    }
+    ++sizes.back();
+  }
+  return sizes;
+}
+
+RC_GTEST_PROP(BatchCutProperty, DependsOnTheSamplesAlone, ()) {
+  Config config = small_config();
+  config.model.hidden = {2};
+  config.training.batch_size = *rc::gen::inRange<std::uint64_t>(1, 12);
+  config.join.tick = *rc::gen::element<DurationMs>(1, 250, 1'000, 7'000);
+  if (*rc::gen::arbitrary<bool>()) {
+    config.training.batch_span = config.join.tick * *rc::gen::inRange(1, 8);
+  }
+  const auto samples = SampleStream(config, *rc::gen::arbitrary<std::uint32_t>()).take(60);
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  std::vector<std::size_t> sizes;
+  trainer.set_listener([&](const TrainedBatch& batch) {
+    sizes.push_back(batch.samples.size());
+    RC_ASSERT(batch.samples.size() == batch.predictions.size());
+    RC_ASSERT(batch.samples.back().sequence == batch.last_sequence);
+    RC_ASSERT(batch.last_sequence == trainer.trained_sequence());
+    RC_ASSERT(batch.tick == floor_to(batch.samples.back().time, config.join.tick));
+    RC_ASSERT(trainer.next_sequence() == batch.last_sequence + 1);
+    return Status();
+  });
+  for (const Sample& sample : samples) {
+    // Wherever event time is announced, the cut is the same.
+    if (*rc::gen::arbitrary<bool>()) {
+      RC_ASSERT(trainer.pass(floor_to(sample.time, config.join.tick)).has_value());
+    }
+    RC_ASSERT(trainer.offer(sample).has_value());
+  }
+  RC_ASSERT(trainer.finish().has_value());
+  RC_ASSERT(sizes == expected_sizes(samples, config));
+}
+
+TEST(Trainer, PassTrainsABatchThatNoSampleCanJoin) {
+  Config config = small_config();
+  config.join.tick = 1'000;
+  config.training.batch_span = 3'000;
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  std::vector<Sample> samples = SampleStream(config, 1).take(2);
+  samples[0].time = 10'999;  // tick 10,000
+  samples[1].time = 12'500;
+  ASSERT_TRUE(trainer.offer(samples[0]).has_value());
+  ASSERT_TRUE(trainer.offer(samples[1]).has_value());
+  ASSERT_TRUE(trainer.pass(12'999).has_value());
+  EXPECT_EQ(trainer.trained_sequence(), 0U);
+  ASSERT_TRUE(trainer.pass(13'000).has_value());
+  EXPECT_EQ(trainer.trained_sequence(), 2U);
+  ASSERT_TRUE(trainer.pass(kTimeMax).has_value());
+  EXPECT_EQ(trainer.trained_sequence(), 2U);
+}
+
+TEST(Trainer, WithoutASpanOnlyFinishTrainsAPartialBatch) {
+  const Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  ASSERT_TRUE(trainer.offer(SampleStream(config, 1).next()).has_value());
+  ASSERT_TRUE(trainer.pass(kTimeMax).has_value());
+  EXPECT_EQ(trainer.trained_sequence(), 0U);
+  ASSERT_TRUE(trainer.finish().has_value());
+  EXPECT_EQ(trainer.trained_sequence(), 1U);
+  ASSERT_TRUE(trainer.finish().has_value());
+  EXPECT_EQ(trainer.trained_sequence(), 1U);
+}
+
+RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
+  EmbeddingTable table("t", 2, 2, 1);
+  BatchRows rows;
+  std::uint32_t sample = 0;
+  for (std::uint64_t step = 1; step <= 3; ++step) {
+    std::vector<DecodedSamples> lanes(*rc::gen::inRange<std::size_t>(1, 4));
+    std::map<std::uint64_t, std::vector<std::tuple<std::uint32_t, std::uint32_t, float>>> wanted;
+    for (DecodedSamples& lane : lanes) {
+      lane.terms.resize(1);
+      for (const std::uint64_t key : *rc::gen::container<std::vector<std::uint64_t>>(
+               rc::gen::inRange<std::uint64_t>(0, 12))) {
+        const auto column = static_cast<std::uint32_t>(2 * (key % 2));
+        const float weight = static_cast<float>(++sample) / 2;
+        lane.terms[0].push_back({key, sample, column, weight, nullptr});
+        wanted[key].emplace_back(sample, column, weight);
+      }
+    }
+    rows.gather(table, 0, lanes, step);
+    RC_ASSERT(rows.size() == wanted.size());
+    for (std::size_t n = 0; n < rows.size(); ++n) {
+      RC_ASSERT(table.last_batch(rows.row(n)) == step);
+      std::vector<std::tuple<std::uint32_t, std::uint32_t, float>> uses;
+      for (const BatchRows::Use& use : rows.uses(n)) {
+        uses.emplace_back(use.sample, use.column, use.weight);
+      }
+      RC_ASSERT(uses == wanted[table.key(rows.row(n))]);
+    }
+    for (const DecodedSamples& lane : lanes) {
+      for (const Term& term : lane.terms[0]) RC_ASSERT(term.row == table.find(term.key));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice
