@@ -26,14 +26,14 @@ inline constexpr std::array<const char*, kStreams> kStreamNames = {"impressions"
 struct SourceConfig {
   enum class Type { files, kafka };
   Type type = Type::files;
-  std::string root;                               // files: already resolved against the config's folder
-  std::string brokers;                            // kafka: "host:port,..."
+  std::string root;     // files: already resolved against the config's folder
+  std::string brokers;  // kafka: "host:port,..."
   std::map<std::string, std::string> properties;  // kafka: passed to librdkafka as they are
   std::string start = "earliest";                 // kafka, first start: earliest, latest or a time
   std::optional<DurationMs> idle_after = 10'000;  // quiet after this; none: "never", waits for ever
-  DurationMs max_delay = 60'000;                  // what comes later than this may be late_after_quiet
-  std::uint64_t max_queued_bytes = 64 << 20;      // fetched and not yet read, all partitions together
-  std::uint64_t read_records = 1'000;             // records taken from one partition at a time
+  DurationMs max_delay = 60'000;              // what comes later than this may be late_after_quiet
+  std::uint64_t max_queued_bytes = 64 << 20;  // fetched and not yet read, all partitions together
+  std::uint64_t read_records = 1'000;         // records taken from one partition at a time
   friend bool operator==(const SourceConfig&, const SourceConfig&) = default;
 };
 
@@ -41,11 +41,11 @@ struct SourceConfig {
 struct StreamsConfig {
   std::array<std::string, kStreams> topic = {"impressions", "clicks", "purchases"};
   std::array<DurationMs, kStreams> max_out_of_orderness = {10'000, 10'000, 10'000};
-  DurationMs max_ahead = 3'600'000;         // of the record's log time
-  TimeMs not_before = 1'000'000'000'000;    // 2001-09-09: older event times are malformed
+  DurationMs max_ahead = 3'600'000;       // of the record's log time
+  TimeMs not_before = 1'000'000'000'000;  // 2001-09-09: older event times are malformed
   std::uint64_t max_record_bytes = 1 << 20;
-  std::uint64_t max_depth = 32;             // of nested objects and lists
-  std::string log_time;                     // a record's field (ms); empty: none
+  std::uint64_t max_depth = 32;  // of nested objects and lists
+  std::string log_time;          // a record's field (ms); empty: none
   // Names of the event's fields; "a.b" is b inside a.
   std::string ts = "ts";
   std::string event_id = "event_id";
@@ -72,7 +72,7 @@ struct JoinConfig {
 struct FeatureConfig {
   enum class Type { id, ids, weighted_ids, number };
   std::string name;
-  std::string path;   // "features.user.site": keys joined by dots, from the impression's top
+  std::string path;  // "features.user.site": keys joined by dots, from the impression's top
   Type type = Type::id;
   std::string table;  // features of one table share its rows; default: the feature's name
   // number only. log_buckets n > 0: sign(v)·floor(n·ln(1+|v|)); edges: ascending; neither: dense.
@@ -110,22 +110,22 @@ struct TrainingConfig {
   std::uint64_t lane = 128;              // samples a lane: the unit of work whose sums are ordered
   OptimizerConfig dense;
   OptimizerConfig embeddings;
-  std::uint64_t threads = 0;             // operational; 0: one a core
+  std::uint64_t threads = 0;  // operational; 0: one a core
   friend bool operator==(const TrainingConfig&, const TrainingConfig&) = default;
 };
 
 struct SnapshotsConfig {
-  DurationMs every = 3'600'000;      // of event time; semantic
-  std::uint64_t full_every = 1;      // every n-th snapshot is full; semantic; this version: 1
-  std::uint64_t keep = 4;            // operational
+  DurationMs every = 3'600'000;  // of event time; semantic
+  std::uint64_t full_every = 1;  // every n-th snapshot is full; semantic; this version: 1
+  std::uint64_t keep = 4;        // operational
   friend bool operator==(const SnapshotsConfig&, const SnapshotsConfig&) = default;
 };
 
 // [checkpoints], operational.
 struct CheckpointsConfig {
-  std::uint64_t every = 1'000'000;   // samples
-  DurationMs interval = 600'000;     // wall time
-  std::uint64_t keep = 2;            // at least 2
+  std::uint64_t every = 1'000'000;  // samples
+  DurationMs interval = 600'000;    // wall time
+  std::uint64_t keep = 2;           // at least 2
   friend bool operator==(const CheckpointsConfig&, const CheckpointsConfig&) = default;
 };
 
@@ -141,7 +141,7 @@ struct StoreConfig {
 
 // [dead_letters], operational.
 struct DeadLettersConfig {
-  DurationMs keep_time = 2'592'000'000;     // 30 d, of wall time
+  DurationMs keep_time = 2'592'000'000;  // 30 d, of wall time
   std::uint64_t keep_bytes = 1ULL << 30;
   friend bool operator==(const DeadLettersConfig&, const DeadLettersConfig&) = default;
 };

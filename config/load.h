@@ -11,10 +11,10 @@
 namespace sluice {
 
 struct ConfigProblem {
-  std::string file;  // or "--set" for an override
-  int line = 0;      // 1-based; 0 where there is none (--set)
-  int column = 0;    // 1-based
-  std::string key;   // "section.key"
+  std::string file;     // or "--set" for an override
+  int line = 0;         // 1-based; 0 where there is none (--set)
+  int column = 0;       // 1-based
+  std::string key;      // "section.key"
   std::string message;  // names the value and what is allowed; ends with the nearest known key for
                         // an unknown one
   // "expedia.toml:12:3: join.click_windw: unknown key; did you mean join.click_window?"
@@ -27,8 +27,8 @@ struct LoadedConfig {
 };
 
 // Reads `path` and applies `overrides` ("section.key=value", the value in TOML or a bare word; last
-// wins). source.root is resolved against the file's folder, in an override against the working
-// directory. A file that cannot be read or is no TOML is one problem.
+// wins; a table replaces the whole table). source.root is resolved against the file's folder, in an
+// override against the working directory. A file that cannot be read or is no TOML is one problem.
 LoadedConfig load_config(const std::filesystem::path& path,
                          const std::vector<std::string>& overrides);
 
@@ -41,8 +41,9 @@ LoadedConfig parse_config(const std::string& text, const std::string& file,
 Result<Config> load_config_or_error(const std::filesystem::path& path,
                                     const std::vector<std::string>& overrides);
 
-// The whole config as TOML that loads to an equal Config, every default written out, each key with a
-// comment: unit, kind, what it does.
+// The whole config as TOML that loads to an equal Config, every default written out, each key with
+// a comment: unit, kind, what it does. Secrets among source.properties are masked as ***, which is
+// refused when it is loaded, so that it is never taken for the secret.
 std::string effective_toml(const Config& config);
 
 // The reference of all keys as Markdown (docs/config.md) and as JSON Schema (`check --schema`).
