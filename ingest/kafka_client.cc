@@ -166,7 +166,9 @@ void KafkaClient::on_error(rd_kafka_t*, int code, const char* reason, void* self
     client.all_brokers_down_ = true;
   } else {
     const std::lock_guard lock(client.mutex_);
-    client.connection_error_ = reason;
+    // "Connect to ... failed: Connection refused (after 0ms in state CONNECT, 2 identical ...)"
+    const std::string_view text(reason);
+    client.connection_error_ = text.substr(0, text.find(" (after "));
     client.is_refused_ = code == RD_KAFKA_RESP_ERR__AUTHENTICATION ||
                          code == RD_KAFKA_RESP_ERR__SSL ||
                          code == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED;
@@ -175,6 +177,8 @@ void KafkaClient::on_error(rd_kafka_t*, int code, const char* reason, void* self
 }
 
 void KafkaClient::on_log(const rd_kafka_t* handle, int, const char* facility, const char* line) {
+  // on_error() hears of these too.
+  if (std::string_view(facility) == "FAIL" || std::string_view(facility) == "ERROR") return;
   const auto& client = *static_cast<const KafkaClient*>(rd_kafka_opaque(handle));
   client.log_(std::string(facility) + ": " + line);
 }

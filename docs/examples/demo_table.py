@@ -25,18 +25,24 @@ def read_truth(folder):
 
 
 def read_predictions(path):
-    """impression_id -> (pCTR, pCVR, pCTCVR) of the impressions first seen in the second half."""
+    """impression_id -> (pCTR, pCVR, pCTCVR), of the impressions first seen in the second half of the
+    samples; and which of them were clicked."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    first_seen = {}
+    seen = set()
+    rates = {}
+    clicked = set()
     for index, row in enumerate(rows):
-        first_seen.setdefault(row["impression_id"], (index, row))
-    half = len(rows) // 2
-    return {
-        impression: (float(row["pctr"]), float(row["pcvr"]), float(row["pctcvr"]))
-        for impression, (index, row) in first_seen.items()
-        if index >= half
-    }
+        impression = row["impression_id"]
+        if impression in seen:
+            continue
+        seen.add(impression)
+        if index < len(rows) // 2:
+            continue
+        rates[impression] = (float(row["pctr"]), float(row["pcvr"]), float(row["pctcvr"]))
+        if row["y"] == "1":
+            clicked.add(impression)
+    return rates, clicked
 
 
 def compare(predicted, true):
@@ -61,7 +67,7 @@ def main():
     with open(report_path, encoding="utf-8") as file:
         metrics = json.load(file)["metrics"]["second_half"]
     truth = read_truth(truth_path)
-    predictions = read_predictions(predictions_path)
+    predictions, clicked = read_predictions(predictions_path)
     missing = [impression for impression in predictions if impression not in truth]
     if missing or not predictions:
         sys.exit(f"demo_table: {len(missing)} of {len(predictions)} impressions have no true rate")
@@ -88,11 +94,16 @@ def main():
             f"{shown(of_labels['calibration'], 3):>13}"
             f"  {shown(ratio, 3):>12}{shown(correlation, 3):>14}{error:>12.0%} "
         )
+    mean_cvr = math.fsum(true_columns[1]) / len(predictions)
+    mean_cvr_clicked = math.fsum(truth[impression][1] for impression in clicked) / max(1, len(clicked))
     print(
-        f"\nThe second half of the samples ({len(predictions):,} impressions), each predicted before "
-        "it was\nlearned. The labels' CVR is over clicked impressions, the true one over all of them;"
-        "\npred/... is the sum of the predicted rates over that of the labels seen or the true rates,"
-        "\nmean error the mean of |predicted - true| over the mean true rate."
+        f"\nOver the second half of the samples ({len(predictions):,} impressions), each predicted "
+        "before it was learned.\nThe labels' CVR is over clicked impressions, the true one over all. "
+        "Clicked impressions have a true CVR of\n"
+        f"{mean_cvr_clicked:.2%}, all of them {mean_cvr:.2%}: a model of clicked impressions alone "
+        f"would be at {mean_cvr_clicked / mean_cvr:.1f} pred/true.\n"
+        "pred/... is the sum of predicted rates over the sum of labels or true rates, mean error the "
+        "mean of\n|predicted - true| over the mean true rate."
     )
 
 
