@@ -17,7 +17,7 @@ class CrashFileSystem final : public FileSystem {
   CrashFileSystem() { root_->is_folder = true; }
 
   // The operation with this number (from 0, reads not counted) and all later ones fail; one that
-  // appends writes half of its bytes before.
+  // appends writes half of its bytes before, one that removes a folder half of its files.
   void fail_from(std::size_t operation) {
     operations_ = 0;
     fail_from_ = operation;
@@ -94,7 +94,12 @@ class CrashFileSystem final : public FileSystem {
     return {};
   }
   Status remove_all(const fs::path& path) override {
-    SLUICE_TRY(operation(path));
+    if (const Status status = operation(path); !status) {
+      Node* node = find(path);
+      const std::size_t half = node == nullptr ? 0 : (node->names.size() + 1) / 2;
+      for (std::size_t i = 0; i < half; ++i) node->names.erase(node->names.begin());
+      return status;
+    }
     if (Node* parent = find(path.parent_path())) parent->names.erase(path.filename().string());
     return {};
   }

@@ -1,0 +1,184 @@
+// sluice snapshot and sluice score as they are typed.
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "app/verbs.h"
+#include "tests/serving/small_snapshot.h"
+#include "tests/store/temporary_folder.h"
+
+namespace sluice {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+struct Outcome {
+  int exit_code = 0;
+  std::string out;
+  std::string err;
+};
+
+Outcome run(const std::vector<std::string>& arguments) {
+  CLI::App root;
+  Outcome outcome;
+  add_score(root, outcome.exit_code);
+  add_snapshot(root, outcome.exit_code);
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  root.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  std::fflush(nullptr);
+  outcome.out = testing::internal::GetCapturedStdout();
+  outcome.err = testing::internal::GetCapturedStderr();
+  return outcome;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = text.find('\n', begin);
+    lines.push_back(text.substr(begin, end - begin));
+    begin = end == std::string::npos ? text.size() : end + 1;
+  }
+  return lines;
+}
+
+class SnapshotVerbs : public testing::Test {
+ protected:
+  SnapshotVerbs() {
+    publish_small_snapshot(snapshots(), 20);
+    publish_small_snapshot(snapshots(), 40);
+  }
+  std::string data_dir() const { return temporary_.path().string(); }
+  fs::path snapshots() const { return temporary_.path() / "models" / "m" / "snapshots"; }
+  void damage(const char* file) {
+    std::fstream stream(snapshots() / "000000000020" / file,
+                        std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekp(100);
+    stream.put('\x07');
+  }
+  std::string write(const std::string& text) {
+    const std::string path = (temporary_.path() / "in.jsonl").string();
+    std::ofstream(path, std::ios::binary) << text;
+    return path;
+  }
+
+  TemporaryFolder temporary_;
+};
+
+TEST_F(SnapshotVerbs, ListMarksLatest) {
+  const Outcome text = run({"snapshot", "list", data_dir()});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  const auto lines = lines_of(text.out);
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_THAT(lines[0], HasSubstr("event time"));
+  EXPECT_THAT(lines[1], testing::StartsWith("20 "));
+  EXPECT_THAT(lines[1], testing::Not(HasSubstr("LATEST")));
+  EXPECT_THAT(lines[2], testing::EndsWith("LATEST"));
+
+  const json entries = json::parse(run({"snapshot", "list", data_dir(), "--json"}).out);
+  ASSERT_EQ(entries.size(), 2u);
+  EXPECT_EQ(entries[0]["latest"], false);
+  EXPECT_EQ(entries[1]["sequence"], 40);
+  EXPECT_EQ(entries[1]["time"], "2023-11-14T22:13:20Z");
+  EXPECT_TRUE(entries[1]["auc"]["ctr"].is_number());
+  EXPECT_EQ(entries[1]["bytes"],
+            fs::file_size(snapshots() / "000000000040" / "weights.safetensors"));
+}
+
+TEST_F(SnapshotVerbs, ListNamesADamagedManifest) {
+  damage("manifest.json");
+  const Outcome outcome = run({"snapshot", "list", data_dir()});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("000000000020 is damaged: manifest.json"));
+  EXPECT_THAT(outcome.out, HasSubstr("LATEST"));
+}
+
+TEST_F(SnapshotVerbs, ShowPrintsTheManifest) {
+  const json manifest = json::parse(run({"snapshot", "show", data_dir(), "20", "--json"}).out);
+  EXPECT_EQ(manifest["sequence"], 20);
+  EXPECT_EQ(manifest["features"].size(), 6u);
+  const Outcome text = run({"snapshot", "show", data_dir()});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_THAT(text.out, HasSubstr("000000000040"));
+  EXPECT_THAT(text.out, HasSubstr("user.age"));
+  EXPECT_THAT(text.out, HasSubstr("normalized entropy"));
+}
+
+TEST_F(SnapshotVerbs, VerifyNamesWhatIsDamaged) {
+  EXPECT_EQ(run({"snapshot", "verify", data_dir(), "--all"}).exit_code, 0);
+  damage("weights.safetensors");
+  EXPECT_EQ(run({"snapshot", "verify", data_dir()}).exit_code, 0) << "LATEST is another";
+  const Outcome outcome = run({"snapshot", "verify", data_dir(), "--all"});
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.err,
+              HasSubstr("000000000020 is damaged: weights.safetensors does not have its checksum"));
+  EXPECT_THAT(outcome.out, HasSubstr("000000000040 is whole"));
+  const Outcome as_json = run({"snapshot", "verify", data_dir(), "20", "--json"});
+  EXPECT_EQ(as_json.exit_code, 1);
+  EXPECT_EQ(json::parse(as_json.out)[0]["whole"], false);
+
+  fs::remove_all(snapshots() / "000000000040");
+  const Outcome no_latest = run({"snapshot", "verify", data_dir(), "--all"});
+  EXPECT_EQ(no_latest.exit_code, 1);
+  EXPECT_THAT(no_latest.err, HasSubstr("LATEST names 000000000040, which is not there"));
+}
+
+TEST_F(SnapshotVerbs, WrongUseIsExitCode2) {
+  EXPECT_EQ(run({"snapshot", "list", data_dir() + "/absent"}).exit_code, 2);
+  EXPECT_EQ(run({"snapshot", "show", data_dir(), "21"}).exit_code, 2);
+  EXPECT_EQ(run({"snapshot", "verify", data_dir(), "20", "--all"}).exit_code, 2);
+  EXPECT_EQ(run({"score", data_dir(), "--in", data_dir() + "/absent"}).exit_code, 2);
+  EXPECT_EQ(run({"score", data_dir(), "--model", "other"}).exit_code, 2);
+}
+
+TEST_F(SnapshotVerbs, ScoreAnswersLineByLine) {
+  const std::string in = write(small_impression(1) + "\nnonsense\r\n\n" + std::string(5000, 'x') +
+                               "\n" + small_impression(2));  // no end of the last line
+  const Outcome outcome = run({"score", data_dir(), "--in", in});
+  EXPECT_EQ(outcome.exit_code, 1);
+  const auto lines = lines_of(outcome.out);
+  ASSERT_EQ(lines.size(), 5u);
+  const json first = json::parse(lines[0]);
+  EXPECT_EQ(first["impression_id"], "i1");
+  EXPECT_EQ(first.size(), 4u);
+  EXPECT_EQ(first["pctcvr"].get<double>(),
+            first["pctr"].get<double>() * first["pcvr"].get<double>());
+  EXPECT_THAT(json::parse(lines[1])["error"], HasSubstr("malformed"));
+  EXPECT_THAT(json::parse(lines[2])["error"], HasSubstr("malformed"));
+  EXPECT_THAT(json::parse(lines[3])["error"], HasSubstr("oversized"));
+  EXPECT_EQ(json::parse(lines[4])["impression_id"], "i2");
+  EXPECT_THAT(outcome.err, HasSubstr("line 2: malformed"));
+  EXPECT_THAT(outcome.err, HasSubstr("line 4: oversized"));
+
+  const Outcome good = run({"score", (snapshots() / "000000000040").string(), "--in",
+                            write(small_impression(1) + "\n")});
+  EXPECT_EQ(good.exit_code, 0);
+  EXPECT_THAT(good.err, IsEmpty());
+  EXPECT_EQ(good.out, lines[0] + "\n");
+  EXPECT_THAT(run({"score", data_dir(), "--in", write("")}).out, IsEmpty());
+}
+
+// The printed digits are the numbers themselves.
+TEST_F(SnapshotVerbs, ScoresReadBackAsTheSameBits) {
+  std::string in;
+  for (int i = 0; i < 200; ++i) in += small_impression(i) + "\n";
+  const Outcome outcome = run({"score", data_dir(), "--in", write(in)});
+  const auto lines = lines_of(outcome.out);
+  ASSERT_EQ(lines.size(), 200u);
+  for (const std::string& line : lines) {
+    const json score = json::parse(line);
+    ASSERT_EQ(score["pctcvr"].get<double>(),
+              score["pctr"].get<double>() * score["pcvr"].get<double>());
+  }
+}
+
+}  // namespace
+}  // namespace sluice
