@@ -34,6 +34,7 @@ Intake::Intake(StreamPartition where, const StreamsConfig& streams, DurationMs t
     : where_(where),
       max_out_of_orderness_(streams.max_out_of_orderness[static_cast<std::size_t>(where.stream)]),
       max_ahead_(streams.max_ahead),
+      max_record_bytes_(streams.max_record_bytes),
       tick_(tick),
       decoder_(decoder),
       state_(state),
@@ -92,8 +93,10 @@ void Intake::take(Record record, TimeMs frontier, std::vector<RefusedRecord>& re
 
 void Intake::take_unfinished(const Record& record, std::vector<RefusedRecord>& refused) {
   if (!note_read(record)) return;
-  refused.push_back({where_, record.position, Refusal::malformed, "the log's last line has no end",
-                     record.bytes});
+  const bool is_oversized = record.bytes.size() > max_record_bytes_;
+  refused.push_back({where_, record.position,
+                     is_oversized ? Refusal::oversized : Refusal::malformed,
+                     "the log's last line has no end", record.bytes});
 }
 
 TimeMs Intake::watermark() const {

@@ -50,7 +50,7 @@ class Intake {
   // Judges the next record of the log. Below the committed read_position it only rebuilds buffers
   // and the highest event time. `frontier` is the event time up to which all was processed.
   void take(Record record, TimeMs frontier, std::vector<RefusedRecord>& refused);
-  // A file's last line that was never ended, in a log that is closed: malformed.
+  // A file's last line that was never ended, in a log that is closed: malformed, or oversized.
   void take_unfinished(const Record& record, std::vector<RefusedRecord>& refused);
 
   // Its own: highest accepted event time − max_out_of_orderness, or the quiet one if higher.
@@ -79,6 +79,7 @@ class Intake {
   StreamPartition where_;
   DurationMs max_out_of_orderness_;
   DurationMs max_ahead_;
+  std::uint64_t max_record_bytes_;
   DurationMs tick_;
   Decoder& decoder_;
   IntakeState state_;       // resume_* are computed by state()

@@ -21,6 +21,7 @@ Status LogReader::start(std::vector<IntakeState> states, bool is_first,
                         std::vector<Position> pinned_ends) {
   SLUICE_CHECK(states.size() == kStreams * partition_count_);
   const DurationMs now = clock_.steady_ms();
+  if (policy_.kind == EndPolicy::Kind::close) pinned_ends_ = std::move(pinned_ends);
   partitions_.reserve(states.size());
   for (std::size_t index = 0; index < states.size(); ++index) {
     const StreamPartition where{static_cast<Stream>(index / partition_count_),
@@ -33,11 +34,10 @@ Status LogReader::start(std::vector<IntakeState> states, bool is_first,
         Partition{Intake(where, config_.streams, config_.join.tick, decoder_, states[index])});
     partition.position = states[index].resume_position;
     partition.last_record_steady = now;
-    SLUICE_TRY(check_last_record(partition, states[index]));
+    SLUICE_TRY(check_last_record(index, states[index]));
     SLUICE_TRY(source_.seek(where, partition.position));
   }
   if (policy_.kind != EndPolicy::Kind::close) return {};
-  pinned_ends_ = std::move(pinned_ends);
   if (pinned_ends_.empty()) {
     for (const Partition& partition : partitions_) {
       SLUICE_ASSIGN(const Position end, source_.end_position(partition.intake.where()));
@@ -50,10 +50,11 @@ Status LogReader::start(std::vector<IntakeState> states, bool is_first,
   return {};
 }
 
-Status LogReader::check_last_record(const Partition& partition, const IntakeState& state) {
+Status LogReader::check_last_record(std::size_t index, const IntakeState& state) {
   if (!state.has_last_record) return {};
-  const StreamPartition where = partition.intake.where();
-  SLUICE_ASSIGN(const auto record, source_.record_at(where, state.last_record_position));
+  const StreamPartition where = partitions_[index].intake.where();
+  SLUICE_ASSIGN(auto record, source_.record_at(where, state.last_record_position));
+  if (record) cut_unfinished(index, *record);
   // Where retention has removed it, seek() tells whether the log still reaches back far enough.
   if (!record || hash128(record->bytes) == state.last_record_hash) return {};
   return stop_error("the log was changed: " + source_.describe(where, state.last_record_position) +
@@ -129,11 +130,7 @@ Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, Dura
   for (Record& record : result.records) {
     if (!pinned_ends_.empty()) {
       if (record.position >= pinned_ends_[index]) break;
-      if (record.next > pinned_ends_[index] && config_.source.type == SourceConfig::Type::files) {
-        // The line was still unfinished when the ends were pinned; what came later is not its part.
-        record.bytes.resize(
-            std::min<std::size_t>(record.bytes.size(), pinned_ends_[index] - record.position));
-        record.next = pinned_ends_[index];
+      if (cut_unfinished(index, record)) {
         partition.intake.take_unfinished(record, refused_);
         partition.position = record.next;
         ++taken;
@@ -157,6 +154,20 @@ Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, Dura
   return taken;
 }
 
+// Whether the record is a file's line that was still unfinished when the ends were pinned. Then it
+// is cut to what was there of it: what came later is not its part.
+bool LogReader::cut_unfinished(std::size_t index, Record& record) const {
+  if (pinned_ends_.empty() || config_.source.type != SourceConfig::Type::files) return false;
+  const Position pinned = pinned_ends_[index];
+  if (record.position >= pinned || record.next <= pinned) return false;
+  // The last line of a segment goes on at the next segment, which may have come after the pinning:
+  // whether the line was whole is seen by its length.
+  if (record.position + record.bytes.size() + 1 <= pinned) return false;
+  record.bytes.resize(std::min<std::size_t>(record.bytes.size(), pinned - record.position));
+  record.next = pinned;
+  return true;
+}
+
 // With `close`: at the pinned end nothing more comes.
 Status LogReader::finish_if_at_end(std::size_t index) {
   if (pinned_ends_.empty()) return {};
@@ -165,6 +176,7 @@ Status LogReader::finish_if_at_end(std::size_t index) {
     const StreamPartition where = partition.intake.where();
     SLUICE_ASSIGN(auto record, source_.unfinished(where));
     if (record) {
+      cut_unfinished(index, *record);
       partition.position = record->next;
       partition.intake.take_unfinished(*record, refused_);
     } else if (config_.source.type == SourceConfig::Type::files) {

@@ -81,7 +81,8 @@ class LogReader {
     DurationMs last_record_steady = 0;
   };
 
-  Status check_last_record(const Partition& partition, const IntakeState& state);
+  Status check_last_record(std::size_t index, const IntakeState& state);
+  bool cut_unfinished(std::size_t index, Record& record) const;
   TimeMs watermark_of(const Partition& partition) const;
   std::vector<std::size_t> reading_order() const;
   Result<std::size_t> read_one(std::size_t index, TimeMs frontier, DurationMs wait_ms);
