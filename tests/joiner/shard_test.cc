@@ -1,0 +1,273 @@
+// The rules of labels, one small story each; join_property_test.cc says that all stories are right.
+#include "joiner/shard.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "store/key_value.h"
+
+namespace sluice {
+namespace {
+
+class ShardTest : public testing::Test {
+ protected:
+  ShardTest() {
+    join_.click_window = 100;
+    join_.conversion_window = 1'000;
+  }
+
+  Event event(Stream stream, TimeMs time, const std::string& impression_id, const std::string& user,
+              const std::string& item) {
+    Event::Texts texts;
+    const std::string id = "e" + std::to_string(++events_);
+    texts.id = id;
+    texts.impression_id = impression_id;
+    texts.user_id = user;
+    texts.item_id = item;
+    texts.features = stream == Stream::impressions ? "features" : "";
+    texts.record = stream == Stream::impressions ? "" : "record";
+    return Event(stream, time, events_, texts);
+  }
+  void impression(TimeMs time, const std::string& id = "a", const std::string& user = "u",
+                  const std::string& item = "x") {
+    pending_.push_back(event(Stream::impressions, time, id, user, item));
+  }
+  void click(TimeMs time, const std::string& id = "a", const std::string& user = "u",
+             const std::string& item = "x") {
+    pending_.push_back(event(Stream::clicks, time, id, user, item));
+  }
+  void purchase(TimeMs time, const std::string& id = "a", const std::string& user = "u",
+                const std::string& item = "x") {
+    pending_.push_back(event(Stream::purchases, time, id, user, item));
+  }
+
+  // Processes what is pending; what came out, in words.
+  std::vector<std::string> run_to(TimeMs frontier) {
+    if (!shard_) shard_ = std::make_unique<Shard>(2, join_, *store_);
+    std::sort(pending_.begin(), pending_.end(), happens_before);
+    ShardOutput out;
+    EXPECT_TRUE(shard_->process(pending_, frontier, out).has_value());
+    pending_.clear();
+    std::vector<std::string> words;
+    for (const Sample& sample : out.samples) {
+      EXPECT_EQ(sample.shard, 2u);
+      EXPECT_EQ(sample.features, "features");
+      words.push_back(std::to_string(sample.time) + " " + sample.impression_id + "@" +
+                      std::to_string(sample.impression_time) + " y" + (sample.y ? "1" : "0") +
+                      (sample.y_final ? "!" : "") + " z" + (sample.z ? "1" : "0") +
+                      (sample.z_final ? "!" : ""));
+    }
+    counters_ = out.counters;
+    refused_ = out.refused;
+    return words;
+  }
+  std::vector<std::string> run() { return run_to(kTimeMax); }
+  std::uint64_t refused(Refusal reason) const { return counters_.refused_for(reason); }
+  using Words = std::vector<std::string>;
+
+  JoinConfig join_;
+  std::unique_ptr<KeyValueStore> store_ = make_memory_store();
+  std::unique_ptr<Shard> shard_;
+  std::vector<Event> pending_;
+  std::uint64_t events_ = 0;
+  JoinCounters counters_;
+  std::vector<RefusedRecord> refused_;
+};
+
+TEST_F(ShardTest, AnUnclickedImpressionIsLabelledWhenItsClickWindowCloses) {
+  impression(10);
+  EXPECT_EQ(run_to(110), Words{});
+  EXPECT_EQ(shard_->next_deadline(), 110);
+  EXPECT_EQ(run_to(111), (Words{"110 a@10 y0! z0!"}));
+  EXPECT_EQ(shard_->open_impressions(), 0u);
+  EXPECT_EQ(shard_->next_deadline(), kTimeMax);
+}
+
+TEST_F(ShardTest, AClickedOneGivesYWhenTheClickWindowClosesAndZLater) {
+  impression(10);
+  click(20);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "1020 a@10 y1 z0!"}));
+}
+
+TEST_F(ShardTest, APurchaseMakesZFinalAtOnceWhenYIs) {
+  impression(10);
+  click(20);
+  purchase(500);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "500 a@10 y1 z1!"}));
+  EXPECT_EQ(counters_.converted, 1u);
+}
+
+TEST_F(ShardTest, APurchaseInsideTheClickWindowGivesOneSample) {
+  impression(10);
+  click(20);
+  purchase(50);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z1!"}));
+}
+
+TEST_F(ShardTest, AtCloseZWaitsForTheConversionWindow) {
+  join_.purchase_label = JoinConfig::PurchaseLabel::at_close;
+  impression(10);
+  click(20);
+  purchase(50);
+  impression(10, "b");
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "110 b@10 y0! z0!", "1020 a@10 y1 z1!"}));
+}
+
+TEST_F(ShardTest, AConversionWindowThatClosesFirstGivesOneSample) {
+  for (const auto label :
+       {JoinConfig::PurchaseLabel::at_purchase, JoinConfig::PurchaseLabel::at_close}) {
+    // The last closes in the same millisecond as the click window: conversions come first.
+    for (const DurationMs conversion_window : {30, 89, 90}) {
+      shard_.reset();
+      join_.purchase_label = label;
+      join_.conversion_window = conversion_window;
+      impression(10);
+      click(20);
+      purchase(25);
+      impression(10, "b");
+      click(20, "b");
+      EXPECT_EQ(run(), (Words{"110 a@10 y1! z1!", "110 b@10 y1! z0!"})) << conversion_window;
+    }
+  }
+}
+
+TEST_F(ShardTest, WindowsAreHalfOpen) {
+  impression(10);
+  click(110);  // the window has closed: nothing is open
+  impression(1'000, "b");
+  click(1'099, "b");
+  purchase(2'099, "b");  // likewise
+  EXPECT_EQ(run(), (Words{"110 a@10 y0! z0!", "1100 b@1000 y1! z0", "2099 b@1000 y1 z0!"}));
+  EXPECT_EQ(refused(Refusal::no_open_impression), 2u);
+  impression(5'000);
+  click(5'099);
+  purchase(6'098);
+  EXPECT_EQ(run(), (Words{"5100 a@5000 y1! z0", "6098 a@5000 y1 z1!"}));
+}
+
+TEST_F(ShardTest, RepeatsAndDuplicatesAreCountedAndNoDeadLetters) {
+  impression(10);
+  impression(20);
+  click(30);
+  click(40);
+  click(300);  // after the click window, while it is open for purchases
+  purchase(310);
+  purchase(320);
+  impression(330);
+  EXPECT_EQ(run_to(1'000).size(), 2u);
+  EXPECT_EQ(refused(Refusal::duplicate), 2u);
+  EXPECT_EQ(refused(Refusal::repeat), 3u);
+  EXPECT_TRUE(refused_.empty());
+  EXPECT_EQ(counters_.read(Stream::clicks), 3u);
+  // Purchased or not, it stays open until its conversion window closes.
+  purchase(1'029);
+  impression(1'029);
+  impression(1'030);
+  run_to(1'031);
+  EXPECT_EQ(refused(Refusal::repeat), 1u);
+  EXPECT_EQ(refused(Refusal::duplicate), 1u);
+  EXPECT_EQ(counters_.used[0], 1u);
+}
+
+TEST_F(ShardTest, APurchaseWithoutAClickIsADeadLetter) {
+  impression(10);
+  purchase(20);
+  click(30);
+  EXPECT_EQ(run_to(40), Words{});
+  EXPECT_EQ(refused(Refusal::no_click), 1u);
+  ASSERT_EQ(refused_.size(), 1u);
+  EXPECT_EQ(refused_[0].where, (StreamPartition{Stream::purchases, 2}));
+  EXPECT_EQ(refused_[0].position, 2u);
+  EXPECT_EQ(refused_[0].bytes, "record");
+}
+
+TEST_F(ShardTest, AClickBeforeItsImpressionWaitsWhileTheSkewAllows) {
+  join_.clock_skew = 5;
+  click(10);
+  EXPECT_EQ(run_to(12), Words{});
+  EXPECT_EQ(shard_->waiting_records(), 1u);
+  EXPECT_EQ(counters_.read(Stream::clicks), 0u);  // counts when it is decided
+  EXPECT_EQ(shard_->next_deadline(), 16);
+  purchase(12);
+  impression(15);
+  EXPECT_EQ(run(), (Words{"115 a@15 y1! z1!"}));
+  click(200, "b");
+  impression(206, "b");
+  EXPECT_EQ(run(), (Words{"306 b@206 y0! z0!"}));
+  EXPECT_EQ(refused(Refusal::no_open_impression), 1u);
+  EXPECT_EQ(shard_->waiting_records(), 0u);
+}
+
+TEST_F(ShardTest, WaitingClicksComeBeforeWaitingPurchases) {
+  join_.clock_skew = 5;
+  purchase(10);
+  click(11);
+  click(12);
+  impression(13);
+  run();
+  EXPECT_EQ(refused(Refusal::no_click), 1u);  // the purchase lies before its click
+  EXPECT_EQ(refused(Refusal::repeat), 1u);
+  EXPECT_EQ(counters_.clicked, 1u);
+}
+
+TEST_F(ShardTest, ByUserAndItemAClickGoesToTheLatestImpression) {
+  join_.attribution = JoinConfig::Attribution::user_item;
+  impression(10, "a");
+  impression(20, "b");
+  impression(20, "c", "u", "other");
+  impression(20, "d", "ux", "");
+  click(30, "");
+  purchase(40, "");
+  purchase(41, "", "u", "other");
+  EXPECT_EQ(run(), (Words{"110 a@10 y0! z0!", "120 b@20 y1! z1!", "120 c@20 y0! z0!",
+                          "120 d@20 y0! z0!"}));
+  EXPECT_EQ(refused(Refusal::no_click), 1u);
+}
+
+// More impressions of one user and item than the index's first size, so that it grows and wraps.
+TEST_F(ShardTest, ByUserAndItemTheLatestIsFoundAmongMany) {
+  join_.attribution = JoinConfig::Attribution::user_item;
+  join_.click_window = 10'000;
+  for (int number = 0; number < 500; ++number) {
+    impression(1'000 + number, std::to_string(number));
+    if (number % 3 == 0) click(1'000 + number, "");
+  }
+  int clicked = 0;
+  for (const std::string& word : run_to(20'000)) {
+    if (word.find("y1!") == std::string::npos) continue;
+    EXPECT_NE(word.find(" " + std::to_string(3 * clicked) + "@"), std::string::npos) << word;
+    ++clicked;
+  }
+  EXPECT_EQ(clicked, 167);
+}
+
+TEST_F(ShardTest, TimersOfOneTimeFireInTheirOrder) {
+  join_.clock_skew = 9;
+  join_.click_window = 100;
+  join_.conversion_window = 190;
+  // All at 200: b's click window, a's conversion window, the waiting records.
+  impression(5, "a");
+  click(10, "a");
+  impression(100, "b");
+  purchase(190, "q");
+  click(190, "k");
+  EXPECT_EQ(run_to(200), (Words{"105 a@5 y1! z0"}));
+  EXPECT_EQ(run_to(201), (Words{"200 a@5 y1 z0!", "200 b@100 y0! z0!"}));
+  ASSERT_EQ(refused_.size(), 2u);
+  EXPECT_EQ(refused_[0].where.stream, Stream::clicks);
+  EXPECT_EQ(refused_[1].where.stream, Stream::purchases);
+}
+
+// Timers rank before the events of their millisecond, so the id can be used again at once.
+TEST_F(ShardTest, AtItsCloseAnImpressionMakesRoomForAnother) {
+  impression(10);
+  impression(110);
+  EXPECT_EQ(run(), (Words{"110 a@10 y0! z0!", "210 a@110 y0! z0!"}));
+  EXPECT_EQ(refused(Refusal::duplicate), 0u);
+}
+
+}  // namespace
+}  // namespace sluice
