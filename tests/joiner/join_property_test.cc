@@ -368,5 +368,49 @@ TEST(JoinProperty, EqualsTheOracleInAnyRhythm) {
   EXPECT_GT(coverage.converted, 2'000u);
 }
 
+// Long logs and windows: many open impressions in many pages, and look-ups in old ones.
+TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    TestRandom random(seed);
+    Settings settings;
+    settings.partitions = static_cast<int>(1 + seed % 2);
+    settings.click_window = 1'500;
+    settings.conversion_window = 3'000;
+    settings.tick = 10;
+    settings.clock_skew = seed % 3 == 0 ? 10 : 0;
+    settings.by_user_item = seed > 3;
+    settings.at_close = seed % 2 == 0;
+    settings.max_out_of_orderness = {10, 30, 30};
+    settings.max_ahead = 5;
+    std::vector<Writing> writings;
+    for (int count = 0; count < 4'000; ++count) {
+      const auto below = [&random](int bound) {
+        return static_cast<int>(random.below(static_cast<std::uint64_t>(bound)));
+      };
+      Writing w;
+      w.stream = std::max(0, below(8) - 5);
+      w.partition = -1;
+      w.pause = below(3);
+      w.delay = below(12);
+      // Ids of some time ago; an impression's own is mostly new.
+      w.impression = w.stream == 0 ? count : std::max(0, count - below(1'500));
+      if (below(20) == 0) w.impression = below(50);
+      w.user = below(8);
+      w.item = below(8);
+      w.event = below(3) * (1 + below(100));
+      writings.push_back(w);
+    }
+    // join_equals_oracle() speaks RapidCheck; a check of one case tells what it says.
+    rc::detail::TestParams once;
+    once.maxSuccess = 1;
+    const Rhythm rhythm{seed, 300, 5, 15, true, true};
+    const auto result = rc::detail::checkTestable(
+        [&] { join_equals_oracle(settings, writings, rhythm); }, rc::detail::TestMetadata(), once);
+    std::ostringstream message;
+    rc::detail::printResultMessage(result, message);
+    EXPECT_TRUE(result.is<rc::detail::SuccessResult>()) << "seed " << seed << "\n" << message.str();
+  }
+}
+
 }  // namespace
 }  // namespace sluice

@@ -1,0 +1,329 @@
+// The commit: what it holds, what it refuses, and what a restart finds.
+#include "joiner/join.h"
+
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "joiner/sample_log.h"
+#include "stages.h"
+
+namespace sluice {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr TimeMs kStart = 1'700'000'000'000;
+
+// Fails every commit while it is told to.
+class FailingStore final : public KeyValueStore {
+ public:
+  explicit FailingStore(KeyValueStore& store) : store_(store) {}
+  Status commit(const WriteBatch& batch) override {
+    ++commits;
+    if (fails) return stop_error("the disk is full");
+    return store_.commit(batch);
+  }
+  Result<std::optional<std::string>> get(Space space, std::string_view key) override {
+    return store_.get(space, key);
+  }
+  Status scan(Space space, std::string_view begin, std::string_view end,
+              const std::function<bool(std::string_view, std::string_view)>& visit) override {
+    return store_.scan(space, begin, end, visit);
+  }
+  std::uint64_t disk_bytes() override { return store_.disk_bytes(); }
+
+  bool fails = false;
+  int commits = 0;
+
+ private:
+  KeyValueStore& store_;
+};
+
+class JoinTest : public testing::Test {
+ protected:
+  JoinTest() {
+    config_.join.click_window = 1'000;
+    config_.join.tick = 100;
+  }
+
+  std::unique_ptr<Join> open(std::uint32_t partitions = 2) {
+    auto join = Join::open(config_, partitions, *store_);
+    EXPECT_TRUE(join.has_value()) << join.error().message;
+    return *std::move(join);
+  }
+  std::string open_error(std::uint32_t partitions = 2) {
+    const auto join = Join::open(config_, partitions, *store_);
+    return join ? std::string() : join.error().message;
+  }
+  static Event impression(TimeMs time, const std::string& id) {
+    Event::Texts texts;
+    texts.id = id;
+    texts.impression_id = id;
+    return Event(Stream::impressions, kStart + time, 0, texts);
+  }
+  static RefusedRecord refused(Position position, Refusal reason, std::size_t bytes = 10) {
+    return {{Stream::purchases, 1}, position, reason, "why", std::string(bytes, 'r')};
+  }
+  static void process(Join& join, TimeMs frontier, std::vector<Event> shard_0 = {},
+                      std::vector<Event> shard_1 = {}) {
+    std::vector<std::vector<Event>> events(2);
+    events[0] = std::move(shard_0);
+    events[1] = std::move(shard_1);
+    ASSERT_TRUE(join.process(kStart + frontier, std::move(events)).has_value());
+  }
+  static void commit(Join& join, TimeMs wall_ms = 0, std::uint64_t first_needed = 1) {
+    const Status status = join.commit(intakes(), wall_ms, first_needed);
+    ASSERT_TRUE(status.has_value()) << status.error().message;
+  }
+  static std::vector<IntakeState> intakes() { return std::vector<IntakeState>(6); }
+
+  Config config_;
+  std::unique_ptr<KeyValueStore> store_ = make_memory_store();
+};
+
+TEST_F(JoinTest, ANewLineageBeginsWithNothing) {
+  const auto join = open();
+  EXPECT_EQ(join->partitions(), 2u);
+  EXPECT_EQ(join->frontier(), kTimeMin);
+  EXPECT_EQ(join->next_deadline(), kTimeMax);
+  EXPECT_EQ(join->committed().next_sequence, 1u);
+  EXPECT_EQ(join->committed().intakes.size(), 6u);
+  EXPECT_EQ(join->committed().samples_digest, Digest{});
+  EXPECT_FALSE(join->has_changes(intakes()));
+}
+
+TEST_F(JoinTest, AnotherJoinConfigIsRefusedNamingTheKeys) {
+  open();
+  const Config before = config_;
+  config_.join.click_window = 2'000;
+  config_.streams.max_depth = 5;
+  const std::string error = open_error();
+  EXPECT_THAT(error, HasSubstr("join.click_window"));
+  EXPECT_THAT(error, HasSubstr("streams.max_depth"));
+  EXPECT_THAT(error, Not(HasSubstr("join.tick")));
+  EXPECT_EQ(Join::open(config_, 2, *store_).error().kind, ErrorKind::usage);
+  // Operational keys and the learner's may change.
+  config_ = before;
+  config_.source.root = "elsewhere";
+  config_.training.batch_size = 7;
+  config_.store.commit_interval = 7;
+  EXPECT_EQ(open_error(), "");
+}
+
+TEST_F(JoinTest, AnotherNumberOfPartitionsIsRefused) {
+  open();
+  EXPECT_THAT(open_error(3), HasSubstr("3 partitions"));
+}
+
+TEST_F(JoinTest, OrdersSamplesByTickThenShardThenTime) {
+  const auto join = open();
+  // Windows close at 1150 and 1120 (one tick), and at 1210; shard 1 has the earliest.
+  process(*join, 5'000, {impression(150, "a"), impression(210, "b")}, {impression(120, "c")});
+  commit(*join);
+  const auto samples = read_samples(*store_, 1, 10);
+  ASSERT_EQ(samples->size(), 3u);
+  EXPECT_EQ((*samples)[0].impression_id, "a");
+  EXPECT_EQ((*samples)[1].impression_id, "c");
+  EXPECT_EQ((*samples)[2].impression_id, "b");
+  EXPECT_EQ((*samples)[2].sequence, 3u);
+}
+
+TEST_F(JoinTest, HowFarEachStepGoesDoesNotMatter) {
+  const auto join = open();
+  process(*join, 200, {impression(150, "a")}, {impression(120, "c")});
+  process(*join, 1'200, {impression(210, "b")});
+  process(*join, 5'000);
+  commit(*join);
+  const Digest in_steps = join->committed().samples_digest;
+  store_ = make_memory_store();
+  const auto other = open();
+  process(*other, 5'000, {impression(210, "b"), impression(150, "a")}, {impression(120, "c")});
+  commit(*other);
+  EXPECT_EQ(other->committed().samples_digest, in_steps);
+}
+
+TEST_F(JoinTest, WhatIsNotCommittedIsNotThere) {
+  auto join = open();
+  process(*join, 5'000, {impression(0, "a")});
+  commit(*join);
+  process(*join, 9'000, {impression(5'000, "b")});
+  EXPECT_EQ(join->uncommitted_samples(), 1u);
+  EXPECT_EQ(join->counters().labelled_impressions, 2u);
+  EXPECT_EQ(read_samples(*store_, 1, 10)->size(), 1u);
+  join = open();
+  EXPECT_EQ(join->frontier(), kStart + 5'000);
+  EXPECT_EQ(join->committed().next_sequence, 2u);
+  EXPECT_EQ(join->counters().labelled_impressions, 1u);
+}
+
+TEST_F(JoinTest, ACommitKeepsAllThatItIsGiven) {
+  const auto join = open();
+  process(*join, 500, {impression(0, "a")}, {impression(100, "b"), impression(100, "b")});
+  join->refuse({refused(5, Refusal::late)});
+  join->pin_ends({1, 2, 3, 4, 5, 6});
+  std::vector<IntakeState> states = intakes();
+  states[4].resume_position = 77;
+  states[4].quiet_watermark = kStart;
+  EXPECT_TRUE(join->has_changes(states));
+  ASSERT_TRUE(join->commit(states, 0, 1).has_value());
+  EXPECT_FALSE(join->has_changes(states));
+  const auto again = open();
+  const JoinProgress& progress = again->committed();
+  EXPECT_EQ(progress.encode(), join->committed().encode());
+  EXPECT_EQ(progress.pinned_ends, (std::vector<Position>{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(progress.intakes[4].resume_position, 77u);
+  EXPECT_EQ(progress.intakes[4].quiet_watermark, kStart);
+  EXPECT_EQ(progress.counters.used[0], 2u);
+  EXPECT_EQ(progress.counters.refused_for(Refusal::duplicate), 1u);
+  EXPECT_EQ(progress.counters.refused_for(Refusal::late), 1u);
+  EXPECT_EQ(progress.counters.read(Stream::purchases), 1u);
+  EXPECT_EQ(again->open_impressions(), 2u);
+  EXPECT_EQ(again->next_deadline(), kStart + 1'000);
+  EXPECT_FALSE(progress.is_closed);
+}
+
+TEST_F(JoinTest, ClosingTakesEffectWithTheNextCommit) {
+  const auto join = open();
+  process(*join, 500);
+  commit(*join);
+  join->close();
+  EXPECT_FALSE(join->committed().is_closed);
+  EXPECT_TRUE(join->has_changes(intakes()));
+  commit(*join);
+  EXPECT_TRUE(open()->committed().is_closed);
+}
+
+TEST_F(JoinTest, TheSampleLogReachesBackToWhatIsNeeded) {
+  const auto join = open();
+  for (int step = 1; step <= 4; ++step) {
+    process(*join, step * 2'000, {impression((step - 1) * 2'000, "a")});
+    commit(*join, 0, step == 4 ? 3 : 1);
+  }
+  EXPECT_EQ(join->committed().first_logged, 3u);
+  EXPECT_EQ(read_samples(*store_, 3, 10)->size(), 2u);
+  EXPECT_FALSE(read_samples(*store_, 2, 10).has_value());
+  commit(*join, 0, 100);  // never beyond the next one
+  EXPECT_EQ(join->committed().first_logged, 5u);
+  process(*join, 20'000, {impression(10'000, "a")});
+  commit(*join, 0, 1);  // nor back
+  EXPECT_EQ(join->committed().first_logged, 5u);
+  EXPECT_EQ(read_samples(*store_, 5, 10)->size(), 1u);
+}
+
+TEST_F(JoinTest, DeadLettersHoldPositionReasonAndBytes) {
+  const auto join = open();
+  join->refuse({refused(5, Refusal::late), refused(6, Refusal::malformed)});
+  join->refuse({refused(7, Refusal::oversized)});
+  commit(*join, 1'234);
+  const auto letters = read_dead_letters(*store_);
+  ASSERT_EQ(letters.size(), 3u);
+  EXPECT_EQ(letters[1].refusal, (OracleRefusal{{Stream::purchases, 1}, 6, Refusal::malformed}));
+  EXPECT_EQ(letters[1].bytes, "rrrrrrrrrr");
+  EXPECT_EQ(letters[1].detail, "why");
+  EXPECT_EQ(letters[1].wall_ms, 1'234);
+  commit(*join, 2'000);
+  EXPECT_EQ(read_dead_letters(*store_).size(), 3u);  // each once
+  EXPECT_EQ(open()->committed().next_dead_letter, 3u);
+}
+
+TEST_F(JoinTest, OldDeadLettersAreTrimmedAndCounted) {
+  config_.dead_letters.keep_time = 100;
+  const auto join = open();
+  join->refuse({refused(5, Refusal::late), refused(6, Refusal::late)});
+  commit(*join, 1'000);
+  join->refuse({refused(7, Refusal::late)});
+  commit(*join, 1'100);  // exactly as old as allowed
+  EXPECT_EQ(read_dead_letters(*store_).size(), 3u);
+  commit(*join, 1'101);
+  const auto letters = read_dead_letters(*store_);
+  ASSERT_EQ(letters.size(), 1u);
+  EXPECT_EQ(letters[0].refusal.position, 7u);
+  EXPECT_EQ(join->committed().trimmed_dead_letters, 2u);
+  commit(*join, 9'000);
+  EXPECT_EQ(read_dead_letters(*store_).size(), 0u);
+  EXPECT_EQ(join->committed().dead_letter_bytes, 0u);
+  EXPECT_EQ(join->committed().counters.refused_for(Refusal::late), 3u);
+}
+
+TEST_F(JoinTest, TooManyDeadLettersLeaveTheOldestFirst) {
+  config_.dead_letters.keep_bytes = 5'000;
+  const auto join = open();
+  for (Position position = 0; position < 50; ++position) {
+    join->refuse({refused(position, Refusal::late, 1'000)});
+    commit(*join);
+  }
+  const auto letters = read_dead_letters(*store_);
+  EXPECT_LE(letters.size(), 6u);
+  EXPECT_GE(letters.size(), 4u);
+  EXPECT_EQ(letters.back().refusal.position, 49u);
+  EXPECT_EQ(join->committed().trimmed_dead_letters + letters.size(), 50u);
+}
+
+TEST_F(JoinTest, ARecordAfterItsQuietPartitionMarksWhatFollows) {
+  const auto join = open();
+  process(*join, 5'000, {impression(0, "a")});
+  commit(*join);
+  EXPECT_FALSE(join->committed().irreproducible_from.has_value());
+  join->refuse({refused(5, Refusal::late_after_quiet)});
+  commit(*join);
+  EXPECT_EQ(join->committed().irreproducible_from, 2u);
+  process(*join, 9'000, {impression(5'000, "b")});
+  join->refuse({refused(6, Refusal::late_after_quiet)});
+  commit(*join);
+  EXPECT_EQ(open()->committed().irreproducible_from, 2u);  // the first one counts
+}
+
+TEST_F(JoinTest, AFailedCommitLeavesTheStoreAsItWas) {
+  FailingStore failing(*store_);
+  auto join = Join::open(config_, 2, failing);
+  ASSERT_TRUE(join.has_value());
+  process(**join, 5'000, {impression(0, "a")});
+  commit(**join);
+  process(**join, 9'000, {impression(5'000, "b")});
+  failing.fails = true;
+  const Status failed = (*join)->commit(intakes(), 0, 1);
+  ASSERT_FALSE(failed.has_value());
+  EXPECT_THAT(failed.error().message, HasSubstr("the disk is full"));
+  EXPECT_EQ((*join)->committed().next_sequence, 2u);
+  EXPECT_EQ(open()->committed().next_sequence, 2u);
+}
+
+TEST_F(JoinTest, NothingDurableFollowsAFailedCommit) {
+  FailingStore failing(*store_);
+  auto join = Join::open(config_, 2, failing);
+  ASSERT_TRUE(join.has_value());
+  failing.fails = true;
+  ASSERT_FALSE((*join)->commit(intakes(), 0, 1).has_value());
+  failing.fails = false;
+  EXPECT_DEATH(static_cast<void>((*join)->commit(intakes(), 0, 1)), "");
+  EXPECT_DEATH(static_cast<void>((*join)->process(kStart, {{}, {}})), "");
+}
+
+TEST_F(JoinTest, TheFrontierNeverGoesBack) {
+  const auto join = open();
+  process(*join, 500);
+  EXPECT_DEATH(static_cast<void>(join->process(kStart + 400, {{}, {}})), "");
+}
+
+TEST_F(JoinTest, ADamagedProgressRecordIsAnError) {
+  const auto join = open();
+  process(*join, 500, {impression(0, "a")});
+  commit(*join);
+  const std::string bytes = join->committed().encode();
+  ASSERT_TRUE(JoinProgress::decode(bytes).has_value());
+  EXPECT_EQ(JoinProgress::decode(bytes)->encode(), bytes);
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    std::string damaged = bytes;
+    damaged[at] = static_cast<char>(damaged[at] ^ 1);
+    EXPECT_FALSE(JoinProgress::decode(damaged).has_value()) << at;
+    EXPECT_FALSE(JoinProgress::decode(bytes.substr(0, at)).has_value()) << at;
+  }
+  EXPECT_FALSE(JoinProgress::decode(bytes + "x").has_value());
+}
+
+}  // namespace
+}  // namespace sluice
