@@ -173,7 +173,7 @@ void KafkaClient::on_error(rd_kafka_t*, int code, const char* reason, void* self
                          code == RD_KAFKA_RESP_ERR__SSL ||
                          code == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED;
   }
-  client.log_(reason);
+  if (client.was_connected_) client.log_(reason);
 }
 
 void KafkaClient::on_log(const rd_kafka_t* handle, int, const char* facility, const char* line) {
@@ -207,6 +207,7 @@ Result<std::uint32_t> KafkaClient::partition_count(const std::string& topic,
   const auto code =
       rd_kafka_metadata(handle(), 0, handle_of_topic.get(), &raw, milliseconds(timeout));
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return error("topic " + topic, code);
+  heard_from_broker();
   const kafka::Metadata metadata(raw);
   if (metadata->topic_cnt != 1) return stop_error("topic " + topic + ": the broker knows nothing");
   const rd_kafka_metadata_topic& found = metadata->topics[0];
@@ -241,6 +242,7 @@ Result<KafkaWatermarks> KafkaClient::watermarks(const std::string& topic, std::u
                                                      static_cast<std::int32_t>(partition), &low,
                                                      &high, milliseconds(timeout));
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return error(kafka_place(topic, partition), code);
+  heard_from_broker();
   return KafkaWatermarks{static_cast<Position>(low), static_cast<Position>(high)};
 }
 

@@ -72,7 +72,10 @@ class KafkaClient {
   void serve() const;
   // Whether serve() has heard that no broker can be reached; until heard_from_broker().
   bool all_brokers_down() const { return all_brokers_down_; }
-  void heard_from_broker() { all_brokers_down_ = false; }
+  void heard_from_broker() const {
+    all_brokers_down_ = false;
+    was_connected_ = true;
+  }
 
   // "WHAT: cannot reach Kafka at HOST:PORT: <the last connection error>", or WHAT and the reason.
   Error error(const std::string& what, rd_kafka_resp_err_t code) const;
@@ -87,7 +90,9 @@ class KafkaClient {
   mutable std::mutex mutex_;
   std::string connection_error_;  // the last one; guarded by mutex_
   bool is_refused_ = false;       // that was authentication or TLS; guarded by mutex_
-  std::atomic<bool> all_brokers_down_ = false;
+  mutable std::atomic<bool> all_brokers_down_ = false;
+  // Until then connection errors are told by error() only, not to the log as well.
+  mutable std::atomic<bool> was_connected_ = false;
   kafka::Handle handle_;
 };
 
