@@ -39,10 +39,12 @@ Intake::Intake(StreamPartition where, const StreamsConfig& streams, DurationMs t
       decoder_(decoder),
       state_(state),
       next_position_(state.resume_position),
+      is_rereading_(state.has_last_record && state.resume_position <= state.last_record_position),
       highest_(state.highest_before_resume) {}
 
 bool Intake::note_read(const Record& record) {
   next_position_ = record.next;
+  if (record.position >= state_.last_record_position) is_rereading_ = false;
   if (record.position < state_.read_position) return false;
   state_.read_position = record.next;
   state_.has_last_record = true;
@@ -101,7 +103,7 @@ void Intake::take_unfinished(const Record& record, std::vector<RefusedRecord>& r
 
 TimeMs Intake::watermark() const {
   const TimeMs own = highest_ == kTimeMin ? kTimeMin : highest_ - max_out_of_orderness_;
-  return std::max(own, state_.quiet_watermark);
+  return is_rereading_ ? own : std::max(own, state_.quiet_watermark);
 }
 
 void Intake::advance_quiet(TimeMs watermark) {

@@ -53,7 +53,9 @@ class Intake {
   // A file's last line that was never ended, in a log that is closed: malformed, or oversized.
   void take_unfinished(const Record& record, std::vector<RefusedRecord>& refused);
 
-  // Its own: highest accepted event time − max_out_of_orderness, or the quiet one if higher.
+  // Its own: highest accepted event time − max_out_of_orderness, or the quiet one if higher. While
+  // a restart is reading again what was read before, the quiet one does not count: records before
+  // it may not be back in the buffer.
   TimeMs watermark() const;
   TimeMs highest_time() const { return highest_; }
   void advance_quiet(TimeMs watermark);
@@ -84,6 +86,7 @@ class Intake {
   Decoder& decoder_;
   IntakeState state_;       // resume_* are computed by state()
   Position next_position_;  // after the last record taken; below read_position while re-reading
+  bool is_rereading_;       // the last record read before the restart is not taken again yet
   TimeMs highest_;
   std::map<TimeMs, std::vector<Event>> buffer_;  // by tick start
   std::size_t buffered_bytes_ = 0;
