@@ -39,7 +39,7 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
   report["format"] = 1;
   report["closed"] = join.is_closed;
   report["reproducible"] = !join.irreproducible_from.has_value();
-  report["event_time"] = format_time(join.frontier);
+  report["event_time"] = format_time(join.frontier);  // "the end" once closed
   for (std::size_t stream = 0; stream < kStreams; ++stream) {
     report["events"][kStreamNames[stream]] = join.counters.read(static_cast<Stream>(stream));
   }

@@ -30,7 +30,8 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t kLearnSamples = 8'192;
 constexpr DurationMs kWatchMs = 100;
 constexpr DurationMs kLearnerWaitMs = 200;
-constexpr int kConnectAttempts = 3;
+// A service may be started before its broker; a replay's user is there to see the error.
+constexpr int kConnectAttemptsLive = 10;
 constexpr DurationMs kFirstBackoffMs = 500;
 constexpr DurationMs kMaxBackoffMs = 10'000;
 
@@ -161,9 +162,8 @@ Status Service::open_source_with_retries() {
       opened = Result<std::unique_ptr<Source>>(partitions.error());
     }
     const Error& error = opened.error();
-    if (error.kind != ErrorKind::retry || attempt + 1 >= kConnectAttempts || stop_signal != 0) {
-      return error;
-    }
+    const bool may_retry = options_.end.is_live && attempt + 1 < kConnectAttemptsLive;
+    if (error.kind != ErrorKind::retry || !may_retry || stop_signal != 0) return error;
     const DurationMs pause = backoff_ms(attempt, clock_.wall_ms());
     spdlog::warn("{}; trying again in {} ms", error.message, pause);
     clock_.sleep_ms(pause);

@@ -96,8 +96,10 @@ Result<TimeMs> parse_time(std::string_view text) {
 }
 
 std::string format_time(TimeMs time) {
-  if (time <= kTimeMin) return "the beginning";
-  if (time >= kTimeMax) return "the end";
+  constexpr TimeMs kYear1 = -62'135'596'800'000;
+  constexpr TimeMs kYear10000 = 253'402'300'800'000;
+  if (time < kYear1) return "the beginning";
+  if (time >= kYear10000) return "the end";
   using namespace std::chrono;
   const sys_time<milliseconds> point{milliseconds{time}};
   const auto day_start = floor<days>(point);
