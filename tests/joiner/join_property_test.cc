@@ -106,7 +106,8 @@ rc::Gen<Rhythm> any_rhythm() {
 
 void showValue(const Rhythm& r, std::ostream& out) {
   out << "seed " << r.seed << " max_read " << r.max_read << " commit_one_in " << r.commit_one_in
-      << " crash_one_in " << r.crash_one_in << " hesitates " << r.hesitates << " trims " << r.trims;
+      << " crash_one_in " << r.crash_one_in << " hesitates " << r.hesitates << " trims " << r.trims
+      << " quiets " << r.quiets;
 }
 
 namespace {
@@ -274,20 +275,37 @@ void check_dead_letters(KeyValueStore& store, const Logs& logs, const OracleResu
   RC_ASSERT(refusals == wanted);
 }
 
-void join_equals_oracle(const Settings& settings, const std::vector<Writing>& writings,
-                        const Rhythm& rhythm) {
+// The oracle cannot know which records came after their quiet partition was passed: it is told, and
+// must then agree on all the rest.
+void mark_after_quiet(KeyValueStore& store, OracleLogs& facts) {
+  for (const StoredDeadLetter& letter : read_dead_letters(store)) {
+    if (letter.refusal.reason != Refusal::late_after_quiet) continue;
+    for (OracleRecord& fact : facts.at(letter.refusal.where)) {
+      if (fact.position == letter.refusal.position) fact.came_after_quiet = true;
+    }
+  }
+}
+
+OracleResult join_equals_oracle(const Settings& settings, const std::vector<Writing>& writings,
+                                const Rhythm& rhythm) {
   const Config config = make_config(settings);
   const auto partitions = static_cast<std::uint32_t>(settings.partitions);
-  const Logs logs = write_logs(writings, settings);
-  const OracleResult expected = expected_join(logs.facts, partitions, config.streams, config.join);
-
+  Logs logs = write_logs(writings, settings);
   MemorySource source(partitions, logs.records);
   Decoder decoder(config.streams, config.join.attribution, config.features);
   const auto store = make_memory_store();
   Stages stages(config, source, decoder, *store, rhythm);
+  const OracleResult undisturbed =
+      expected_join(logs.facts, partitions, config.streams, config.join);
   const auto samples = stages.run([&](const Stages& now, const std::vector<Sample>& added) {
-    check_not_early(now, added, logs, expected, config, partitions);
+    if (!rhythm.quiets) check_not_early(now, added, logs, undisturbed, config, partitions);
   });
+  mark_after_quiet(*store, logs.facts);
+  const OracleResult expected = expected_join(logs.facts, partitions, config.streams, config.join);
+  const std::size_t quiet = static_cast<std::size_t>(Refusal::late_after_quiet);
+  const bool has_late_after_quiet =
+      expected.refused[0][quiet] + expected.refused[1][quiet] + expected.refused[2][quiet] > 0;
+  RC_ASSERT(rhythm.quiets || !has_late_after_quiet);
 
   const std::string wrong_samples = difference(samples, expected.samples);
   if (!wrong_samples.empty()) RC_FAIL(wrong_samples);
@@ -296,6 +314,7 @@ void join_equals_oracle(const Settings& settings, const std::vector<Writing>& wr
   const JoinProgress& progress = stages.join().committed();
   RC_ASSERT(progress.samples_digest == digest);
   RC_ASSERT(progress.is_closed);
+  RC_ASSERT(progress.irreproducible_from.has_value() == has_late_after_quiet);
   const std::string wrong_counters = difference(progress.counters, expected);
   if (!wrong_counters.empty()) RC_FAIL(wrong_counters);
   std::uint64_t read = 0;
@@ -309,6 +328,7 @@ void join_equals_oracle(const Settings& settings, const std::vector<Writing>& wr
   RC_ASSERT(stages.join().open_impressions() == 0u);
   RC_ASSERT(stages.join().waiting_records() == 0u);
   RC_ASSERT(stages.join().next_deadline() == kTimeMax);
+  return expected;
 }
 
 // How often the rare things happened over all cases: a property that never meets them says little.
@@ -318,21 +338,22 @@ struct Coverage {
   std::uint64_t converted = 0;
 };
 
-void check_property(const rc::detail::TestParams& params, Coverage& coverage) {
+// In the rhythms of any_rhythm(), with quiet partitions or without.
+Coverage check_property(bool quiets, int cases) {
+  rc::detail::TestParams params = rc::detail::configuration().testParams;
+  params.maxSuccess = std::max(params.maxSuccess, cases);
   rc::detail::TestMetadata metadata;
-  metadata.id = "join";
+  metadata.id = quiets ? "quiet join" : "join";
   metadata.description = "the join equals the oracle";
+  Coverage coverage;
   const auto result = rc::detail::checkTestable(
-      [&coverage] {
+      [&coverage, quiets] {
         const auto settings = *any_settings();
         const auto count = *rc::gen::inRange<std::size_t>(0, 120);
         const auto writings = *rc::gen::container<std::vector<Writing>>(count, any_writing());
-        const auto rhythm = *any_rhythm();
-        join_equals_oracle(settings, writings, rhythm);
-        const Config config = make_config(settings);
-        const OracleResult expected = expected_join(write_logs(writings, settings).facts,
-                                                    static_cast<std::uint32_t>(settings.partitions),
-                                                    config.streams, config.join);
+        auto rhythm = *any_rhythm();
+        rhythm.quiets = quiets;
+        const OracleResult expected = join_equals_oracle(settings, writings, rhythm);
         for (const auto& stream : expected.refused) {
           for (std::size_t reason = 0; reason < kRefusals; ++reason) {
             coverage.refused[reason] += stream[reason];
@@ -346,26 +367,29 @@ void check_property(const rc::detail::TestParams& params, Coverage& coverage) {
   rc::detail::printResultMessage(result, message);
   EXPECT_TRUE(result.is<rc::detail::SuccessResult>())
       << message.str() << "\nrepeat with RC_PARAMS=\"seed=" << params.seed << "\"";
+  return coverage;
 }
 
 TEST(JoinProperty, EqualsTheOracleInAnyRhythm) {
-  rc::detail::TestParams params = rc::detail::configuration().testParams;
-  params.maxSuccess = std::max(params.maxSuccess, 6'000);
-  Coverage coverage;
-  check_property(params, coverage);
+  const Coverage coverage = check_property(false, 4'000);
   for (std::size_t reason = 0; reason < kRefusals; ++reason) {
     const auto refusal = static_cast<Refusal>(reason);
     RecordProperty(to_string(refusal), std::to_string(coverage.refused[reason]));
     if (refusal == Refusal::late_after_quiet) {
       EXPECT_EQ(coverage.refused[reason], 0u);  // nothing is quiet in a replay
     } else {
-      EXPECT_GT(coverage.refused[reason], 1'000u) << to_string(refusal);
+      EXPECT_GT(coverage.refused[reason], 500u) << to_string(refusal);
     }
   }
   RecordProperty("second_samples", std::to_string(coverage.second_samples));
   RecordProperty("converted", std::to_string(coverage.converted));
-  EXPECT_GT(coverage.second_samples, 2'000u);
-  EXPECT_GT(coverage.converted, 2'000u);
+  EXPECT_GT(coverage.second_samples, 1'000u);
+  EXPECT_GT(coverage.converted, 1'000u);
+}
+
+TEST(JoinProperty, WithQuietPartitionsNothingIsLostOrCountedTwice) {
+  const Coverage coverage = check_property(true, 2'000);
+  EXPECT_GT(coverage.refused[static_cast<std::size_t>(Refusal::late_after_quiet)], 500u);
 }
 
 // Long logs and windows: many open impressions in many pages, and look-ups in old ones.
@@ -393,7 +417,7 @@ TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
       w.pause = below(3);
       w.delay = below(12);
       // Ids of some time ago; an impression's own is mostly new.
-      w.impression = w.stream == 0 ? count : std::max(0, count - below(1'500));
+      w.impression = w.stream == 0 ? count : std::max(0, count - below(600)) / 5 * 5;
       if (below(20) == 0) w.impression = below(50);
       w.user = below(8);
       w.item = below(8);
@@ -403,12 +427,15 @@ TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
     // join_equals_oracle() speaks RapidCheck; a check of one case tells what it says.
     rc::detail::TestParams once;
     once.maxSuccess = 1;
-    const Rhythm rhythm{seed, 300, 5, 15, true, true};
+    const Rhythm rhythm{seed, 300, 5, 15, true, true, false};
+    std::uint64_t converted = 0;
     const auto result = rc::detail::checkTestable(
-        [&] { join_equals_oracle(settings, writings, rhythm); }, rc::detail::TestMetadata(), once);
+        [&] { converted += join_equals_oracle(settings, writings, rhythm).converted; },
+        rc::detail::TestMetadata(), once);
     std::ostringstream message;
     rc::detail::printResultMessage(result, message);
     EXPECT_TRUE(result.is<rc::detail::SuccessResult>()) << "seed " << seed << "\n" << message.str();
+    EXPECT_GT(converted, 20u) << "seed " << seed;
   }
 }
 

@@ -284,12 +284,19 @@ OracleResult expected_join(const OracleLogs& logs, std::uint32_t partitions,
     for (const OracleRecord& record : records) {
       const auto reason =
           judge(record, highest, streams.max_out_of_orderness[stream], streams.max_ahead);
+      const auto refuse = [&](Refusal why) {
+        ++result.refused[stream][static_cast<std::size_t>(why)];
+        result.refusals.push_back({where, record.position, why});
+      };
       if (reason) {
-        ++result.refused[stream][static_cast<std::size_t>(*reason)];
-        result.refusals.push_back({where, record.position, *reason});
+        refuse(*reason);
         continue;
       }
       highest = std::max(highest.value_or(record.time), record.time);
+      if (record.came_after_quiet) {
+        refuse(Refusal::late_after_quiet);
+        continue;
+      }
       accepted[where.partition].push_back({where.stream, record});
     }
   }

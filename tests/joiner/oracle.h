@@ -22,7 +22,8 @@ struct OracleRecord {
   std::optional<Refusal> unreadable;  // oversized or malformed: the rest does not count
   TimeMs time = 0;
   std::optional<TimeMs> log_time;
-  std::string event_id;  // empty where absent, as the others
+  bool came_after_quiet = false;  // what only the run itself can know; else as any other
+  std::string event_id;           // empty where absent, as the others
   std::string impression_id;
   std::string user_id;
   std::string item_id;

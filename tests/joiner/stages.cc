@@ -118,6 +118,11 @@ void Stages::read(Lane& lane) {
 }
 
 void Stages::advance() {
+  if (rhythm_.quiets && random_.one_in(3)) {
+    Lane& quiet = lanes_[random_.below(lanes_.size())];
+    const Lane& other = lanes_[random_.below(lanes_.size())];
+    quiet.intake.advance_quiet(other.intake.highest_time());
+  }
   TimeMs watermark = kTimeMax;
   for (const Lane& lane : lanes_) {
     if (!lane.is_at_end) watermark = std::min(watermark, lane.intake.watermark());

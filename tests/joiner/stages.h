@@ -60,6 +60,8 @@ struct Rhythm {
   std::uint64_t crash_one_in = 0;   // steps; 0: never
   bool hesitates = false;           // the frontier often stays behind the watermarks
   bool trims = false;               // the sample log is cut behind the reader
+  bool quiets = false;  // partitions are declared quiet at random: which records come after that
+                        // does depend on the rhythm
 };
 
 // Errors of the stages end the test program: none is expected here.
