@@ -146,6 +146,11 @@ Result<bool> Learning::learn(const Committed& committed, std::size_t max_samples
   committed_ = committed;
   if (trainer_.next_sequence() < committed.next_sequence) {
     SLUICE_ASSIGN(auto samples, read_samples(store_, trainer_.next_sequence(), max_samples));
+    if (samples.empty()) {
+      return stop_error("the sample log ends before sequence " +
+                        std::to_string(trainer_.next_sequence()) +
+                        ", which was committed; the data folder is damaged: replay into a new one");
+    }
     for (Sample& sample : samples) {
       if (sample.sequence >= committed.next_sequence) break;  // of a commit not yet told of
       offered_digest_ = chain_sample(offered_digest_, sample);
@@ -166,8 +171,9 @@ Status Learning::on_batch(const TrainedBatch& batch) {
   if (predictions_ != nullptr) SLUICE_TRY(predictions_->add(batch));
   SLUICE_TRY(scores_->add(batch));
   if (next_snapshot_ == kTimeMin) {
-    next_snapshot_ =
-        floor_to(batch.samples.front().time, config_.snapshots.every) + config_.snapshots.every;
+    // By ticks, as after a restart: a period may begin inside the first tick.
+    const TimeMs first_tick = floor_to(batch.samples.front().time, config_.join.tick);
+    next_snapshot_ = floor_to(first_tick, config_.snapshots.every) + config_.snapshots.every;
   }
   last_tick_ = batch.tick;
   // A snapshot first: it ends a window of the metrics, which is part of the checkpoint.
@@ -307,7 +313,7 @@ Status Learning::load_digests() {
     if (!json.is_object() || !json.contains("sequence") || !json["sequence"].is_number_unsigned()) {
       return stop_error(path.string() + " has a line that is none of ours: " + line);
     }
-    if (json.value("model", "") != config_.model.name) continue;
+    if (json.value("model", Json()) != Json(config_.model.name)) continue;
     digest_lines_[json["sequence"].get<std::uint64_t>()] = line;
   }
   return {};
@@ -321,7 +327,8 @@ Status Learning::write_digest_line(const char* kind) {
   const std::string model = trainer_.model_digest().hex();
   if (const auto before = digest_lines_.find(sequence); before != digest_lines_.end()) {
     const Json json = Json::parse(before->second, nullptr, false);
-    if (json.value("samples_digest", "") != samples || json.value("model_digest", "") != model) {
+    if (json.value("samples_digest", Json()) != Json(samples) ||
+        json.value("model_digest", Json()) != Json(model)) {
       return stop_error("sequence " + std::to_string(sequence) +
                         " came out with other digests than before: " + path.string() + " has " +
                         before->second + ", now samples " + samples + ", model " + model);
@@ -334,9 +341,11 @@ Status Learning::write_digest_line(const char* kind) {
                      {"samples_digest", samples},
                      {"model_digest", model}};
   const std::string line = json.dump();
+  const bool is_new = !files_.exists(path);
   SLUICE_ASSIGN(auto file, files_.append_to(path));
   SLUICE_TRY(file->append(line + "\n"));
   SLUICE_TRY(file->sync());
+  if (is_new) SLUICE_TRY(files_.sync_directory(options_.data_dir));
   digest_lines_[sequence] = line;
   return file->close();
 }

@@ -40,7 +40,8 @@ Result<bool> JoinStage::step() {
   const std::uint64_t lag =
       join_->committed().next_sequence - 1 -
       std::min(handoff_.trained_sequence(), join_->committed().next_sequence - 1);
-  if (lag > config_.store.max_learner_lag) {
+  // Less than a whole batch the learner could not make smaller.
+  if (lag > std::max(config_.store.max_learner_lag, config_.training.batch_size)) {
     handoff_.wait_for_training(handoff_.trained_sequence(), kWaitMs);
     return true;
   }

@@ -25,6 +25,11 @@ void append_number(double value, std::string& out) {
   out.append(text.data(), written.ptr);
 }
 
+// A new file's name is durable with its folder only: a checkpoint relies on the file.
+Status sync_folder_of(FileSystem& files, const fs::path& path) {
+  return files.sync_directory(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
 // RFC 4180: quoted where it holds a comma, a quote or a line end.
 void append_field(std::string_view value, std::string& out) {
   if (value.find_first_of(",\"\r\n") == std::string_view::npos) {
@@ -70,6 +75,7 @@ Result<std::unique_ptr<PredictionsFile>> PredictionsFile::open(FileSystem& files
   if (trained_sequence == 0) {
     SLUICE_ASSIGN(auto file, files.create(path));
     SLUICE_TRY(file->append(kHeader));
+    SLUICE_TRY(sync_folder_of(files, path));
     return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file)));
   }
   SLUICE_ASSIGN(const std::uint64_t end, end_of_line(path, trained_sequence));
@@ -112,13 +118,15 @@ Result<std::unique_ptr<ScoreLog>> ScoreLog::open(FileSystem& files,
                                                  const std::filesystem::path& path,
                                                  std::uint64_t trained_sequence) {
   const std::uint64_t wanted = trained_sequence * kScoreBytes;
+  const bool is_new = !files.exists(path);
   std::uint64_t size = 0;
-  if (files.exists(path)) {
+  if (!is_new) {
     SLUICE_ASSIGN(size, files.size(path));
   }
   if (size < wanted) return std::unique_ptr<ScoreLog>(new ScoreLog(nullptr));
   if (size > wanted) SLUICE_TRY(files.truncate(path, wanted));
   SLUICE_ASSIGN(auto file, files.append_to(path));
+  if (is_new) SLUICE_TRY(sync_folder_of(files, path));
   return std::unique_ptr<ScoreLog>(new ScoreLog(std::move(file)));
 }
 

@@ -1,0 +1,117 @@
+// What people read: the report's summary and the status line.
+#include "app/report.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "app/progress.h"
+#include "config/load.h"
+#include "tests/app/driven_pipeline.h"
+#include "tests/store/temporary_folder.h"
+
+namespace sluice {
+namespace {
+
+// Logs without clicks and purchases, or without anything.
+nlohmann::ordered_json report_of(int impressions, std::string* summary) {
+  const TemporaryFolder folder;
+  for (const char* stream : kStreamNames) {
+    fs::create_directories(folder.path() / stream);
+    std::ofstream(folder.path() / stream / "0.jsonl");
+  }
+  std::ofstream log(folder.path() / "impressions" / "0.jsonl");
+  for (int index = 0; index < impressions; ++index) {
+    log << event_line(1'700'000'000'000 + index, "i" + std::to_string(index)) << '\n';
+  }
+  log.close();
+  const auto loaded = parse_config(R"([source]
+root = "."
+[features]
+item = { path = "item_id", type = "id" }
+[model]
+embedding_dim = 2
+hidden = [2]
+)",
+                                   "test.toml", folder.path(), {});
+  EXPECT_TRUE(loaded.problems.empty());
+  DrivenPipeline pipeline(loaded.config, folder.path(), {EndPolicy::Kind::close, 0, false});
+  EXPECT_TRUE(pipeline.start());
+  EXPECT_TRUE(pipeline.finish());
+  Throughput throughput;
+  throughput.events = throughput.samples = static_cast<std::uint64_t>(impressions);
+  auto report = make_report(pipeline.join_stage(), pipeline.learning(), throughput, true);
+  EXPECT_TRUE(report);
+  *summary = summarize(*report);
+  return *report;
+}
+
+TEST(ReportTest, WhatIsUndefinedIsNull) {
+  std::string summary;
+  const auto report = report_of(10, &summary);
+  EXPECT_EQ(report["events"]["impressions"], 10);
+  EXPECT_EQ(report["labels"]["clicked"], 0);
+  EXPECT_EQ(report["samples"], 10);
+  EXPECT_EQ(report["trained"], 10);
+  EXPECT_EQ(report["closed"], true);
+  EXPECT_EQ(report["reproducible"], true);
+  for (const auto* metrics : {&report["metrics"], &report["metrics"]["second_half"]}) {
+    for (const char* rate : {"ctr", "ctcvr", "cvr"}) {
+      EXPECT_TRUE((*metrics)[rate]["auc"].is_null()) << rate;
+      EXPECT_TRUE((*metrics)[rate]["normalized_entropy"].is_null()) << rate;
+      EXPECT_TRUE((*metrics)[rate]["calibration"].is_null()) << rate;
+    }
+    EXPECT_TRUE((*metrics)["ctr"]["log_loss"].is_number());
+    EXPECT_TRUE((*metrics)["cvr"]["log_loss"].is_null());
+  }
+  EXPECT_EQ(report["throughput"]["events_per_s"], 0);  // no time passed: no division by it
+  EXPECT_NE(summary.find("read      10 impressions, 0 clicks, 0 purchases\n"), std::string::npos);
+  EXPECT_NE(summary.find("refused   nothing\n"), std::string::npos);
+  EXPECT_NE(summary.find("  CVR            -          -           -             -\n"),
+            std::string::npos)
+      << summary;
+}
+
+TEST(ReportTest, EmptyLogsHaveAReportToo) {
+  std::string summary;
+  const auto report = report_of(0, &summary);
+  EXPECT_EQ(report["samples"], 0);
+  EXPECT_EQ(report["closed"], true);
+  EXPECT_FALSE(report.contains("snapshot"));
+  for (const auto& [reason, count] : report["refused"].items()) EXPECT_EQ(count, 0) << reason;
+  EXPECT_EQ(report["refused"].size(), kRefusals);
+  EXPECT_NE(summary.find("labels    0 impressions, 0 clicked, 0 converted\n"), std::string::npos);
+}
+
+TEST(StatusLineTest, SaysWhoHoldsEventTimeBack) {
+  ServiceStatus status;
+  status.join.slowest = {Stream::purchases, 3};
+  EXPECT_EQ(
+      status_line(status),
+      "no event time yet, waiting for purchases/3; 0 events, 0 impressions open, 0 samples, 0 "
+      "learned");
+  status.join.watermark = 1'700'000'000'000;
+  status.wall_ms = status.join.watermark + 90'999;
+  status.join.lag_records = 12;
+  status.join.quiet_partitions = 2;
+  status.join.counters.used = {5, 3, 1};
+  status.join.counters.refused[1][static_cast<std::size_t>(Refusal::late)] = 4;
+  status.join.open_impressions = 7;
+  status.join.samples = 20;
+  status.trained = 16;
+  status.join.last_commit_wall_ms = status.wall_ms;
+  status.last_snapshot = 8;
+  EXPECT_EQ(status_line(status),
+            "lag 12 records, event time 2023-11-14T22:13:20Z (90 s behind, held by purchases/3), 2 "
+            "partitions quiet; 13 events, 7 impressions open, 20 samples, 16 learned, 4 late; last "
+            "commit 2023-11-14T22:14:50.999Z, snapshot 8");
+  // Events from the future: nothing is behind.
+  status.wall_ms = status.join.watermark - 5'000;
+  EXPECT_NE(status_line(status).find("(0 s behind"), std::string::npos) << status_line(status);
+  status.join.watermark = kTimeMax;
+  EXPECT_NE(status_line(status).find("event time is over, 2 partitions quiet"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice
