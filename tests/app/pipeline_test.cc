@@ -15,6 +15,7 @@
 #include "app/shop_files.h"
 #include "base/hash.h"
 #include "config/load.h"
+#include "joiner/sample_log.h"
 #include "store/published_folder.h"
 #include "tests/app/driven_pipeline.h"
 #include "tests/app/shop_recount.h"
@@ -255,6 +256,43 @@ TEST_F(PipelineTest, AFinishedReplayThatIsStartedAgainSaysTheSame) {
   ASSERT_TRUE(pipeline.start());
   ASSERT_TRUE(pipeline.finish());
   EXPECT_EQ(pipeline.outcome().difference(expected), "");
+}
+
+// The first batch lies in one tick, behind the middle of it, where a period of snapshots begins.
+TEST_F(PipelineTest, TheFirstPeriodOfSnapshotsIsTheSameAfterARestart) {
+  const Config config =
+      shop_config({"join.tick=\"1 min\"", "snapshots.every=\"90 s\"", "join.click_window=\"100 s\"",
+                   "training.batch_size=4", "checkpoints.every=4", "checkpoints.keep=100000",
+                   "snapshots.keep=100000"});
+  const TemporaryFolder folder;
+  DrivenPipeline pipeline(config, folder.path(), kClose);
+  ASSERT_TRUE(pipeline.start());
+  while (pipeline.learning().trained_sequence() < 100) {
+    ASSERT_TRUE(pipeline.join());
+    ASSERT_TRUE(pipeline.learn(1));
+  }
+  const auto samples = read_samples(pipeline.store, 1, 4);
+  ASSERT_TRUE(samples);
+  for (std::size_t index = 0; index < 4; ++index) {
+    ASSERT_EQ(floor_to((*samples)[index].time, 60'000) % 180'000, 60'000);
+    ASSERT_GE((*samples)[index].time % 180'000, 90'000);
+  }
+  const std::vector<std::string> snapshots = pipeline.folders("snapshots");
+  const std::uint64_t trained = pipeline.learning().trained_sequence();
+  pipeline.crash();
+  for (const std::string& name : pipeline.folders("checkpoints")) {
+    if (folder_number(name) > 4U) fs::remove_all(pipeline.model_dir() / "checkpoints" / name);
+  }
+  // All that could hide a snapshot that is made at another place.
+  fs::remove_all(pipeline.model_dir() / "snapshots");
+  fs::remove(pipeline.data_dir() / "digests.jsonl");
+  ASSERT_TRUE(pipeline.start());
+  ASSERT_EQ(pipeline.learning().trained_sequence(), 4U);
+  while (pipeline.learning().trained_sequence() < trained) {
+    const auto learned = pipeline.learn(1);
+    ASSERT_TRUE(learned) << learned.error().message;
+  }
+  EXPECT_EQ(pipeline.folders("snapshots"), snapshots);
 }
 
 // Graceful stops make checkpoints of their own, so digests.jsonl has more lines: of the others none
