@@ -212,6 +212,7 @@ Result<std::vector<fs::path>> folders_to_verify(FileSystem& files, const Snapsho
   SLUICE_ASSIGN(const fs::path parent, find_snapshots(files, options.where, options.model));
   SLUICE_ASSIGN(const auto numbers, list_numbered_folders(files, parent));
   std::vector<fs::path> folders;
+  folders.reserve(numbers.size());
   for (const auto number : numbers) folders.push_back(parent / numbered_folder_name(number));
   // LATEST is checked with the rest: it must name one of them.
   SLUICE_ASSIGN(const auto latest, read_latest(files, parent));
