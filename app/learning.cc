@@ -106,7 +106,9 @@ Status Learning::recover() {
       SLUICE_TRY(restore(sequence));
       break;
     }
-    spdlog::warn("checkpoint {} is damaged and passed over: {}", sequence, folder.error().message);
+    spdlog::warn("checkpoint {} is damaged and removed: {}", sequence, folder.error().message);
+    // Kept, it would count among the newest and crowd out one that holds.
+    SLUICE_TRY(files_.remove_all(path));
   }
   offered_digest_ = trainer_.samples_digest();
   last_checkpoint_ = trainer_.trained_sequence();

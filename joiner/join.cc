@@ -151,6 +151,7 @@ Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t par
   join->out_.counters = progress.counters;
   join->pinned_ends_ = progress.pinned_ends;
   join->is_closed_ = progress.is_closed;
+  join->irreproducible_from_ = progress.irreproducible_from;
   return join;
 }
 
@@ -231,6 +232,9 @@ Status Join::process(TimeMs frontier, std::vector<std::vector<Event>> events) {
 
 void Join::refuse(std::vector<RefusedRecord> refused) {
   for (RefusedRecord& record : refused) {
+    if (record.reason == Refusal::late_after_quiet && !irreproducible_from_) {
+      irreproducible_from_ = next_sequence_;
+    }
     ++out_.counters.refused[static_cast<std::size_t>(record.where.stream)]
                            [static_cast<std::size_t>(record.reason)];
     out_.refused.push_back(std::move(record));
@@ -260,6 +264,7 @@ Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint6
   progress.intakes = std::move(intakes);
   progress.pinned_ends = pinned_ends_;
   progress.is_closed = is_closed_;
+  progress.irreproducible_from = irreproducible_from_;
   for (std::size_t number = 0; number < shards_.size(); ++number) {
     shards_[number]->persist(batch);
     progress.shards[number] = shards_[number]->progress();
@@ -286,9 +291,6 @@ Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint6
 Status Join::write_dead_letters(JoinProgress& progress, TimeMs wall_ms, WriteBatch& batch) {
   SLUICE_TRY(trim_dead_letters(progress, wall_ms, batch));
   for (const RefusedRecord& record : out_.refused) {
-    if (record.reason == Refusal::late_after_quiet && !progress.irreproducible_from) {
-      progress.irreproducible_from = next_sequence_;
-    }
     if (!is_dead_letter(record.reason)) continue;
     std::string value = encode_dead_letter(record, wall_ms);
     progress.dead_letter_bytes += value.size() + kDeadLetterOverhead;

@@ -33,7 +33,7 @@ struct JoinProgress {
   std::vector<ShardProgress> shards;
   std::vector<Position> pinned_ends;  // as intakes; empty until a closing start pins them
   bool is_closed = false;             // all windows closed, all samples in the log
-  std::optional<std::uint64_t> irreproducible_from;  // first sequence after a late_after_quiet
+  std::optional<std::uint64_t> irreproducible_from;  // next one at the first late_after_quiet
   std::uint64_t first_logged = 1;                    // the sample log reaches back to this sequence
   // Dead letters by number, oldest first.
   std::uint64_t first_dead_letter = 0;
@@ -103,6 +103,7 @@ class Join {
   std::vector<Sample> samples_;  // sequenced, not yet committed
   std::vector<Position> pinned_ends_;
   bool is_closed_ = false;
+  std::optional<std::uint64_t> irreproducible_from_;
   bool is_stopped_ = false;  // a commit failed
 };
 

@@ -102,14 +102,28 @@ def run_and_kill(words, delay_s):
         process.stderr.close()
 
 
-def kill_many_times(words, kills, first_delay_s, seed):
-    """Kills `kills` runs in turn at drawn moments; each goes on where the last one was killed."""
+def kill_many_times(words, data, kills, seed):
+    """Kills it `kills` times; each start goes on where the last one was killed.
+
+    Two of three kills fall soon after a new line of digests.jsonl, so that they are spread over the
+    whole replay; every third one falls into the start, whatever it is doing then.
+    """
     draw = random.Random(seed)
-    done = 0
-    while done < kills:
-        if not run_and_kill(words, first_delay_s * draw.uniform(0.3, 1.7)):
-            raise AssertionError(f"it ended after {done} kills: too fast for {kills} (seed {seed})")
-        done += 1
+    lines = data / "digests.jsonl"
+    count = lambda: lines.read_bytes().count(b"\n") if lines.exists() else 0
+    for number in range(kills):
+        before = count()
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            if number % 3 == 2:
+                time.sleep(draw.uniform(0.0, 0.2))
+            else:
+                wait_until(lambda: count() > before or process.poll() is not None, 60, "progress")
+                time.sleep(draw.uniform(0.0, 0.02))
+            assert process.poll() is None, f"it ended before kill {number} (seed {seed})"
+        finally:
+            process.kill()
+            process.wait(TIMEOUT_S)
 
 
 def load_topics(root, prefix):
@@ -126,4 +140,4 @@ def wait_until(condition, timeout_s, what):
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"not within {timeout_s} s: {what}")
-        time.sleep(0.05)
+        time.sleep(0.002)

@@ -21,9 +21,9 @@ VARIANTS = {
                      "store.memtable_bytes": '"1 MiB"'}, []),
     "checkpoints": ({"checkpoints.every": 777, "source.read_records": 1}, []),
 }
-# A kill should meet many commits.
-RESTLESS = {"store.commit_interval": '"5 ms"', "store.commit_records": 700,
-            "checkpoints.every": 700}
+# A kill should meet many commits: small ones, and a join that does not run ahead of the learner.
+RESTLESS = {"store.commit_interval": '"5 ms"', "store.commit_records": 300,
+            "store.max_learner_lag": 600, "source.read_records": 50, "checkpoints.every": 400}
 
 
 class Promise:
@@ -50,7 +50,7 @@ class Promise:
         predictions = self.folder / "killed.csv"
         words = sluice.command("replay", self.config, self.folder / "killed", settings,
                                "--predictions", predictions)
-        sluice.kill_many_times(words, 20, self.kill_after_s, SEED)
+        sluice.kill_many_times(words, self.folder / "killed", 20, SEED)
         report = self.replay(self.config, "killed", settings, "--predictions", predictions)
         self.assert_same(report, expected)
         whole = self.folder / "whole.csv"
