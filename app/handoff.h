@@ -51,6 +51,17 @@ class Handoff {
     return first_needed_;
   }
 
+  // Nothing more will be committed.
+  void end_join() {
+    const std::lock_guard lock(mutex_);
+    is_join_ended_ = true;
+    changed_.notify_all();
+  }
+  bool is_join_ended() const {
+    const std::lock_guard lock(mutex_);
+    return is_join_ended_;
+  }
+
   // Asks both threads to come to their ends.
   void stop() {
     const std::lock_guard lock(mutex_);
@@ -62,10 +73,10 @@ class Handoff {
     return is_stopping_;
   }
 
-  // Until a commit goes beyond `seen`, or stop(), or the time is over.
+  // Until a commit goes beyond `seen`, or end_join(), or stop(), or the time is over.
   void wait_for_commit(const Committed& seen, DurationMs timeout) {
     wait(timeout, [&] {
-      return is_stopping_ || committed_.next_sequence != seen.next_sequence ||
+      return is_stopping_ || is_join_ended_ || committed_.next_sequence != seen.next_sequence ||
              committed_.frontier != seen.frontier || committed_.is_closed != seen.is_closed;
     });
   }
@@ -86,6 +97,7 @@ class Handoff {
   Committed committed_;
   std::uint64_t trained_sequence_ = 0;
   std::uint64_t first_needed_ = 1;
+  bool is_join_ended_ = false;
   bool is_stopping_ = false;
 };
 

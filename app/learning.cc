@@ -106,9 +106,12 @@ Status Learning::recover() {
       SLUICE_TRY(restore(sequence));
       break;
     }
-    spdlog::warn("checkpoint {} is damaged and removed: {}", sequence, folder.error().message);
-    // Kept, it would count among the newest and crowd out one that holds.
-    SLUICE_TRY(files_.remove_all(path));
+    spdlog::warn("checkpoint {} does not hold and is put aside: {}", sequence,
+                 folder.error().message);
+    // In its place it would count among the newest and crowd out one that holds.
+    const fs::path aside = folder_ / "checkpoints" / (path.filename().string() + ".damaged");
+    SLUICE_TRY(files_.remove_all(aside));
+    SLUICE_TRY(files_.rename(path, aside));
   }
   offered_digest_ = trainer_.samples_digest();
   last_checkpoint_ = trainer_.trained_sequence();
@@ -225,11 +228,18 @@ Status Learning::checkpoint() {
   manifest["model_digest"] = trainer_.model_digest().hex();
   manifest["state"] = std::move(state.json);
   const fs::path parent = folder_ / "checkpoints";
+  // The line first: a start from this checkpoint would not make it again.
+  SLUICE_TRY(write_digest_line("checkpoint"));
   SLUICE_TRY(publish_folder(files_, parent, numbered_folder_name(sequence), manifest,
                             {{kStateFile, encode_tensors(state.tensors)}}, {}));
-  SLUICE_TRY(write_digest_line("checkpoint"));
   last_checkpoint_ = sequence;
   last_checkpoint_steady_ = clock_.steady_ms();
+  // Older ones go only after this one was read back.
+  if (const auto folder = read_folder(files_, parent / numbered_folder_name(sequence)); !folder) {
+    spdlog::warn("checkpoint {} does not hold ({}); older ones are kept", sequence,
+                 folder.error().message);
+    return {};
+  }
   SLUICE_TRY(keep_newest(files_, parent, config_.checkpoints.keep));
   return update_first_needed();
 }

@@ -79,7 +79,7 @@ class Learning {
   Trainer trainer_;
   std::unique_ptr<PredictionsFile> predictions_;
   std::unique_ptr<ScoreLog> scores_;
-  std::map<std::uint64_t, std::string> digest_lines_;  // by sequence and kind, what was said before
+  std::map<std::uint64_t, std::string> digest_lines_;  // by sequence, what was said before
   Digest offered_digest_;                              // chained over every sample offered
   std::uint64_t first_needed_ = 1;
   std::uint64_t last_checkpoint_ = 0;

@@ -1,6 +1,7 @@
 // The command line of sluice: verbs, --help and exit codes.
 #include <cstdio>
 #include <exception>
+#include <string>
 
 #include <CLI/CLI.hpp>
 
@@ -16,6 +17,13 @@ int main(int argc, char** argv) {
   sluice::add_snapshot(root, exit_code);
   sluice::add_check(root, exit_code);
   sluice::add_generate(root, exit_code);
+  const auto is_verb = [&root](const std::string& name) {
+    return !root.get_subcommands([&](CLI::App* verb) { return verb->get_name() == name; }).empty();
+  };
+  if (argc > 1 && argv[1][0] != '-' && !is_verb(argv[1])) {
+    std::fprintf(stderr, "sluice: there is no verb '%s'; sluice --help lists them\n", argv[1]);
+    return 2;
+  }
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include <spdlog/spdlog.h>
+
 namespace sluice {
 namespace {
 
 constexpr DurationMs kWaitMs = 20;
+constexpr std::uint64_t kToldRefusals = 3;
 // Samples that one step of advance() should give: enough to be worth it, few enough to hold.
 constexpr std::size_t kFewSamples = 1'000;
 constexpr std::size_t kManySamples = 10'000;
@@ -22,7 +25,9 @@ Result<std::unique_ptr<JoinStage>> JoinStage::open(const Config& config, const E
   SLUICE_ASSIGN(const std::uint32_t partitions, source.partitions());
   SLUICE_ASSIGN(stage->join_, Join::open(config, partitions, store));
   const JoinProgress& committed = stage->join_->committed();
-  if (!committed.is_closed) {
+  if (committed.is_closed) {
+    SLUICE_TRY(stage->check_closed());
+  } else {
     stage->reader_ = std::make_unique<LogReader>(config, source, clock, partitions, policy);
     SLUICE_TRY(stage->reader_->start(committed.intakes, !stage->join_->has_committed(),
                                      committed.pinned_ends));
@@ -32,6 +37,17 @@ Result<std::unique_ptr<JoinStage>> JoinStage::open(const Config& config, const E
   }
   stage->publish();
   return stage;
+}
+
+// Nothing more is read, but other logs than those that were must not pass for them.
+Status JoinStage::check_closed() {
+  if (policy_.is_live && policy_.kind != EndPolicy::Kind::close) {
+    return usage_error(
+        "this data folder was closed when its logs were replayed to their ends: no service goes on "
+        "with it; take a new --data-dir, or begin with replay --at-end hold");
+  }
+  LogReader reader(config_, source_, clock_, join_->partitions(), EndPolicy{});
+  return reader.check_logs(join_->committed().intakes, join_->committed().pinned_ends);
 }
 
 Result<bool> JoinStage::step() {
@@ -47,7 +63,9 @@ Result<bool> JoinStage::step() {
   }
   SLUICE_ASSIGN(const std::size_t taken, reader_->step(join_->frontier(), kWaitMs));
   records_since_commit_ += taken;
-  join_->refuse(reader_->take_refused());
+  std::vector<RefusedRecord> refused = reader_->take_refused();
+  tell_first_refusals(refused);
+  join_->refuse(std::move(refused));
   SLUICE_TRY(advance());
   if (!reader_->is_exhausted()) {
     if (is_commit_due()) SLUICE_TRY(commit());
@@ -56,6 +74,18 @@ Result<bool> JoinStage::step() {
   if (policy_.kind == EndPolicy::Kind::close) join_->close();
   SLUICE_TRY(commit());
   return false;
+}
+
+// The first few of each reason go to the log: without them a wrong field name or a time in seconds
+// would show as a number only.
+void JoinStage::tell_first_refusals(const std::vector<RefusedRecord>& refused) {
+  for (const RefusedRecord& record : refused) {
+    std::uint64_t& told = told_refusals_[static_cast<std::size_t>(record.reason)];
+    if (told == kToldRefusals) continue;
+    spdlog::warn("{}: {}: {}{}", to_string(record.reason),
+                 source_.describe(record.where, record.position), record.detail,
+                 ++told == kToldRefusals ? " (more of this reason are only counted)" : "");
+  }
 }
 
 Status JoinStage::advance() {

@@ -1,15 +1,16 @@
 // The whole flow, in the order in which data passes it. This is the file to read first.
 //
-//   source ──► log reader ──► shards ──► commit ──► sample log ──► learner ──► checkpoints,
-//   snapshots (logs,     (judges        (join,      (one       (the only       (batches, Kafka)
-//   records,       labels)     synced      way to the     ESMM)
-//               watermarks)                write)      learner)
+//   source ─► log reader ─► shards ─► commit ─► sample log ─► learner ─► checkpoints,
+//   (files,   (judges,      (join,    (one      (the only     (ESMM, in   snapshots
+//    Kafka)    watermarks)   labels)   synced    way to the    batches)
+//                                      write)    learner)
 //
 // Two stages, each owned by one thread: JoinStage up to the commit, Learning from the sample log
 // on. They share the store and a Handoff. Driven by hand on one thread they do the same: tests do
 // that.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 
@@ -63,6 +64,8 @@ class JoinStage {
   // Processes everything before the watermark, in steps small enough that memory stays bounded when
   // many windows close at once.
   Status advance();
+  Status check_closed();
+  void tell_first_refusals(const std::vector<RefusedRecord>& refused);
   Status commit();
   bool is_commit_due() const;
   void publish();
@@ -77,6 +80,7 @@ class JoinStage {
   std::uint64_t records_since_commit_ = 0;
   DurationMs last_commit_steady_ = 0;
   TimeMs last_commit_wall_ = 0;
+  std::array<std::uint64_t, kRefusals> told_refusals_{};
   std::int64_t stride_ticks_ = 1;  // of event time, for advance()
 };
 

@@ -61,6 +61,7 @@ Result<std::uint64_t> end_of_line(const std::filesystem::path& path, std::uint64
     }
     offset += count;
   }
+  if (in.bad()) return stop_error("cannot read " + path.string());
   return usage_error("--predictions: " + path.string() + " lacks lines of samples up to " +
                      std::to_string(sequence) +
                      " that were learned before; predictions are made once: give the file of the "

@@ -33,6 +33,13 @@ std::string short_count(double value) {
   return text.data();
 }
 
+// In days where it is days, else to the second.
+std::string behind(DurationMs lag) {
+  constexpr DurationMs kDay = 86'400'000;
+  const DurationMs unit = lag >= 2 * kDay ? kDay : 1000;
+  return format_duration(std::max<DurationMs>(0, lag) / unit * unit);
+}
+
 std::string short_time(double seconds) {
   const auto whole = static_cast<long>(seconds);
   std::array<char, 32> text{};
@@ -51,10 +58,9 @@ std::string status_line(const ServiceStatus& status) {
   std::string text;
   if (join.lag_records) text += "lag " + std::to_string(*join.lag_records) + " records, ";
   if (join.watermark > kTimeMin && join.watermark < kTimeMax) {
-    text +=
-        "event time " + format_time(join.watermark) + " (" +
-        format_duration(std::max<DurationMs>(0, status.wall_ms - join.watermark) / 1000 * 1000) +
-        " behind, held by " + to_string(join.slowest) + ")";
+    text += "event time " + format_time(join.watermark) + " (" +
+            behind(status.wall_ms - join.watermark) + " behind, held by " +
+            to_string(join.slowest) + ")";
   } else {
     text += join.watermark >= kTimeMax
                 ? std::string("event time is over")

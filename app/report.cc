@@ -90,16 +90,23 @@ std::string summarize(const Json& report) {
                      " converted\n";
   std::string refused;
   for (const auto& [reason, refusals] : report["refused"].items()) {
-    if (refusals.get<std::uint64_t>() > 0) refused += " " + reason + " " + count(refusals);
+    if (refusals.get<std::uint64_t>() == 0) continue;
+    refused += (refused.empty() ? " " : ", ") + count(refusals) + " " + reason;
   }
   text += "refused  " + (refused.empty() ? " nothing" : refused) + "\n";
   text += "samples   " + count(report["samples"]) + ", " + count(report["trained"]) +
           " of them trained, digest " + report["samples_digest"].get<std::string>() + "\n";
   text += "model     digest " + report["model_digest"].get<std::string>() + "\n";
-  text += "          each impression predicted before it was learned:\n";
+  text += "          so far, each impression predicted before it was learned:\n";
   text += "               AUC   log loss  norm. entr.  pred./observed\n";
   text += row("CTR", report["metrics"]["ctr"]) + row("CVR", report["metrics"]["cvr"]) +
           row("CTCVR", report["metrics"]["ctcvr"]);
+  const Json& metrics = report["metrics"];
+  if (const auto half = metrics.find("second_half"); half != metrics.end() && half->is_object()) {
+    text += "          of these, the second half of the samples:\n";
+    text +=
+        row("CTR", (*half)["ctr"]) + row("CVR", (*half)["cvr"]) + row("CTCVR", (*half)["ctcvr"]);
+  }
   return text;
 }
 

@@ -70,7 +70,7 @@ std::string provenance(const Config& config, Clock& clock) {
   json["started"] = format_time(clock.wall_ms());
   json["source"] =
       config.source.type == SourceConfig::Type::files ? config.source.root : config.source.brokers;
-  return json.dump();
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 // The parts of a running service, in the order in which they are opened.
@@ -83,7 +83,9 @@ class Service {
   Status report();
 
  private:
+  Status check_paths();
   Status open_source_with_retries();
+  void pause_unless_stopped(DurationMs pause);
   void join_loop();
   void learn_loop();
   void watch();
@@ -95,7 +97,7 @@ class Service {
   ServiceStatus status() const;
 
   ServiceOptions options_;
-  SystemClock clock_;
+  mutable SystemClock clock_;  // reading it changes nothing
   RealFileSystem files_;
   Config config_;
   std::optional<FolderLock> lock_;
@@ -106,7 +108,6 @@ class Service {
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<Learning> learning_;
 
-  std::atomic<bool> is_join_done_{false};
   std::atomic<bool> is_learner_done_{false};
   mutable std::mutex mutex_;  // guards what follows
   std::optional<Error> error_;
@@ -127,11 +128,12 @@ std::uint64_t events_of(const JoinCounters& counters) {
 
 Status Service::open() {
   SLUICE_ASSIGN(config_, load_config_or_error(options_.config, options_.overrides));
+  SLUICE_TRY(check_paths());
   SLUICE_TRY(files_.create_directories(options_.data_dir));
   SLUICE_ASSIGN(lock_, FolderLock::acquire(options_.data_dir));
   SLUICE_ASSIGN(store_, open_rocksdb(options_.data_dir / "store", config_.store));
   SLUICE_TRY(open_source_with_retries());
-  SLUICE_ASSIGN(join_, JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_));
+  // The learner first: a config that it refuses must not have pinned the logs' ends.
   std::size_t threads = options_.threads != 0 ? options_.threads : config_.training.threads;
   if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
   workers_ = std::make_unique<Workers>(threads);
@@ -139,16 +141,39 @@ Status Service::open() {
                 Learning::open(
                     config_, {options_.data_dir, options_.predictions, provenance(config_, clock_)},
                     *store_, files_, clock_, *workers_));
+  SLUICE_ASSIGN(join_, JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_));
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
   const JoinProgress& progress = join_->committed();
   if (progress.next_sequence > 1 || progress.is_closed) {
-    spdlog::info("{} goes on: {} samples joined, {} of them learned", options_.data_dir.string(),
+    spdlog::info("{} {}: {} samples joined, {} of them learned", options_.data_dir.string(),
+                 progress.is_closed
+                     ? "is closed, nothing more is read (newer logs need a new folder)"
+                     : "goes on",
                  progress.next_sequence - 1, learning_->trained_sequence());
   }
   join_status_ = join_->status();
   last_snapshot_ = learning_->last_snapshot();
   first_events_ = events_of(progress.counters);
   first_trained_ = learning_->trained_sequence();
+  return {};
+}
+
+// What would otherwise be found only at the end, or would mix a lineage with other files.
+Status Service::check_paths() {
+  const fs::path& data_dir = options_.data_dir;
+  if (files_.exists(data_dir) && !files_.exists(data_dir / "LOCK")) {
+    SLUICE_ASSIGN(const auto names, files_.list(data_dir));
+    if (!names.empty()) {
+      return usage_error("--data-dir " + data_dir.string() +
+                         " holds other files and was not begun by sluice; take a new folder");
+    }
+  }
+  for (const auto& [option, path] :
+       {std::pair{"--report", options_.report}, std::pair{"--predictions", options_.predictions}}) {
+    if (!path || !path->has_parent_path() || files_.exists(path->parent_path())) continue;
+    return usage_error(std::string(option) + " " + path->string() + ": there is no folder " +
+                       path->parent_path().string());
+  }
   return {};
 }
 
@@ -166,7 +191,14 @@ Status Service::open_source_with_retries() {
     if (error.kind != ErrorKind::retry || !may_retry || stop_signal != 0) return error;
     const DurationMs pause = backoff_ms(attempt, clock_.wall_ms());
     spdlog::warn("{}; trying again in {} ms", error.message, pause);
-    clock_.sleep_ms(pause);
+    pause_unless_stopped(pause);
+  }
+}
+
+void Service::pause_unless_stopped(DurationMs pause) {
+  const DurationMs end = clock_.steady_ms() + pause;
+  while (stop_signal == 0 && !handoff_.is_stopping() && clock_.steady_ms() < end) {
+    clock_.sleep_ms(std::min<DurationMs>(kWatchMs, pause));
   }
 }
 
@@ -179,7 +211,7 @@ void Service::join_loop() {
     if (!more && more.error().kind == ErrorKind::retry) {
       const DurationMs pause = backoff_ms(failures++, clock_.wall_ms());
       spdlog::warn("{}; trying again in {} ms", more.error().message, pause);
-      clock_.sleep_ms(pause);
+      pause_unless_stopped(pause);
       continue;
     }
     if (!more) return fail(more.error());
@@ -195,13 +227,14 @@ void Service::join_loop() {
     if (const Status stopped = join_->stop(); !stopped) return fail(stopped.error());
   }
   join_end_steady_ = clock_.steady_ms();
-  is_join_done_ = true;
-  handoff_.publish(handoff_.committed());  // wakes the learner
+  handoff_.end_join();
 }
 
 void Service::learn_loop() {
   while (true) {
-    const bool is_last = is_join_done_;  // read before the commit: nothing comes after it
+    if (is_failed()) return;  // after a failed write of the join none follows
+    const bool is_last =
+        handoff_.is_join_ended();  // read before the commit: nothing comes after it
     const Committed committed = handoff_.committed();
     const auto more = learning_->learn(committed, kLearnSamples);
     if (!more) return fail(more.error());
@@ -234,7 +267,7 @@ void Service::fail(Error error) {
     const std::lock_guard lock(mutex_);
     if (!error_) error_ = std::move(error);
   }
-  is_join_done_ = true;
+  handoff_.end_join();
   is_learner_done_ = true;
   handoff_.stop();
 }
@@ -247,13 +280,13 @@ ServiceStatus Service::status() const {
     status.last_snapshot = last_snapshot_;
   }
   status.trained = handoff_.trained_sequence();
-  status.wall_ms = const_cast<SystemClock&>(clock_).wall_ms();
+  status.wall_ms = clock_.wall_ms();
   return status;
 }
 
 void Service::watch() {
   Progress progress(options_.end.is_live, clock_.steady_ms());
-  while (!is_join_done_ || !is_learner_done_) {
+  while (!handoff_.is_join_ended() || !is_learner_done_) {
     if (stop_signal != 0 && !handoff_.is_stopping()) {
       spdlog::info("{}: drains, commits and stops", strsignal(stop_signal));
       handoff_.stop();
@@ -296,7 +329,11 @@ Status run_service(const ServiceOptions& options) {
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   install_signal_handlers();
   Service service(options);
-  SLUICE_TRY(service.open());
+  if (const Status opened = service.open(); !opened) {
+    // Asked to stop while it waited for its broker: nothing was begun, so nothing is left to do.
+    const bool was_waiting = opened.error().kind == ErrorKind::retry;
+    return stop_signal != 0 && was_waiting ? Status() : opened;
+  }
   SLUICE_TRY(service.run());
   return service.report();
 }

@@ -96,9 +96,9 @@ Result<TimeMs> parse_time(std::string_view text) {
 }
 
 std::string format_time(TimeMs time) {
-  constexpr TimeMs kYear1 = -62'135'596'800'000;
+  constexpr TimeMs kYear0 = -62'167'219'200'000;
   constexpr TimeMs kYear10000 = 253'402'300'800'000;
-  if (time < kYear1) return "the beginning";
+  if (time < kYear0) return "the beginning";
   if (time >= kYear10000) return "the end";
   using namespace std::chrono;
   const sys_time<milliseconds> point{milliseconds{time}};

@@ -18,6 +18,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kShorter =
+    " is shorter than what was read of it before: the log was changed; take the right logs, or "
+    "replay "
+    "into a new data folder";
+
 class PlainStream final : public ByteStream {
  public:
   PlainStream(int descriptor, fs::path path) : descriptor_(descriptor), path_(std::move(path)) {}
@@ -45,7 +50,7 @@ class PlainStream final : public ByteStream {
     if (here < 0 || ::fstat(descriptor_, &info) != 0 ||
         static_cast<std::uint64_t>(info.st_size - here) < count ||
         ::lseek(descriptor_, static_cast<off_t>(count), SEEK_CUR) < 0) {
-      return stop_error(path_.string() + " is shorter than what was read of it before");
+      return stop_error(path_.string() + kShorter);
     }
     consumed_ += count;
     return {};
@@ -70,7 +75,7 @@ class CompressedStream : public ByteStream {
       const std::size_t wanted = std::min<std::uint64_t>(count, buffer.size());
       SLUICE_ASSIGN(const std::size_t got, read({buffer.data(), wanted}));
       if (got == 0) {
-        return stop_error(path_.string() + " is shorter than what was read of it before");
+        return stop_error(path_.string() + kShorter);
       }
       count -= got;
     }

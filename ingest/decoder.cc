@@ -219,6 +219,7 @@ struct Decoder::Impl {
     const auto is_time = [](const std::optional<dom::element>& field) {
       return field && field->is_int64();
     };
+    if (is_absent(fields[kTs])) return malformed(streams.ts + ": absent");
     if (!is_time(fields[kTs])) return malformed(streams.ts + ": no integer");
     const TimeMs time = fields[kTs]->get_int64().value_unsafe();
     if (time < streams.not_before || time > kLatest) {
@@ -305,12 +306,12 @@ tl::expected<Decoded, Rejection> Decoder::decode(Stream stream, const Record& re
   const std::size_t too_deep = impl.streams.max_depth + 1;
   if (impl.parser.capacity() < record.bytes.size() || impl.parser.max_depth() != too_deep) {
     const std::size_t capacity = std::max<std::size_t>(record.bytes.size(), 4096);
-    if (impl.parser.allocate(capacity, too_deep) != simdjson::SUCCESS) {
-      return malformed("no memory to parse it");
-    }
+    // Want of memory says nothing of the record: it must not decide whether the record is used.
+    SLUICE_CHECK(impl.parser.allocate(capacity, too_deep) == simdjson::SUCCESS);
   }
   dom::element root;
   if (const auto error = impl.parser.parse(record.bytes).get(root); error != simdjson::SUCCESS) {
+    SLUICE_CHECK(error != simdjson::MEMALLOC);
     return malformed(std::string("JSON: ") + simdjson::error_message(error));
   }
   dom::object object;

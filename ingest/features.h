@@ -61,7 +61,7 @@ class FeatureWriter {
   ByteWriter bytes_;
 };
 
-// An id as text, in a buffer of the caller's for integers: "5" for 5.
+// Reads what FeatureWriter wrote; the caller follows the grammar.
 class FeatureReader {
  public:
   explicit FeatureReader(std::string_view bytes) : bytes_(bytes) {}

@@ -96,6 +96,7 @@ class LineReader {
   Position position() const { return segment_.begin() | line_begin_; }
   Position end() const { return segment_.end_at(line_begin_); }
   std::uint64_t consumed() const { return stream_->consumed(); }
+  bool has_unfinished() const { return line_bytes_ > 0; }
 
   // The next line with an end, or nothing at the segment's present end. What has been read of an
   // unfinished line stays for the next call.
@@ -165,8 +166,9 @@ class LineReader {
 
 class FileSource final : public Source {
  public:
-  explicit FileSource(const Config& config)
-      : root_(config.source.root),
+  FileSource(const Config& config, Clock* clock)
+      : clock_(clock),
+        root_(config.source.root),
         topics_(config.streams.topic),
         max_record_bytes_(config.streams.max_record_bytes) {}
 
@@ -221,25 +223,19 @@ class FileSource final : public Source {
     return {};
   }
 
-  Result<ReadResult> read(StreamPartition where, std::size_t max_records, DurationMs) override {
-    ReadResult result;
-    while (result.records.size() < max_records) {
-      SLUICE_ASSIGN(LineReader* const reader, reader_at(where));
-      if (reader == nullptr) {
-        if (result.records.empty()) result.at_end = positions_[where];
-        break;
-      }
-      SLUICE_ASSIGN(auto record, reader->next());
-      if (record) {
-        positions_[where] = record->next;
-        result.records.push_back(*std::move(record));
-        continue;
-      }
-      SLUICE_ASSIGN(const bool moved, next_segment(where, *reader, result));
-      if (moved) continue;
-      if (result.records.empty()) result.at_end = positions_[where];
-      break;
+  Result<ReadResult> read(StreamPartition where, std::size_t max_records,
+                          DurationMs wait_ms) override {
+    // The time of looking, not of having looked: what is appended meanwhile may be missed.
+    const TimeMs wall_ms = clock_ == nullptr ? 0 : clock_->wall_ms();
+    SLUICE_ASSIGN(auto result, read_present(where, max_records));
+    if (clock_ == nullptr || !result.at_end) return result;
+    const auto reader = readers_.find(where);
+    if (reader != readers_.end() && reader->second.has_unfinished()) {
+      confirmed_.erase(where);
+    } else {
+      confirmed_[where] = {*result.at_end, wall_ms, clock_->steady_ms()};
     }
+    if (wait_ms > 0) clock_->sleep_ms(wait_ms);
     return result;
   }
 
@@ -267,7 +263,11 @@ class FileSource final : public Source {
     return std::optional<Record>();
   }
 
-  std::optional<EndConfirmation> confirmed_end(StreamPartition) override { return std::nullopt; }
+  std::optional<EndConfirmation> confirmed_end(StreamPartition where) override {
+    const auto found = confirmed_.find(where);
+    if (found == confirmed_.end()) return std::nullopt;
+    return found->second;
+  }
 
   std::string describe(StreamPartition where, Position position) const override {
     return topics_[static_cast<std::size_t>(where.stream)] + "/" + std::to_string(where.partition) +
@@ -276,6 +276,29 @@ class FileSource final : public Source {
   }
 
  private:
+  // What is there now, up to max_records.
+  Result<ReadResult> read_present(StreamPartition where, std::size_t max_records) {
+    ReadResult result;
+    while (result.records.size() < max_records) {
+      SLUICE_ASSIGN(LineReader* const reader, reader_at(where));
+      if (reader == nullptr) {
+        if (result.records.empty()) result.at_end = positions_[where];
+        break;
+      }
+      SLUICE_ASSIGN(auto record, reader->next());
+      if (record) {
+        positions_[where] = record->next;
+        result.records.push_back(*std::move(record));
+        continue;
+      }
+      SLUICE_ASSIGN(const bool moved, next_segment(where, *reader, result));
+      if (moved) continue;
+      if (result.records.empty()) result.at_end = positions_[where];
+      break;
+    }
+    return result;
+  }
+
   // The size of all segments, for fraction_read().
   Status measure() {
     total_bytes_ = 0;
@@ -381,6 +404,8 @@ class FileSource final : public Source {
     return next != nullptr;
   }
 
+  Clock* clock_;
+  std::map<StreamPartition, EndConfirmation> confirmed_;
   fs::path root_;
   std::array<std::string, kStreams> topics_;
   std::uint64_t max_record_bytes_;
@@ -393,14 +418,14 @@ class FileSource final : public Source {
 
 }  // namespace
 
-Result<std::unique_ptr<Source>> open_file_source(const Config& config) {
-  return std::unique_ptr<Source>(std::make_unique<FileSource>(config));
+Result<std::unique_ptr<Source>> open_file_source(const Config& config, Clock* clock) {
+  return std::unique_ptr<Source>(std::make_unique<FileSource>(config, clock));
 }
 
 Result<std::unique_ptr<Source>> open_source(const Config& config, Clock& clock) {
   switch (config.source.type) {
     case SourceConfig::Type::files:
-      return open_file_source(config);
+      return open_file_source(config, &clock);
     case SourceConfig::Type::kafka:
       return open_kafka_source(config, clock);
   }

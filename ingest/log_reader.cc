@@ -17,25 +17,35 @@ LogReader::LogReader(const Config& config, Source& source, Clock& clock, std::ui
       partition_count_(partitions),
       decoder_(config.streams, config.join.attribution, config.features) {}
 
-Status LogReader::start(std::vector<IntakeState> states, bool is_first,
-                        std::vector<Position> pinned_ends) {
-  SLUICE_CHECK(states.size() == kStreams * partition_count_);
+Status LogReader::check_logs(const std::vector<IntakeState>& states,
+                             std::vector<Position> pinned_ends) {
+  SLUICE_CHECK(states.size() == kStreams * partition_count_ && partitions_.empty());
   const DurationMs now = clock_.steady_ms();
   if (policy_.kind == EndPolicy::Kind::close) pinned_ends_ = std::move(pinned_ends);
   partitions_.reserve(states.size());
   for (std::size_t index = 0; index < states.size(); ++index) {
     const StreamPartition where{static_cast<Stream>(index / partition_count_),
                                 static_cast<std::uint32_t>(index % partition_count_)};
-    if (is_first) {
-      SLUICE_ASSIGN(states[index].resume_position, source_.first_position(where));
-      states[index].read_position = states[index].resume_position;
-    }
     Partition& partition = partitions_.emplace_back(
         Partition{Intake(where, config_.streams, config_.join.tick, decoder_, states[index])});
     partition.position = states[index].resume_position;
     partition.last_record_steady = now;
     SLUICE_TRY(check_last_record(index, states[index]));
-    SLUICE_TRY(source_.seek(where, partition.position));
+  }
+  return {};
+}
+
+Status LogReader::start(std::vector<IntakeState> states, bool is_first,
+                        std::vector<Position> pinned_ends) {
+  for (std::size_t index = 0; is_first && index < states.size(); ++index) {
+    const StreamPartition where{static_cast<Stream>(index / partition_count_),
+                                static_cast<std::uint32_t>(index % partition_count_)};
+    SLUICE_ASSIGN(states[index].resume_position, source_.first_position(where));
+    states[index].read_position = states[index].resume_position;
+  }
+  SLUICE_TRY(check_logs(states, std::move(pinned_ends)));
+  for (const Partition& partition : partitions_) {
+    SLUICE_TRY(source_.seek(partition.intake.where(), partition.position));
   }
   if (policy_.kind != EndPolicy::Kind::close) return {};
   if (pinned_ends_.empty()) {
@@ -260,6 +270,8 @@ StreamPartition LogReader::slowest() const {
 }
 
 std::optional<std::uint64_t> LogReader::lag_records() const {
+  // Positions in files count bytes.
+  if (!policy_.is_live || config_.source.type == SourceConfig::Type::files) return std::nullopt;
   std::uint64_t lag = 0;
   for (const Partition& partition : partitions_) {
     const auto confirmation = source_.confirmed_end(partition.intake.where());

@@ -41,8 +41,12 @@ class LogReader {
   LogReader(const Config& config, Source& source, Clock& clock, std::uint32_t partitions,
             const EndPolicy& policy);
 
+  // Where a last record is known it is read again and must be the same: a stop error where it is
+  // another one now. Nothing else is done; for logs of which no more is read. start() does it too.
+  Status check_logs(const std::vector<IntakeState>& states, std::vector<Position> pinned_ends);
+
   // Positions the source. `states` are the committed ones; for a first start (`is_first`) the
-  // source says where to begin. Where a last record is known it is read again and must be the same.
+  // source says where to begin. Last records are compared as check_logs() does.
   // `pinned_ends` are the committed ones; with `close` they are pinned here if there are none.
   Status start(std::vector<IntakeState> states, bool is_first, std::vector<Position> pinned_ends);
   const std::vector<Position>& pinned_ends() const { return pinned_ends_; }

@@ -73,7 +73,9 @@ class Source {
 };
 
 Result<std::unique_ptr<Source>> open_source(const Config& config, Clock& clock);
-Result<std::unique_ptr<Source>> open_file_source(const Config& config);
+// With a clock the logs are live: a read that finds nothing waits, and a partition that is read to
+// the present end of its last file is confirmed to be.
+Result<std::unique_ptr<Source>> open_file_source(const Config& config, Clock* clock = nullptr);
 Result<std::unique_ptr<Source>> open_kafka_source(const Config& config, Clock& clock);
 
 }  // namespace sluice

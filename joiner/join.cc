@@ -1,6 +1,7 @@
 #include "joiner/join.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <utility>
 
@@ -47,6 +48,18 @@ std::map<std::string, std::string> parse_lines(std::string_view text) {
       keys.emplace(line.substr(0, split), line.substr(split + 3));
   }
   return keys;
+}
+
+// Pages and samples hold the features' values in this order and by these types, for every learner
+// over the join (ingest/features.h).
+std::string stored_features(const Config& config) {
+  constexpr std::array<const char*, 4> kTypes = {"id", "ids", "weighted_ids", "number"};
+  std::string text;
+  for (const FeatureConfig& feature : config.features) {
+    text += (text.empty() ? "" : ", ") + feature.name + ":" + feature.path + ":" +
+            kTypes[static_cast<std::size_t>(feature.type)];
+  }
+  return text.empty() ? "none" : text;
 }
 
 void encode_optional(const std::optional<std::uint64_t>& value, ByteWriter& bytes) {
@@ -157,6 +170,7 @@ Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t par
 
 Status Join::check_identity(std::uint32_t partitions) {
   std::map<std::string, std::string> keys = semantic_keys(config_, KeyGroup::join);
+  keys["features"] = stored_features(config_);
   std::string text;
   for (const auto& [key, value] : keys) text += key + " = " + value + "\n";
   SLUICE_ASSIGN(const auto stored, store_.get(Space::meta, kIdentityKey));
@@ -255,6 +269,7 @@ bool Join::has_changes(const std::vector<IntakeState>& intakes) const {
 
 Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint64_t first_needed) {
   SLUICE_CHECK(!is_stopped_);
+  is_stopped_ = true;  // until the write is done
   WriteBatch batch;
   JoinProgress progress = committed_;
   progress.frontier = frontier_;
@@ -277,10 +292,8 @@ Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint6
   }
   SLUICE_TRY(write_dead_letters(progress, wall_ms, batch));
   batch.put(Space::meta, kProgressKey, progress.encode());
-  if (const Status written = store_.commit(batch); !written) {
-    is_stopped_ = true;
-    return written;
-  }
+  SLUICE_TRY(store_.commit(batch));
+  is_stopped_ = false;
   committed_ = std::move(progress);
   has_committed_ = true;
   samples_.clear();

@@ -1,7 +1,9 @@
 // Snapshots on disk: where they lie, and one read whole and checked.
 //
-//   <data-dir>/models/<model>/snapshots/<sequence>/manifest.json, weights.safetensors,
-//   provenance.json <data-dir>/models/<model>/snapshots/LATEST
+//   <data-dir>/models/<model>/snapshots/LATEST
+//   <data-dir>/models/<model>/snapshots/<sequence>/manifest.json
+//                                                 /weights.safetensors
+//                                                 /provenance.json
 #pragma once
 
 #include <cstdint>

@@ -118,6 +118,46 @@ class OperatingErrors(sluice.Case):
             path.write_bytes(path.read_bytes().replace(b'"position":', b'"positiom":'))
         self.fails("data", 1, "impressions", "changed")
 
+    def test_a_closed_folder(self):
+        """It tells the same again, but not for other logs, and no service goes on with it."""
+        self.fails("undisturbed", 2, "closed", verb="run")
+        other = sluice.generate(self.folder / "other", "--impressions", 6000, "--seed", 4).parent
+        self.fails("undisturbed", 1, "changed", settings={"source.root": f'"{other}"'})
+        self.assert_same(self.replay(self.config, "undisturbed"), self.expected)
+
+    def test_a_folder_of_something_else_is_refused(self):
+        self.fails("shop", 2, "shop", "other files")
+        self.fails("data", 2, "--predictions", "nowhere",
+                   arguments=("--predictions", self.folder / "nowhere" / "p.csv"))
+
+    def test_run_follows_files_and_passes_quiet_partitions(self):
+        """What is appended while it runs is read; sparse purchases hold nothing back for ever."""
+        late = {}
+        for path in sorted(self.logs.glob("*/*.jsonl")):
+            lines = path.read_bytes().splitlines(keepends=True)
+            half = len(lines) // 2
+            path.write_bytes(b"".join(lines[:half]))
+            late[path] = b"".join(lines[half:])
+        data = self.folder / "live"
+        settings = {"source.idle_after": '"300 ms"', "checkpoints.every": 500}
+        process = subprocess.Popen(sluice.command("run", self.config, data, settings),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        lines = lambda: (data / "digests.jsonl").read_bytes().count(b"\n") \
+            if (data / "digests.jsonl").exists() else 0
+        try:
+            sluice.wait_until(lambda: lines() >= 4, 60, "samples of the first half")
+            before = lines()
+            for path, text in late.items():
+                with path.open("ab") as file:
+                    file.write(text)
+            sluice.wait_until(lambda: lines() >= before + 2, 60, "samples of the second half")
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+        self.assertEqual(process.returncode, 0, errors[-2000:])
+
     def test_unreachable_broker(self):
         self.fails("data", 1, "127.0.0.1:1", settings={
             "source.type": '"kafka"', "source.brokers": '"127.0.0.1:1"'})

@@ -74,7 +74,7 @@ TEST(Scorer, BadImpressionsKeepTheirPlace) {
                                              nullptr,
                                              "malformed: ids.impression: absent",
                                              "malformed: ts: 5",
-                                             "malformed: ts: no integer",
+                                             "malformed: ts: absent",
                                              "oversized",
                                              nullptr};
   for (std::size_t i = 0; i < expected.size(); ++i) {
