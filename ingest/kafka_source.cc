@@ -217,9 +217,14 @@ Result<ReadResult> KafkaSource::read(StreamPartition where, std::size_t max_reco
     }
   }
   if (!taken) {
-    if (taken.error().kind == ErrorKind::stop) failure_ = taken.error();
+    if (taken.error().kind == ErrorKind::stop) {
+      failure_ = taken.error();
+    } else {
+      // What the queues held behind the error was given back: it is fetched again.
+      needs_assignment_ = true;
+    }
     // What was taken before the error is right and counts; the error comes with the next read.
-    if (failure_ && !result.records.empty()) return result;
+    if (!result.records.empty()) return result;
     return taken.error();
   }
   if (result.records.empty()) {
