@@ -93,6 +93,9 @@ class Promise:
             common = lambda: self.common(data, expected)
             sluice.wait_until(lambda: len(common()) >= self.live_lines, 120,
                               f"{self.live_lines} common lines of digests.jsonl")
+            # The kills may have left all the lines there: then it is still starting.
+            sluice.wait_until(lambda: (data / "LOCK").read_text().strip() == str(process.pid), 60,
+                              "its hold on the data folder")
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=60)
         finally:
