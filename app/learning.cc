@@ -103,7 +103,7 @@ Status Learning::recover() {
     const fs::path path = folder_ / "checkpoints" / numbered_folder_name(sequence);
     auto folder = read_folder(files_, path);
     if (folder) {
-      SLUICE_TRY(restore(sequence));
+      SLUICE_TRY(restore(sequence, *folder));
       break;
     }
     spdlog::warn("checkpoint {} does not hold and is put aside: {}", sequence,
@@ -125,10 +125,9 @@ Status Learning::recover() {
   return {};
 }
 
-Status Learning::restore(std::uint64_t sequence) {
-  const fs::path path = folder_ / "checkpoints" / numbered_folder_name(sequence);
-  SLUICE_ASSIGN(auto folder, read_folder(files_, path));
-  const Error damaged = stop_error(path.string() + " is no checkpoint of this format");
+Status Learning::restore(std::uint64_t sequence, const PublishedFolder& folder) {
+  const Error damaged =
+      stop_error("checkpoint " + std::to_string(sequence) + " is none of this format");
   const auto state = folder.manifest.find("state");
   const auto tick = folder.manifest.find("tick");
   const auto file = folder.files.find(kStateFile);
@@ -244,19 +243,19 @@ Status Learning::checkpoint() {
   return update_first_needed();
 }
 
-// The log must reach back to the oldest kept checkpoint, once two of them hold.
+// The log must reach back to the oldest kept checkpoint, once two of them hold. The newest was just
+// read back.
 Status Learning::update_first_needed() {
   const fs::path parent = folder_ / "checkpoints";
   SLUICE_ASSIGN(const auto kept, list_numbered_folders(files_, parent));
   if (kept.size() < 2) return {};
-  for (const std::uint64_t sequence : {kept.front(), kept.back()}) {
-    if (const auto folder = read_folder(files_, parent / numbered_folder_name(sequence)); !folder) {
-      spdlog::warn("checkpoint {} does not hold ({}); the sample log is kept back", sequence,
-                   folder.error().message);
-      return {};
-    }
+  const std::uint64_t oldest = kept.front();
+  if (const auto folder = read_folder(files_, parent / numbered_folder_name(oldest)); !folder) {
+    spdlog::warn("checkpoint {} does not hold ({}); the sample log is kept back", oldest,
+                 folder.error().message);
+    return {};
   }
-  first_needed_ = kept.front() + 1;
+  first_needed_ = oldest + 1;
   return {};
 }
 

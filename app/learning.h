@@ -22,6 +22,7 @@
 #include "config/config.h"
 #include "learner/trainer.h"
 #include "store/key_value.h"
+#include "store/published_folder.h"
 
 namespace sluice {
 
@@ -62,7 +63,7 @@ class Learning {
   Status check_identity();
   Status recover();
   Status load_digests();
-  Status restore(std::uint64_t sequence);
+  Status restore(std::uint64_t sequence, const PublishedFolder& folder);
   Status on_batch(const TrainedBatch& batch);
   Status checkpoint();
   Status snapshot(TimeMs tick);

@@ -13,14 +13,6 @@ namespace {
 constexpr DurationMs kLineMs = 10'000;  // between log lines
 constexpr DurationMs kRedrawMs = 200;
 
-std::uint64_t events_of(const JoinCounters& counters) {
-  std::uint64_t sum = 0;
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
-    sum += counters.read(static_cast<Stream>(stream));
-  }
-  return sum;
-}
-
 std::string short_count(double value) {
   std::array<char, 32> text{};
   if (value >= 1e6) {
@@ -52,6 +44,14 @@ std::string short_time(double seconds) {
 }
 
 }  // namespace
+
+std::uint64_t events_of(const JoinCounters& counters) {
+  std::uint64_t sum = 0;
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    sum += counters.read(static_cast<Stream>(stream));
+  }
+  return sum;
+}
 
 std::string status_line(const ServiceStatus& status) {
   const JoinStatus& join = status.join;

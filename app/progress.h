@@ -10,6 +10,9 @@
 
 namespace sluice {
 
+// Records read and decided, over all streams.
+std::uint64_t events_of(const JoinCounters& counters);
+
 struct ServiceStatus {
   JoinStatus join;
   std::uint64_t trained = 0;

@@ -121,11 +121,6 @@ class Service {
   DurationMs end_steady_ = 0;
 };
 
-std::uint64_t events_of(const JoinCounters& counters) {
-  return counters.read(Stream::impressions) + counters.read(Stream::clicks) +
-         counters.read(Stream::purchases);
-}
-
 Status Service::open() {
   SLUICE_ASSIGN(config_, load_config_or_error(options_.config, options_.overrides));
   SLUICE_TRY(check_paths());

@@ -19,7 +19,7 @@ std::string id_text(const Json& record, const char* name) {
 }
 
 // By another JSON parser than the decoder's.
-OracleRecord parse(const Record& record) {
+OracleRecord parse(Stream, const Record& record) {
   OracleRecord fact;
   fact.position = record.position;
   const Json json = Json::parse(record.bytes, nullptr, false);
@@ -37,21 +37,6 @@ OracleRecord parse(const Record& record) {
   fact.user_id = id_text(json, "user_id");
   fact.item_id = id_text(json, "item_id");
   return fact;
-}
-
-OracleLogs read_facts(Source& source, std::uint32_t partitions) {
-  OracleLogs logs;
-  for (std::uint32_t index = 0; index < kStreams * partitions; ++index) {
-    const StreamPartition where{static_cast<Stream>(index / partitions), index % partitions};
-    EXPECT_TRUE(source.seek(where, 0).has_value());
-    while (true) {
-      const auto result = source.read(where, 10'000, 0);
-      EXPECT_TRUE(result.has_value());
-      for (const Record& record : result->records) logs[where].push_back(parse(record));
-      if (result->at_end) break;
-    }
-  }
-  return logs;
 }
 
 struct Case {
@@ -106,8 +91,8 @@ TEST(ShopJoin, EverySampleAndRefusalEqualsTheOracles) {
     ASSERT_TRUE(source.has_value());
     const auto partitions = (*source)->partitions();
     ASSERT_EQ(partitions.value(), it.options.partitions);
-    const OracleResult oracle =
-        expected_join(read_facts(**source, *partitions), *partitions, config.streams, config.join);
+    const OracleResult oracle = expected_join(read_facts(**source, *partitions, parse), *partitions,
+                                              config.streams, config.join);
     ASSERT_GT(oracle.clicked, 50u);
     ASSERT_GT(oracle.refusals.size(), 100u);
 

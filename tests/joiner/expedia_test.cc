@@ -53,23 +53,6 @@ OracleRecord parse(Stream stream, const Record& record) {
   return fact;
 }
 
-OracleLogs read_facts(Source& source, std::uint32_t partitions) {
-  OracleLogs logs;
-  for (std::uint32_t index = 0; index < kStreams * partitions; ++index) {
-    const StreamPartition where{static_cast<Stream>(index / partitions), index % partitions};
-    EXPECT_TRUE(source.seek(where, 0).has_value());
-    while (true) {
-      const auto result = source.read(where, 10'000, 0);
-      EXPECT_TRUE(result.has_value());
-      for (const Record& record : result->records) {
-        logs[where].push_back(parse(where.stream, record));
-      }
-      if (result->at_end) break;
-    }
-  }
-  return logs;
-}
-
 class Expedia : public testing::Test {
  protected:
   void SetUp() override {
@@ -93,7 +76,7 @@ class Expedia : public testing::Test {
     EXPECT_TRUE(source.has_value());
     const auto partitions = (*source)->partitions();
     EXPECT_EQ(partitions.value(), 4u);
-    return expected_join(read_facts(**source, *partitions), *partitions, config_.streams,
+    return expected_join(read_facts(**source, *partitions, parse), *partitions, config_.streams,
                          config_.join);
   }
 

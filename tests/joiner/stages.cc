@@ -250,4 +250,22 @@ std::string difference(const JoinCounters& counters, const OracleResult& expecte
   return out.str();
 }
 
+OracleLogs read_facts(Source& source, std::uint32_t partitions,
+                      const std::function<OracleRecord(Stream, const Record&)>& parse) {
+  OracleLogs logs;
+  for (std::uint32_t index = 0; index < kStreams * partitions; ++index) {
+    const StreamPartition where{static_cast<Stream>(index / partitions), index % partitions};
+    SLUICE_CHECK(source.seek(where, 0).has_value());
+    while (true) {
+      const auto result = source.read(where, 10'000, 0);
+      SLUICE_CHECK(result.has_value());
+      for (const Record& record : result->records) {
+        logs[where].push_back(parse(where.stream, record));
+      }
+      if (result->at_end) break;
+    }
+  }
+  return logs;
+}
+
 }  // namespace sluice

@@ -107,6 +107,10 @@ class Stages {
   std::vector<Sample> samples_;
 };
 
+// Every record of the source's logs as `parse` reads it. Errors end the test program.
+OracleLogs read_facts(Source& source, std::uint32_t partitions,
+                      const std::function<OracleRecord(Stream, const Record&)>& parse);
+
 // A dead letter as the store holds it (docs/formats.md).
 struct StoredDeadLetter {
   TimeMs wall_ms = 0;
