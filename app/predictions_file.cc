@@ -4,7 +4,6 @@
 #include <bit>
 #include <charconv>
 #include <cstdio>
-#include <fstream>
 #include <string_view>
 #include <utility>
 
@@ -45,23 +44,19 @@ void append_field(std::string_view value, std::string& out) {
 }
 
 // The byte after line `sequence` (the header is line 0). Line ends inside quotes do not count.
-Result<std::uint64_t> end_of_line(const std::filesystem::path& path, std::uint64_t sequence) {
-  std::ifstream in(path, std::ios::binary);
+Result<std::uint64_t> end_of_line(FileSystem& files, const fs::path& path, std::uint64_t sequence) {
   std::uint64_t lines = 0;
-  std::uint64_t offset = 0;
   bool is_quoted = false;
-  std::string buffer(1 << 16, '\0');
-  while (in) {
-    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    const auto count = static_cast<std::size_t>(in.gcount());
-    for (std::size_t index = 0; index < count; ++index) {
-      if (buffer[index] == '"') is_quoted = !is_quoted;
-      if (buffer[index] != '\n' || is_quoted) continue;
+  for (std::uint64_t offset = 0; files.exists(path);) {
+    SLUICE_ASSIGN(const std::string bytes, files.read_range(path, offset, kBufferBytes));
+    if (bytes.empty()) break;
+    for (std::size_t index = 0; index < bytes.size(); ++index) {
+      if (bytes[index] == '"') is_quoted = !is_quoted;
+      if (bytes[index] != '\n' || is_quoted) continue;
       if (++lines == sequence + 1) return offset + index + 1;
     }
-    offset += count;
+    offset += bytes.size();
   }
-  if (in.bad()) return stop_error("cannot read " + path.string());
   return usage_error("--predictions: " + path.string() + " lacks lines of samples up to " +
                      std::to_string(sequence) +
                      " that were learned before; predictions are made once: give the file of the "
@@ -79,7 +74,7 @@ Result<std::unique_ptr<PredictionsFile>> PredictionsFile::open(FileSystem& files
     SLUICE_TRY(sync_folder_of(files, path));
     return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file)));
   }
-  SLUICE_ASSIGN(const std::uint64_t end, end_of_line(path, trained_sequence));
+  SLUICE_ASSIGN(const std::uint64_t end, end_of_line(files, path, trained_sequence));
   SLUICE_TRY(files.truncate(path, end));
   SLUICE_ASSIGN(auto file, files.append_to(path));
   return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file)));
@@ -155,17 +150,19 @@ Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
   if (!files.exists(path)) return nlohmann::ordered_json(nullptr);
   SLUICE_ASSIGN(const std::uint64_t size, files.size(path));
   if (size != samples * kScoreBytes) return nlohmann::ordered_json(nullptr);
-  std::ifstream in(path, std::ios::binary);
-  in.seekg(static_cast<std::streamoff>(samples / 2 * kScoreBytes));
   ProgressiveMetrics metrics;
-  std::string record(kScoreBytes, '\0');
-  while (in.read(record.data(), static_cast<std::streamsize>(record.size()))) {
-    ByteReader bytes(record);
-    const auto ctr_logit = std::bit_cast<float>(bytes.u32());
-    const auto cvr_logit = std::bit_cast<float>(bytes.u32());
-    const std::uint64_t flags = bytes.u64();
-    metrics.add({(flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0, (flags & 8) != 0},
-                predict(ctr_logit, cvr_logit));
+  for (std::uint64_t offset = samples / 2 * kScoreBytes; offset < size;) {
+    SLUICE_ASSIGN(const std::string records, files.read_range(path, offset, kBufferBytes));
+    if (records.empty()) return stop_error(path.string() + " was cut while it was read");
+    ByteReader bytes(records);
+    while (bytes.remaining() >= kScoreBytes) {
+      const auto ctr_logit = std::bit_cast<float>(bytes.u32());
+      const auto cvr_logit = std::bit_cast<float>(bytes.u32());
+      const std::uint64_t flags = bytes.u64();
+      metrics.add({(flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0, (flags & 8) != 0},
+                  predict(ctr_logit, cvr_logit));
+    }
+    offset += records.size() - bytes.remaining();
   }
   return metrics.json();
 }

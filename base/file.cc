@@ -92,6 +92,29 @@ Result<std::string> RealFileSystem::read(const fs::path& path) {
   return bytes;
 }
 
+Result<std::string> RealFileSystem::read_range(const fs::path& path, std::uint64_t offset,
+                                               std::uint64_t size) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return io_error("read", path, errno);
+  std::string bytes(size, '\0');
+  std::size_t filled = 0;
+  while (filled < bytes.size()) {
+    const ssize_t count = ::pread(descriptor, bytes.data() + filled, bytes.size() - filled,
+                                  static_cast<off_t>(offset + filled));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      const int code = errno;
+      ::close(descriptor);
+      return io_error("read", path, code);
+    }
+    if (count == 0) break;
+    filled += static_cast<std::size_t>(count);
+  }
+  ::close(descriptor);
+  bytes.resize(filled);
+  return bytes;
+}
+
 Result<std::uint64_t> RealFileSystem::size(const fs::path& path) {
   std::error_code code;
   const std::uintmax_t size = fs::file_size(path, code);

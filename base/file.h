@@ -33,6 +33,9 @@ class FileSystem {
   virtual Result<std::unique_ptr<WritableFile>> create(const fs::path& path) = 0;  // truncates
   virtual Result<std::unique_ptr<WritableFile>> append_to(const fs::path& path) = 0;
   virtual Result<std::string> read(const fs::path& path) = 0;  // the whole file
+  // The bytes [offset, offset + size), fewer where the file ends before.
+  virtual Result<std::string> read_range(const fs::path& path, std::uint64_t offset,
+                                         std::uint64_t size) = 0;
   virtual Result<std::uint64_t> size(const fs::path& path) = 0;
   virtual Status truncate(const fs::path& path, std::uint64_t size) = 0;
   virtual bool exists(const fs::path& path) = 0;
@@ -50,6 +53,8 @@ class RealFileSystem final : public FileSystem {
   Result<std::unique_ptr<WritableFile>> create(const fs::path& path) override;
   Result<std::unique_ptr<WritableFile>> append_to(const fs::path& path) override;
   Result<std::string> read(const fs::path& path) override;
+  Result<std::string> read_range(const fs::path& path, std::uint64_t offset,
+                                 std::uint64_t size) override;
   Result<std::uint64_t> size(const fs::path& path) override;
   Status truncate(const fs::path& path, std::uint64_t size) override;
   bool exists(const fs::path& path) override;

@@ -143,6 +143,7 @@ struct StoreConfig {
 struct DeadLettersConfig {
   DurationMs keep_time = 2'592'000'000;  // 30 d, of wall time
   std::uint64_t keep_bytes = 1ULL << 30;
+  std::string topic;  // kafka: refused records are sent there too; empty: they are not
   friend bool operator==(const DeadLettersConfig&, const DeadLettersConfig&) = default;
 };
 

@@ -175,6 +175,14 @@ void check_rules(const TomlNode& root, const std::string& file, const Config& co
     require(source.type != SourceConfig::Type::kafka || !source.brokers.empty(), "source.brokers",
             "is missing; source.type = \"kafka\" needs \"host:port,...\"");
   }
+  const std::string& dead_topic = config.dead_letters.topic;
+  require(dead_topic.empty() || source.type == SourceConfig::Type::kafka, "dead_letters.topic",
+          "needs source.type = \"kafka\"; `sluice dead-letters` reads them without a topic");
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    require(dead_topic.empty() || dead_topic != config.streams.topic[stream], "dead_letters.topic",
+            toml_text(dead_topic) + " is the topic of streams." + kStreamNames[stream] +
+                "; refused records need their own");
+  }
   const TomlNode* features = root.find("features");
   require(features != nullptr && !features->children.empty(), "features",
           "at least one feature is needed, as in country = { path = \"features.user.country\", "

@@ -308,6 +308,12 @@ void add_store(std::vector<Key<Config>>& keys) {
                         "Refused records are kept for so long.");
   dead_letters.size("size", &DeadLettersConfig::keep_bytes, {0, 1'024 * kGiB},
                     "Of refused records no more than this is kept: the newest.");
+  KeyList sent(keys, "dead_letters", KeyGroup::operational, &Config::dead_letters);
+  sent.text("topic", &DeadLettersConfig::topic,
+            "a topic's name, 1 to 249 letters, digits, '.', '_' or '-'",
+            "Kafka: refused records are sent to this topic of source.brokers too, with headers "
+            "that say where they came from and why they were refused. Empty: they are not.",
+            [](const std::string& text) { return text.empty() || is_topic(text); });
 }
 
 std::vector<Key<Config>> make_config_keys() {

@@ -33,6 +33,10 @@ class FailingFileSystem final : public FileSystem {
   Result<std::unique_ptr<WritableFile>> create(const fs::path& path) override;
   Result<std::unique_ptr<WritableFile>> append_to(const fs::path& path) override;
   Result<std::string> read(const fs::path& path) override { return files_.read(path); }
+  Result<std::string> read_range(const fs::path& path, std::uint64_t offset,
+                                 std::uint64_t size) override {
+    return files_.read_range(path, offset, size);
+  }
   Result<std::uint64_t> size(const fs::path& path) override { return files_.size(path); }
   Status truncate(const fs::path& path, std::uint64_t size) override;
   bool exists(const fs::path& path) override { return files_.exists(path); }

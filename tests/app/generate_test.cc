@@ -284,6 +284,9 @@ class FullDisk final : public FileSystem {
     return create(path);
   }
   Result<std::string> read(const fs::path& path) override { return stop_error(path.string()); }
+  Result<std::string> read_range(const fs::path& path, std::uint64_t, std::uint64_t) override {
+    return stop_error(path.string());
+  }
   Result<std::uint64_t> size(const fs::path& path) override { return stop_error(path.string()); }
   Status truncate(const fs::path&, std::uint64_t) override { return {}; }
   bool exists(const fs::path&) override { return false; }

@@ -49,6 +49,15 @@ TEST_F(FileTest, ReadsLargeFilesWhole) {
   EXPECT_EQ(files_.read(folder_ / "large").value(), bytes);
 }
 
+TEST_F(FileTest, ReadsARangeUpToTheEndOfTheFile) {
+  write(folder_ / "a", "0123456789");
+  EXPECT_EQ(files_.read_range(folder_ / "a", 3, 4).value(), "3456");
+  EXPECT_EQ(files_.read_range(folder_ / "a", 8, 100).value(), "89");
+  EXPECT_EQ(files_.read_range(folder_ / "a", 10, 1).value(), "");
+  EXPECT_EQ(files_.read_range(folder_ / "a", 100, 1).value(), "");
+  EXPECT_FALSE(files_.read_range(folder_ / "none", 0, 1));
+}
+
 TEST_F(FileTest, TruncateListRenameRemove) {
   write(folder_ / "b", "12345");
   ASSERT_TRUE(files_.truncate(folder_ / "b", 2));
@@ -115,6 +124,10 @@ class FailingFileSystem final : public FileSystem {
     return files_.append_to(path);
   }
   Result<std::string> read(const fs::path& path) override { return files_.read(path); }
+  Result<std::string> read_range(const fs::path& path, std::uint64_t offset,
+                                 std::uint64_t size) override {
+    return files_.read_range(path, offset, size);
+  }
   Result<std::uint64_t> size(const fs::path& path) override { return files_.size(path); }
   Status truncate(const fs::path& path, std::uint64_t size) override {
     return files_.truncate(path, size);

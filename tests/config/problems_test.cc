@@ -127,6 +127,8 @@ TEST(Problems, RulesOverSeveralKeys) {
   EXPECT_THAT(problems_with("streams.clicks.topic=impressions"),
               ElementsAre(HasSubstr("streams.clicks.topic: \"impressions\" is the topic of "
                                     "streams.impressions too")));
+  EXPECT_THAT(problems_with("dead_letters.topic=refused"),
+              ElementsAre(HasSubstr("dead_letters.topic: needs source.type = \"kafka\"")));
   EXPECT_THAT(
       problems_with("features.country.buckets=log:8"),
       ElementsAre(HasSubstr("features.country.buckets: is for features of type \"number\"")));

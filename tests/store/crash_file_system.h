@@ -54,6 +54,12 @@ class CrashFileSystem final : public FileSystem {
     if (node == nullptr || node->is_folder) return failure("read", path);
     return node->bytes;
   }
+  Result<std::string> read_range(const fs::path& path, std::uint64_t offset,
+                                 std::uint64_t size) override {
+    const Node* node = find(path);
+    if (node == nullptr || node->is_folder) return failure("read", path);
+    return node->bytes.substr(std::min<std::uint64_t>(offset, node->bytes.size()), size);
+  }
   Result<std::uint64_t> size(const fs::path& path) override {
     SLUICE_ASSIGN(const std::string bytes, read(path));
     return static_cast<std::uint64_t>(bytes.size());
