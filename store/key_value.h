@@ -77,6 +77,12 @@ class KeyValueStore {
 Result<std::unique_ptr<KeyValueStore>> open_rocksdb(const std::filesystem::path& folder,
                                                     const StoreConfig& config);
 
+// A view of the store in `folder` as of its last commit, to read only: commit() on it is a
+// programming error. Another process may be writing the store meanwhile; the view stays as it was,
+// and nothing in the folder is touched. A stop error where there is no store or where it is
+// damaged; a retry error where it changed too fast to be opened.
+Result<std::unique_ptr<KeyValueStore>> open_rocksdb_to_read(const std::filesystem::path& folder);
+
 std::unique_ptr<KeyValueStore> make_memory_store();
 
 // An exclusive hold on a data folder for the life of the object (flock on <folder>/LOCK, which also

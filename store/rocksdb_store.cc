@@ -1,13 +1,10 @@
 // The durable store. One RocksDB with a column family for each Space; every commit is one synced
 // write, so that the write-ahead log is the only thing a crash can cut.
-#include <algorithm>
-#include <array>
-#include <cstdarg>
+#include "store/rocksdb_store.h"
+
 #include <memory>
 #include <mutex>
 
-#include <rocksdb/cache.h>
-#include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/listener.h>
@@ -16,41 +13,11 @@
 #include <rocksdb/write_buffer_manager.h>
 
 #include "base/check.h"
-#include "store/key_value.h"
 
 namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
-
-// In the order of Space. RocksDB insists on a family "default", which stays empty.
-constexpr std::array<const char*, kSpaces> kFamilies = {"meta", "state", "samples", "dead_letters"};
-
-rocksdb::Slice slice(std::string_view text) {
-  return {text.data(), text.size()};
-}
-std::string_view view(const rocksdb::Slice& slice) {
-  return {slice.data(), slice.size()};
-}
-
-Error store_error(const char* what, const fs::path& folder, const rocksdb::Status& status) {
-  std::string cause = status.ToString();
-  std::replace(cause.begin(), cause.end(), '\n', ' ');
-  const std::string where = "cannot " + std::string(what) + " the store in " + folder.string();
-  if (status.IsNoSpace() || cause.find("No space left") != std::string::npos) {
-    return stop_error(where +
-                      ": the disk is full; what was committed is kept: make room, then start"
-                      " again (" +
-                      cause + ")");
-  }
-  if (status.IsCorruption()) {
-    return stop_error(where +
-                      ": it is damaged; restore the data folder from a copy, or replay into"
-                      " a new one (" +
-                      cause + ")");
-  }
-  return stop_error(where + ": " + cause);
-}
 
 // The first failure of a durable write, by commit() or by RocksDB's own threads; kept for ever.
 class Failure {
@@ -90,60 +57,37 @@ class StopOnBackgroundError final : public rocksdb::EventListener {
   const fs::path folder_;
 };
 
-// RocksDB's own log is for its developers; errors reach us as values. Its log file must not be on
-// the disk that may be full: appending once more after a failed write of it trips an assertion.
-class NoLog final : public rocksdb::Logger {
+class RocksDbStore final : public RocksDbView {
  public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char*, va_list) override {}
-};
-
-class RocksDbStore final : public KeyValueStore {
- public:
-  RocksDbStore(fs::path folder, const StoreConfig& config);
-  ~RocksDbStore() override;
+  RocksDbStore(fs::path folder, const StoreConfig& config, rocksdb::Env& env);
+  // While the failure is still there that RocksDB's threads may tell of.
+  ~RocksDbStore() override { close(); }
   RocksDbStore(const RocksDbStore&) = delete;
   RocksDbStore& operator=(const RocksDbStore&) = delete;
 
   Status open();
 
   Status commit(const WriteBatch& batch) override;
-  Result<std::optional<std::string>> get(Space space, std::string_view key) override;
-  Status scan(Space space, std::string_view begin, std::string_view end,
-              const std::function<bool(std::string_view, std::string_view)>& visit) override;
-  std::uint64_t disk_bytes() override;
 
  private:
   rocksdb::DBOptions database_options();
   rocksdb::ColumnFamilyOptions family_options(Space space) const;
-  rocksdb::ColumnFamilyHandle* family(Space space) const {
-    return families_.at(static_cast<std::size_t>(space));
-  }
 
-  const fs::path folder_;
   const StoreConfig config_;
+  rocksdb::Env& env_;
   const std::shared_ptr<rocksdb::Cache> cache_;
   Failure failure_;
-  std::vector<rocksdb::ColumnFamilyHandle*> families_;  // by Space, then "default"
-  std::unique_ptr<rocksdb::DB> database_;
 };
 
-RocksDbStore::RocksDbStore(fs::path folder, const StoreConfig& config)
-    : folder_(std::move(folder)),
+RocksDbStore::RocksDbStore(fs::path folder, const StoreConfig& config, rocksdb::Env& env)
+    : RocksDbView(std::move(folder)),
       config_(config),
+      env_(env),
       cache_(rocksdb::NewLRUCache(config.block_cache_bytes)) {}
-
-RocksDbStore::~RocksDbStore() {
-  if (database_ == nullptr) return;
-  for (rocksdb::ColumnFamilyHandle* handle : families_) {
-    database_->DestroyColumnFamilyHandle(handle);
-  }
-  // Nothing is lost where closing fails: what was committed is in the write-ahead log.
-  database_->Close().PermitUncheckedError();
-}
 
 rocksdb::DBOptions RocksDbStore::database_options() {
   rocksdb::DBOptions options;
+  options.env = &env_;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
 
@@ -157,7 +101,7 @@ rocksdb::DBOptions RocksDbStore::database_options() {
   options.track_and_verify_wals_in_manifest = true;
   options.paranoid_checks = true;
   options.max_bgerror_resume_count = 0;
-  options.listeners.push_back(std::make_shared<StopOnBackgroundError>(failure_, folder_));
+  options.listeners.push_back(std::make_shared<StopOnBackgroundError>(failure_, folder()));
 
   // Memory, files and threads. All families share one limit of memtables; the log is bounded so
   // that a seldom written family does not make a restart read gigabytes.
@@ -167,7 +111,7 @@ rocksdb::DBOptions RocksDbStore::database_options() {
   options.max_open_files = 256;
   options.max_background_jobs = 2;
 
-  options.info_log = std::make_shared<NoLog>();
+  options.info_log = no_log();
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   return options;
@@ -192,19 +136,17 @@ rocksdb::ColumnFamilyOptions RocksDbStore::family_options(Space space) const {
 
 Status RocksDbStore::open() {
   std::error_code code;
-  fs::create_directories(folder_, code);
-  if (code) return stop_error("cannot make the folder " + folder_.string() + ": " + code.message());
-
-  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-  for (std::size_t space = 0; space < kSpaces; ++space) {
-    descriptors.emplace_back(kFamilies[space], family_options(static_cast<Space>(space)));
+  fs::create_directories(folder(), code);
+  if (code) {
+    return stop_error("cannot make the folder " + folder().string() + ": " + code.message());
   }
-  descriptors.emplace_back(rocksdb::kDefaultColumnFamilyName, family_options(Space::meta));
-  rocksdb::DB* database = nullptr;
-  const rocksdb::Status status =
-      rocksdb::DB::Open(database_options(), folder_.string(), descriptors, &families_, &database);
-  if (!status.ok()) return store_error("open", folder_, status);
-  database_.reset(database);
+  const auto status =
+      open_families([this](Space space) { return family_options(space); },
+                    [this](const auto& descriptors, auto* handles, rocksdb::DB** database) {
+                      return rocksdb::DB::Open(database_options(), folder().string(), descriptors,
+                                               handles, database);
+                    });
+  if (!status.ok()) return store_error("open", folder(), status);
   return {};
 }
 
@@ -234,56 +176,26 @@ Status RocksDbStore::commit(const WriteBatch& batch) {
   if (status.ok()) {
     rocksdb::WriteOptions options;
     options.sync = true;
-    status = database_->Write(options, &translated);
+    status = database().Write(options, &translated);
   }
   if (status.ok()) return {};
-  const Error error = store_error("write", folder_, status);
+  const Error error = store_error("write", folder(), status);
   failure_.keep(error);
   return error;
-}
-
-Result<std::optional<std::string>> RocksDbStore::get(Space space, std::string_view key) {
-  std::string value;
-  const rocksdb::Status status =
-      database_->Get(rocksdb::ReadOptions(), family(space), slice(key), &value);
-  if (status.IsNotFound()) return std::optional<std::string>();
-  if (!status.ok()) return store_error("read", folder_, status);
-  return std::optional(std::move(value));
-}
-
-Status RocksDbStore::scan(Space space, std::string_view begin, std::string_view end,
-                          const std::function<bool(std::string_view, std::string_view)>& visit) {
-  if (!end.empty() && begin >= end) return {};
-  rocksdb::ReadOptions options;
-  const rocksdb::Slice upper = slice(end);
-  if (!end.empty()) options.iterate_upper_bound = &upper;
-  const std::unique_ptr<rocksdb::Iterator> it(database_->NewIterator(options, family(space)));
-  for (it->Seek(slice(begin)); it->Valid(); it->Next()) {
-    if (!visit(view(it->key()), view(it->value()))) return {};
-  }
-  if (!it->status().ok()) return store_error("read", folder_, it->status());
-  return {};
-}
-
-std::uint64_t RocksDbStore::disk_bytes() {
-  // Files come and go meanwhile: one that is gone counts nothing.
-  std::uint64_t bytes = 0;
-  std::error_code code;
-  for (fs::directory_iterator it(folder_, code), end; !code && it != end; it.increment(code)) {
-    std::error_code gone;
-    const std::uintmax_t size = it->file_size(gone);
-    if (!gone) bytes += size;
-  }
-  return bytes;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<KeyValueStore>> open_rocksdb(const fs::path& folder,
-                                                    const StoreConfig& config) {
-  auto store = std::make_unique<RocksDbStore>(folder, config);
+                                                    const StoreConfig& config, rocksdb::Env& env) {
+  auto store = std::make_unique<RocksDbStore>(folder, config, env);
   SLUICE_TRY(store->open());
   return std::unique_ptr<KeyValueStore>(std::move(store));
+}
+
+Result<std::unique_ptr<KeyValueStore>> open_rocksdb(const fs::path& folder,
+                                                    const StoreConfig& config) {
+  return open_rocksdb(folder, config, *rocksdb::Env::Default());
 }
 
 }  // namespace sluice

@@ -23,7 +23,7 @@ MAY_INCLUDE = {
 
 # A library's headers -> the folders that may include them.
 LIBRARY_FOLDERS = {
-    r"rocksdb/": {"store", "tests/store"},
+    r"rocksdb/|store/rocksdb_store\.h": {"store", "tests/store"},
     r"librdkafka/": {"ingest", "tests/ingest", "tests/broker"},
     r"Eigen/": {"learner", "serving", "tests/learner", "tests/serving", "bench"},
     r"(oneapi/)?dnnl": {"learner", "serving", "tests/learner", "tests/serving", "bench"},
