@@ -15,6 +15,8 @@ constexpr std::size_t kFewSamples = 1'000;
 constexpr std::size_t kManySamples = 10'000;
 // A longer stride could meet, without warning, a place where very many windows close.
 constexpr std::int64_t kMaxStrideTicks = 64;
+// At a stop: so long without an acknowledgement, and what is unsent waits for the next start.
+constexpr DurationMs kSendingPatienceMs = 5'000;
 
 }  // namespace
 
@@ -50,8 +52,22 @@ Status JoinStage::check_closed() {
   return reader.check_logs(join_->committed().intakes, join_->committed().pinned_ends);
 }
 
+void JoinStage::send_dead_letters(KeyValueStore& store, DeadLetterSink& sink) {
+  outbox_ = std::make_unique<DeadLetterOutbox>(store, sink, clock_, join_->committed());
+  join_->set_sent_dead_letters(outbox_->sent_before());
+}
+
+void JoinStage::watch(RecordWatcher& watcher) {
+  watcher_ = &watcher;
+  join_->watch(&watcher);
+}
+
 Result<bool> JoinStage::step() {
   if (is_closed()) return false;
+  if (outbox_ != nullptr) {
+    SLUICE_TRY(outbox_->pump(join_->committed()));
+    join_->set_sent_dead_letters(outbox_->sent_before());
+  }
   // The learner is far behind: the sample log would grow without need.
   const std::uint64_t lag =
       join_->committed().next_sequence - 1 -
@@ -65,6 +81,9 @@ Result<bool> JoinStage::step() {
   records_since_commit_ += taken;
   std::vector<RefusedRecord> refused = reader_->take_refused();
   tell_first_refusals(refused);
+  if (watcher_ != nullptr) {
+    for (const RefusedRecord& record : refused) watcher_->refused_when_read(record);
+  }
   join_->refuse(std::move(refused));
   SLUICE_TRY(advance());
   if (!reader_->is_exhausted()) {
@@ -116,7 +135,9 @@ bool JoinStage::is_commit_due() const {
 
 Status JoinStage::commit() {
   last_commit_wall_ = clock_.wall_ms();
-  SLUICE_TRY(join_->commit(reader_->states(), last_commit_wall_, handoff_.first_needed()));
+  // Of a closed join nothing is read any more.
+  SLUICE_TRY(join_->commit(reader_ != nullptr ? reader_->states() : join_->committed().intakes,
+                           last_commit_wall_, handoff_.first_needed()));
   records_since_commit_ = 0;
   last_commit_steady_ = clock_.steady_ms();
   publish();
@@ -124,8 +145,11 @@ Status JoinStage::commit() {
 }
 
 Status JoinStage::stop() {
-  if (is_closed() || !join_->has_changes(reader_->states())) return {};
-  return commit();
+  if (!is_closed() && join_->has_changes(reader_->states())) SLUICE_TRY(commit());
+  if (outbox_ == nullptr) return {};
+  SLUICE_TRY(outbox_->drain(join_->committed(), kSendingPatienceMs));
+  join_->set_sent_dead_letters(outbox_->sent_before());
+  return outbox_->sent_before() > join_->committed().sent_dead_letters ? commit() : Status();
 }
 
 void JoinStage::publish() {
@@ -142,6 +166,7 @@ JoinStatus JoinStage::status() const {
   status.waiting_records = join_->waiting_records();
   status.samples = join_->committed().next_sequence - 1;
   status.last_commit_wall_ms = last_commit_wall_;
+  if (outbox_ != nullptr) status.unsent_dead_letters = outbox_->unsent(join_->committed());
   if (reader_ != nullptr) {
     status.watermark = reader_->watermark();
     status.slowest = reader_->slowest();

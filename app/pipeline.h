@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "app/dead_letter_outbox.h"
 #include "app/handoff.h"
 #include "base/result.h"
 #include "config/config.h"
@@ -35,8 +36,15 @@ struct JoinStatus {
   std::uint64_t samples = 0;  // committed
   std::optional<std::uint64_t> lag_records;
   std::size_t quiet_partitions = 0;
+  std::uint64_t unsent_dead_letters = 0;  // those that wait for dead_letters.topic
   std::optional<double> fraction_read;  // of the logs, in [0, 1]; about, and only where it is known
   TimeMs last_commit_wall_ms = 0;
+};
+
+// Hears of records that are refused when they are read too.
+class RecordWatcher : public JoinWatcher {
+ public:
+  virtual void refused_when_read(const RefusedRecord& record) = 0;
 };
 
 // From logs to committed samples. Owned by the joining thread once opened.
@@ -46,10 +54,16 @@ class JoinStage {
                                                  Source& source, KeyValueStore& store, Clock& clock,
                                                  Handoff& handoff);
 
+  // From now on every committed dead letter, also of earlier starts, is sent to `sink` too; never
+  // waits for it but at stop(). Called once at most; the references outlive the stage.
+  void send_dead_letters(KeyValueStore& store, DeadLetterSink& sink);
+  // From now on `watcher` hears of every decision on a record (sluice trace).
+  void watch(RecordWatcher& watcher);
+
   // Reads some records, processes what event time allows, commits when it is time. False when the
   // logs' ends are reached as the policy says and everything is committed.
   Result<bool> step();
-  // Commits what was processed, before a stop.
+  // Commits what was processed, before a stop, and waits a little for unsent dead letters.
   Status stop();
 
   bool is_closed() const { return join_->committed().is_closed; }
@@ -81,6 +95,8 @@ class JoinStage {
   DurationMs last_commit_steady_ = 0;
   TimeMs last_commit_wall_ = 0;
   std::array<std::uint64_t, kRefusals> told_refusals_{};
+  std::unique_ptr<DeadLetterOutbox> outbox_;  // none: dead letters stay in the store
+  RecordWatcher* watcher_ = nullptr;
   std::int64_t stride_ticks_ = 1;  // of event time, for advance()
 };
 

@@ -59,7 +59,9 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
   }
   report["open"] = {{"impressions", status.open_impressions}, {"waiting", status.waiting_records}};
   report["dead_letters"] = {{"kept", join.next_dead_letter - join.first_dead_letter},
-                            {"trimmed", join.trimmed_dead_letters}};
+                            {"trimmed", join.trimmed_dead_letters},
+                            {"unsent", status.unsent_dead_letters},
+                            {"trimmed_unsent", join.trimmed_unsent_dead_letters}};
   report["samples"] = join.next_sequence - 1;
   report["samples_digest"] = join.samples_digest.hex();
   report["trained"] = trainer.trained_sequence();

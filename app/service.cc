@@ -19,6 +19,7 @@
 #include "base/check.h"
 #include "base/lanes.h"
 #include "config/load.h"
+#include "ingest/dead_letter_topic.h"
 #include "ingest/source.h"
 #include "store/key_value.h"
 
@@ -85,6 +86,7 @@ class Service {
  private:
   Status check_paths();
   Status open_source_with_retries();
+  Status open_dead_letter_sink();
   void pause_unless_stopped(DurationMs pause);
   void join_loop();
   void learn_loop();
@@ -104,6 +106,7 @@ class Service {
   std::unique_ptr<KeyValueStore> store_;
   std::unique_ptr<Source> source_;
   Handoff handoff_;
+  std::unique_ptr<DeadLetterSink> dead_letters_;  // none: they stay in the store
   std::unique_ptr<JoinStage> join_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<Learning> learning_;
@@ -128,6 +131,7 @@ Status Service::open() {
   SLUICE_ASSIGN(lock_, FolderLock::acquire(options_.data_dir));
   SLUICE_ASSIGN(store_, open_rocksdb(options_.data_dir / "store", config_.store));
   SLUICE_TRY(open_source_with_retries());
+  SLUICE_TRY(open_dead_letter_sink());
   // The learner first: a config that it refuses must not have pinned the logs' ends.
   std::size_t threads = options_.threads != 0 ? options_.threads : config_.training.threads;
   if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
@@ -137,6 +141,7 @@ Status Service::open() {
                     config_, {options_.data_dir, options_.predictions, provenance(config_, clock_)},
                     *store_, files_, clock_, *workers_));
   SLUICE_ASSIGN(join_, JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_));
+  if (dead_letters_ != nullptr) join_->send_dead_letters(*store_, *dead_letters_);
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
   const JoinProgress& progress = join_->committed();
   if (progress.next_sequence > 1 || progress.is_closed) {
@@ -188,6 +193,18 @@ Status Service::open_source_with_retries() {
     spdlog::warn("{}; trying again in {} ms", error.message, pause);
     pause_unless_stopped(pause);
   }
+}
+
+Status Service::open_dead_letter_sink() {
+  if (config_.dead_letters.topic.empty()) return {};
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  std::error_code code;
+  const std::string salt =
+      std::string(host.data()) + fs::absolute(options_.data_dir, code).string();
+  SLUICE_ASSIGN(std::string folder, data_folder_id(*store_, clock_, salt));
+  SLUICE_ASSIGN(dead_letters_, open_dead_letter_topic(config_, std::move(folder)));
+  return {};
 }
 
 void Service::pause_unless_stopped(DurationMs pause) {

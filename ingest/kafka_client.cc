@@ -41,8 +41,10 @@ Status set_property(rd_kafka_conf_t* conf, const std::string& name, const std::s
   return usage_error("source.properties.\"" + name + "\": librdkafka refuses it: " + shown);
 }
 
+// `everywhere`: fixed for every client of the kind.
 Status set_properties(rd_kafka_conf_t* conf, const SourceConfig& source,
-                      const KafkaProperties& defaults, const KafkaProperties& fixed) {
+                      const KafkaProperties& defaults, const KafkaProperties& everywhere,
+                      const KafkaProperties& fixed) {
   for (const auto& [name, value] : source.properties) {
     if (always_fixed().contains(name) || fixed.contains(name) ||
         std::ranges::find(kRefusedAliases, name) != kRefusedAliases.end()) {
@@ -51,8 +53,7 @@ Status set_properties(rd_kafka_conf_t* conf, const SourceConfig& source,
     }
   }
   SLUICE_TRY(set_property(conf, "bootstrap.servers", source.brokers));
-  for (const KafkaProperties* properties :
-       {&defaults, &source.properties, &always_fixed(), &fixed}) {
+  for (const KafkaProperties* properties : {&defaults, &source.properties, &everywhere, &fixed}) {
     for (const auto& [name, value] : *properties) {
       SLUICE_TRY(set_property(conf, name, value));
     }
@@ -136,8 +137,8 @@ std::string kafka_place(const std::string& topic, std::uint32_t partition) {
   return topic + "/" + std::to_string(partition);
 }
 
-KafkaClient::KafkaClient(std::string brokers, KafkaLog log)
-    : brokers_(std::move(brokers)), log_(std::move(log)) {}
+KafkaClient::KafkaClient(std::string brokers, KafkaLog log, KafkaDelivery delivery)
+    : brokers_(std::move(brokers)), log_(std::move(log)), delivery_(std::move(delivery)) {}
 
 KafkaClient::~KafkaClient() = default;
 
@@ -146,18 +147,41 @@ Result<std::unique_ptr<KafkaClient>> KafkaClient::open(const SourceConfig& sourc
                                                        const KafkaProperties& fixed, KafkaLog log) {
   std::unique_ptr<KafkaClient> client(new KafkaClient(source.brokers, std::move(log)));
   kafka::Conf conf(rd_kafka_conf_new());
-  SLUICE_TRY(set_properties(conf.get(), source, defaults, fixed));
-  rd_kafka_conf_set_opaque(conf.get(), client.get());
+  SLUICE_TRY(set_properties(conf.get(), source, defaults, always_fixed(), fixed));
+  SLUICE_TRY(client->create(std::move(conf), RD_KAFKA_CONSUMER));
+  rd_kafka_poll_set_consumer(client->handle());
+  return client;
+}
+
+Result<std::unique_ptr<KafkaClient>> KafkaClient::open_producer(const SourceConfig& source,
+                                                                const KafkaProperties& defaults,
+                                                                const KafkaProperties& fixed,
+                                                                KafkaLog log,
+                                                                KafkaDelivery delivery) {
+  std::unique_ptr<KafkaClient> client(
+      new KafkaClient(source.brokers, std::move(log), std::move(delivery)));
+  kafka::Conf conf(rd_kafka_conf_new());
+  SLUICE_TRY(set_properties(conf.get(), source, defaults, {}, fixed));
+  rd_kafka_conf_set_dr_msg_cb(conf.get(), &KafkaClient::on_delivery);
+  SLUICE_TRY(client->create(std::move(conf), RD_KAFKA_PRODUCER));
+  return client;
+}
+
+Status KafkaClient::create(kafka::Conf conf, rd_kafka_type_t type) {
+  rd_kafka_conf_set_opaque(conf.get(), this);
   rd_kafka_conf_set_error_cb(conf.get(), &KafkaClient::on_error);
   rd_kafka_conf_set_log_cb(conf.get(), &KafkaClient::on_log);
   char reason[512] = "";
-  client->handle_.reset(rd_kafka_new(RD_KAFKA_CONSUMER, conf.get(), reason, sizeof reason));
-  if (client->handle_ == nullptr) {
+  handle_.reset(rd_kafka_new(type, conf.get(), reason, sizeof reason));
+  if (handle_ == nullptr) {
     return usage_error(std::string("source.properties: librdkafka refuses them: ") + reason);
   }
   (void)conf.release();  // the handle's now
-  rd_kafka_poll_set_consumer(client->handle());
-  return client;
+  return {};
+}
+
+void KafkaClient::on_delivery(rd_kafka_t*, const rd_kafka_message_t* message, void* self) {
+  static_cast<const KafkaClient*>(self)->delivery_(*message);
 }
 
 void KafkaClient::on_error(rd_kafka_t*, int code, const char* reason, void* self) {
@@ -180,10 +204,16 @@ void KafkaClient::on_log(const rd_kafka_t* handle, int, const char* facility, co
   // on_error() hears of these too.
   if (std::string_view(facility) == "FAIL" || std::string_view(facility) == "ERROR") return;
   const auto& client = *static_cast<const KafkaClient*>(rd_kafka_opaque(handle));
+  // source.properties may concern readers only.
+  if (client.delivery_ && std::string_view(facility) == "CONFWARN") return;
   client.log_(std::string(facility) + ": " + line);
 }
 
 void KafkaClient::serve() const {
+  if (delivery_) {
+    rd_kafka_poll(handle(), 0);
+    return;
+  }
   // No partition's messages come here: each has a queue of its own. What does are errors of the
   // consumer group, which holds nothing that Sluice needs.
   while (const kafka::Message message{rd_kafka_consumer_poll(handle(), 0)}) {

@@ -23,6 +23,9 @@ namespace sluice {
 // Takes one line about the connection. Called from any thread, librdkafka's own too.
 using KafkaLog = std::function<void(std::string_view line)>;
 
+// Hears what became of a produced message. Called by serve().
+using KafkaDelivery = std::function<void(const rd_kafka_message_t& message)>;
+
 // Properties of librdkafka by name.
 using KafkaProperties = std::map<std::string, std::string>;
 
@@ -49,6 +52,11 @@ class KafkaClient {
   static Result<std::unique_ptr<KafkaClient>> open(const SourceConfig& source,
                                                    const KafkaProperties& defaults,
                                                    const KafkaProperties& fixed, KafkaLog log);
+  // The same for sending; what is fixed for every client concerns readers and is left out.
+  static Result<std::unique_ptr<KafkaClient>> open_producer(const SourceConfig& source,
+                                                            const KafkaProperties& defaults,
+                                                            const KafkaProperties& fixed,
+                                                            KafkaLog log, KafkaDelivery delivery);
   ~KafkaClient();
   KafkaClient(const KafkaClient&) = delete;
   KafkaClient& operator=(const KafkaClient&) = delete;
@@ -68,7 +76,8 @@ class KafkaClient {
                                           Position position, std::uint64_t max_bytes,
                                           DurationMs timeout) const;
 
-  // Hands what has been heard of the connection to the log. To be called now and then.
+  // Hands what has been heard of the connection to the log, and what became of messages to
+  // KafkaDelivery. To be called now and then; never waits.
   void serve() const;
   // Whether serve() has heard that no broker can be reached; until heard_from_broker().
   bool all_brokers_down() const { return all_brokers_down_; }
@@ -81,12 +90,15 @@ class KafkaClient {
   Error error(const std::string& what, rd_kafka_resp_err_t code) const;
 
  private:
-  KafkaClient(std::string brokers, KafkaLog log);
+  KafkaClient(std::string brokers, KafkaLog log, KafkaDelivery delivery = nullptr);
+  Status create(kafka::Conf conf, rd_kafka_type_t type);
+  static void on_delivery(rd_kafka_t* handle, const rd_kafka_message_t* message, void* self);
   static void on_error(rd_kafka_t* handle, int code, const char* reason, void* self);
   static void on_log(const rd_kafka_t* handle, int level, const char* facility, const char* line);
 
   const std::string brokers_;
   const KafkaLog log_;
+  const KafkaDelivery delivery_;  // none: reads
   mutable std::mutex mutex_;
   std::string connection_error_;  // the last one; guarded by mutex_
   bool is_refused_ = false;       // that was authentication or TLS; guarded by mutex_

@@ -7,35 +7,19 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "ingest/dead_letter.h"
 #include "joiner/sample_log.h"
 
 namespace sluice {
 namespace {
 
-constexpr std::uint8_t kProgressFormat = 1;
+// Format 1 ends before the numbers of the dead-letter topic.
+constexpr std::uint8_t kProgressFormat = 2;
+constexpr std::uint8_t kFirstProgressFormat = 1;
 constexpr const char* kProgressKey = "progress";
 constexpr const char* kIdentityKey = "identity";
 // A dead letter's key and bookkeeping, about; counts towards dead_letters.keep.size.
 constexpr std::uint64_t kDeadLetterOverhead = 32;
-
-std::string dead_letter_key(std::uint64_t number) {
-  std::string key;
-  ByteWriter(key).key_u64(number);
-  return key;
-}
-
-std::string encode_dead_letter(const RefusedRecord& record, TimeMs wall_ms) {
-  std::string value;
-  ByteWriter bytes(value);
-  bytes.svarint(wall_ms);
-  bytes.u8(static_cast<std::uint8_t>(record.where.stream));
-  bytes.varint(record.where.partition);
-  bytes.varint(record.position);
-  bytes.u8(static_cast<std::uint8_t>(record.reason));
-  bytes.text(record.detail);
-  bytes.text(record.bytes);
-  return value;
-}
 
 // The join's semantic keys as "key = value" lines, the form in which they are kept and compared.
 std::map<std::string, std::string> parse_lines(std::string_view text) {
@@ -93,6 +77,8 @@ std::string JoinProgress::encode() const {
   bytes.varint(next_dead_letter);
   bytes.varint(dead_letter_bytes);
   bytes.varint(trimmed_dead_letters);
+  bytes.varint(sent_dead_letters);
+  bytes.varint(trimmed_unsent_dead_letters);
   std::string framed;
   ByteWriter frame(framed);
   frame.u8(kProgressFormat);
@@ -106,7 +92,8 @@ Result<JoinProgress> JoinProgress::decode(std::string_view text) {
       stop_error("the join's progress record is damaged; replay into a new data folder");
   const std::uint8_t format = in.u8();
   const std::uint64_t checksum = in.u64();
-  if (format != kProgressFormat || hash64(text.substr(text.size() - in.remaining())) != checksum) {
+  if (format < kFirstProgressFormat || format > kProgressFormat ||
+      hash64(text.substr(text.size() - in.remaining())) != checksum) {
     return damaged;
   }
   JoinProgress progress;
@@ -135,6 +122,10 @@ Result<JoinProgress> JoinProgress::decode(std::string_view text) {
   progress.next_dead_letter = in.varint();
   progress.dead_letter_bytes = in.varint();
   progress.trimmed_dead_letters = in.varint();
+  if (format > kFirstProgressFormat) {
+    progress.sent_dead_letters = in.varint();
+    progress.trimmed_unsent_dead_letters = in.varint();
+  }
   if (!in.ok() || !in.at_end()) return damaged;
   return progress;
 }
@@ -153,6 +144,10 @@ Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t par
   } else {
     progress.intakes.resize(kStreams * partitions);
     progress.shards.resize(partitions);
+  }
+  if (progress.intakes.size() != kStreams * partitions || progress.shards.size() != partitions) {
+    return stop_error("the join's progress record is of another number of partitions; replay into a "
+                      "new data folder");
   }
   for (std::uint32_t number = 0; number < partitions; ++number) {
     auto& shard = join->shards_.emplace_back(std::make_unique<Shard>(number, config.join, store));
@@ -264,6 +259,7 @@ bool Join::has_changes(const std::vector<IntakeState>& intakes) const {
   };
   return frontier_ != committed_.frontier || is_closed_ != committed_.is_closed ||
          pinned_ends_ != committed_.pinned_ends || !out_.refused.empty() ||
+         (sent_dead_letters_ && *sent_dead_letters_ > committed_.sent_dead_letters) ||
          bytes(intakes) != bytes(committed_.intakes);
 }
 
@@ -290,6 +286,7 @@ Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint6
     trim_samples(progress.first_logged, first_needed, batch);
     progress.first_logged = first_needed;
   }
+  progress.sent_dead_letters = std::max(progress.sent_dead_letters, sent_dead_letters_.value_or(0));
   SLUICE_TRY(write_dead_letters(progress, wall_ms, batch));
   batch.put(Space::meta, kProgressKey, progress.encode());
   SLUICE_TRY(store_.commit(batch));
@@ -323,7 +320,11 @@ Status Join::trim_dead_letters(JoinProgress& progress, TimeMs wall_ms, WriteBatc
         const bool is_too_old = in.svarint() < oldest_kept;
         if (!is_too_old && progress.dead_letter_bytes <= config_.dead_letters.keep_bytes)
           return false;
-        batch.remove(Space::dead_letters, dead_letter_key(progress.first_dead_letter++));
+        const std::uint64_t number = progress.first_dead_letter++;
+        batch.remove(Space::dead_letters, dead_letter_key(number));
+        if (sent_dead_letters_ && number >= progress.sent_dead_letters) {
+          ++progress.trimmed_unsent_dead_letters;
+        }
         progress.dead_letter_bytes -= value.size() + kDeadLetterOverhead;
         ++progress.trimmed_dead_letters;
         return true;

@@ -40,6 +40,10 @@ struct JoinProgress {
   std::uint64_t next_dead_letter = 0;
   std::uint64_t dead_letter_bytes = 0;
   std::uint64_t trimmed_dead_letters = 0;
+  // For dead_letters.topic: each one before this number was acknowledged, or trimmed; and how many
+  // were trimmed before that.
+  std::uint64_t sent_dead_letters = 0;
+  std::uint64_t trimmed_unsent_dead_letters = 0;
 
   std::string encode() const;
   static Result<JoinProgress> decode(std::string_view bytes);
@@ -79,6 +83,12 @@ class Join {
   // Take effect with the next commit.
   void pin_ends(std::vector<Position> ends) { pinned_ends_ = std::move(ends); }
   void close() { is_closed_ = true; }
+  // Every dead letter before `number` is sent. From the first call on, those that are trimmed
+  // before they are sent are counted.
+  void set_sent_dead_letters(std::uint64_t number) { sent_dead_letters_ = number; }
+
+  // Hears of every decision from now on; none: nobody does. `watcher` outlives the join.
+  void watch(JoinWatcher* watcher) { out_.watcher = watcher; }
 
   // Of what was processed, committed or not.
   const JoinCounters& counters() const { return out_.counters; }
@@ -104,7 +114,8 @@ class Join {
   std::vector<Position> pinned_ends_;
   bool is_closed_ = false;
   std::optional<std::uint64_t> irreproducible_from_;
-  bool is_stopped_ = false;  // a commit failed
+  std::optional<std::uint64_t> sent_dead_letters_;  // none: they are sent nowhere
+  bool is_stopped_ = false;                         // a commit failed
 };
 
 }  // namespace sluice

@@ -156,8 +156,10 @@ Status Shard::apply_impression(const Event& event, ShardOutput& out) {
     refuse(event, Refusal::duplicate, out);
     return {};
   }
-  const ImpressionNumber number = pages_.push({event.time(), event.id(), event.impression_id(),
-                                               event.user_id(), event.item_id(), event.features()});
+  const Impression opened = {event.time(),    event.id(),      event.impression_id(),
+                             event.user_id(), event.item_id(), event.features()};
+  const ImpressionNumber number = pages_.push(opened);
+  if (out.watcher != nullptr) out.watcher->used({event.stream(), number_}, event, opened);
   by_id_.add(fingerprint(event.impression_id()), number);
   if (by_user_item()) {
     by_user_item_.add(fingerprint(user_item_key(event.user_id(), event.item_id())), number);
@@ -202,6 +204,10 @@ Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
   }
   ++out.counters.used[index_of(event.stream())];
   const ImpressionNumber number = candidate_numbers_[decision.index];
+  if (out.watcher != nullptr) {
+    SLUICE_ASSIGN(const Impression named, impression(number));
+    out.watcher->used({event.stream(), number_}, event, named);
+  }
   if (is_click) {
     SLUICE_TRY(click(number, event.time()));
   } else {
@@ -316,6 +322,7 @@ void Shard::emit(const Impression& impression, const Clicked* clicked, TimeMs ti
 }
 
 void Shard::refuse(const Event& event, Refusal reason, ShardOutput& out) const {
+  if (out.watcher != nullptr) out.watcher->refused({event.stream(), number_}, event, reason);
   ++out.counters.refused[index_of(event.stream())][static_cast<std::size_t>(reason)];
   if (!is_dead_letter(reason)) return;
   out.refused.push_back({{event.stream(), number_},

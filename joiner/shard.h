@@ -40,11 +40,22 @@ struct JoinCounters {
   static JoinCounters decode(ByteReader& in);
 };
 
+// Hears of every decision on a record that the join was given (sluice trace). Called by the joining
+// thread; what it is given lives for the call only.
+class JoinWatcher {
+ public:
+  virtual ~JoinWatcher() = default;
+  // An impression that is open from now on, or a click or purchase that counts for `impression`.
+  virtual void used(StreamPartition where, const Event& event, const Impression& impression) = 0;
+  virtual void refused(StreamPartition where, const Event& event, Refusal reason) = 0;
+};
+
 // Where a shard puts what it decides.
 struct ShardOutput {
   std::vector<Sample> samples;  // in time order; sequence not yet set
   std::vector<RefusedRecord> refused;
   JoinCounters counters;
+  JoinWatcher* watcher = nullptr;  // none: nobody wants to hear
 };
 
 // What a commit keeps of a shard beside its keys in the state space.

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/bytes.h"
 #include "joiner/sample_log.h"
 #include "stages.h"
 
@@ -307,6 +308,28 @@ TEST_F(JoinTest, TheFrontierNeverGoesBack) {
   const auto join = open();
   process(*join, 500);
   EXPECT_DEATH(static_cast<void>(join->process(kStart + 400, {{}, {}})), "");
+}
+
+TEST_F(JoinTest, AProgressRecordOfTheFirstFormatIsRead) {
+  JoinProgress progress;
+  progress.next_sequence = 7;
+  progress.first_dead_letter = 2;
+  progress.next_dead_letter = 5;
+  progress.trimmed_dead_letters = 2;
+  const std::string now = progress.encode();
+  // It ended before the two numbers of the dead-letter topic, a byte each here.
+  const std::string rest = now.substr(9, now.size() - 9 - 2);
+  std::string first;
+  ByteWriter bytes(first);
+  bytes.u8(1);
+  bytes.u64(hash64(rest));
+  const auto read = JoinProgress::decode(first + rest);
+  ASSERT_TRUE(read.has_value()) << read.error().message;
+  EXPECT_EQ(read->next_sequence, 7U);
+  EXPECT_EQ(read->trimmed_dead_letters, 2U);
+  EXPECT_EQ(read->sent_dead_letters, 0U);
+  EXPECT_EQ(read->trimmed_unsent_dead_letters, 0U);
+  EXPECT_EQ(read->encode(), now);
 }
 
 TEST_F(JoinTest, ADamagedProgressRecordIsAnError) {
