@@ -130,16 +130,23 @@ Result<JoinProgress> JoinProgress::decode(std::string_view text) {
   return progress;
 }
 
+Result<std::optional<JoinProgress>> read_progress(KeyValueStore& store) {
+  SLUICE_ASSIGN(const auto stored, store.get(Space::meta, kProgressKey));
+  if (!stored) return std::optional<JoinProgress>();
+  SLUICE_ASSIGN(auto progress, JoinProgress::decode(*stored));
+  return std::optional(std::move(progress));
+}
+
 Join::Join(const Config& config, KeyValueStore& store) : config_(config), store_(store) {}
 
 Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t partitions,
                                          KeyValueStore& store) {
   std::unique_ptr<Join> join(new Join(config, store));
   SLUICE_TRY(join->check_identity(partitions));
-  SLUICE_ASSIGN(const auto stored, store.get(Space::meta, kProgressKey));
+  SLUICE_ASSIGN(auto stored, read_progress(store));
   JoinProgress& progress = join->committed_;
   if (stored) {
-    SLUICE_ASSIGN(progress, JoinProgress::decode(*stored));
+    progress = *std::move(stored);
     join->has_committed_ = true;
   } else {
     progress.intakes.resize(kStreams * partitions);

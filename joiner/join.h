@@ -49,6 +49,9 @@ struct JoinProgress {
   static Result<JoinProgress> decode(std::string_view bytes);
 };
 
+// The committed one; none before the first commit of a lineage.
+Result<std::optional<JoinProgress>> read_progress(KeyValueStore& store);
+
 // Owned by the joining thread.
 class Join {
  public:
