@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   sluice::add_check(root, exit_code);
   sluice::add_generate(root, exit_code);
   sluice::add_dead_letters(root, exit_code);
+  sluice::add_trace(root, exit_code);
   const auto is_verb = [&root](const std::string& name) {
     return !root.get_subcommands([&](CLI::App* verb) { return verb->get_name() == name; }).empty();
   };

@@ -1,0 +1,112 @@
+#include "app/trace_folder.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "base/bytes.h"
+#include "learner/metrics.h"
+#include "store/key_value.h"
+#include "store/published_folder.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::uint64_t kScoreBytes = 16;
+
+template <class Numbers>
+std::optional<std::uint64_t> first_from(const Numbers& ascending, std::uint64_t sequence) {
+  const auto found = std::lower_bound(ascending.begin(), ascending.end(), sequence);
+  return found == ascending.end() ? std::nullopt : std::optional(*found);
+}
+
+// Lines that a crash cut, or of another model, say nothing here.
+std::map<std::uint64_t, TraceFolder::DigestLine> parse_digests(std::string_view text,
+                                                               const std::string& model) {
+  std::map<std::uint64_t, TraceFolder::DigestLine> lines;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (!json.is_object() || json.value("model", nlohmann::json()) != nlohmann::json(model)) {
+      continue;
+    }
+    const auto sequence = json.value("sequence", nlohmann::json());
+    const auto digest = json.value("samples_digest", nlohmann::json());
+    if (!sequence.is_number_unsigned() || !digest.is_string()) continue;
+    lines[sequence.get<std::uint64_t>()] = {
+        json.value("kind", nlohmann::json()) == nlohmann::json("snapshot"),
+        digest.get<std::string>()};
+  }
+  return lines;
+}
+
+}  // namespace
+
+Result<TraceFolder> TraceFolder::open(FileSystem& files, const fs::path& data_dir,
+                                      const std::string& model) {
+  TraceFolder folder;
+  folder.path = data_dir;
+  if (!files.exists(data_dir / "store")) {
+    return usage_error("--data-dir " + data_dir.string() +
+                       " is no data folder of sluice: there is no " +
+                       (data_dir / "store").string());
+  }
+  SLUICE_ASSIGN(const auto store, open_rocksdb_to_read(data_dir / "store"));
+  SLUICE_ASSIGN(auto progress, read_progress(*store));
+  if (progress) folder.progress = *std::move(progress);
+  if (files.exists(data_dir / "digests.jsonl")) {
+    SLUICE_ASSIGN(const std::string text, files.read(data_dir / "digests.jsonl"));
+    folder.digests = parse_digests(text, model);
+  }
+  const fs::path parent = data_dir / "models" / model;
+  SLUICE_ASSIGN(folder.checkpoints, list_numbered_folders(files, parent / "checkpoints"));
+  SLUICE_ASSIGN(folder.snapshots, list_numbered_folders(files, parent / "snapshots"));
+  folder.scores_ = parent / "scores.bin";
+  if (files.exists(folder.scores_)) {
+    SLUICE_ASSIGN(const std::uint64_t size, files.size(folder.scores_));
+    folder.scored = size / kScoreBytes;
+  }
+  return folder;
+}
+
+std::optional<std::string> TraceFolder::samples_digest(std::uint64_t sequence) const {
+  if (sequence > 0 && sequence == progress.next_sequence - 1) return progress.samples_digest.hex();
+  const auto line = digests.find(sequence);
+  return line == digests.end() ? std::nullopt : std::optional(line->second.samples_digest);
+}
+
+Result<TraceFolder::Facts> TraceFolder::facts(FileSystem& files, const Sample& sample) const {
+  const std::uint64_t sequence = sample.sequence;
+  Facts facts;
+  facts.is_committed = sequence < progress.next_sequence;
+  facts.kept_checkpoint = first_from(checkpoints, sequence);
+  facts.kept_snapshot = first_from(snapshots, sequence);
+  for (auto line = digests.lower_bound(sequence); line != digests.end(); ++line) {
+    auto& first = line->second.is_snapshot ? facts.snapshot : facts.checkpoint;
+    if (!first) first = line->first;
+  }
+  // Where both were made at one sequence there is one line, of the snapshot.
+  const auto keep_least = [](auto& made, const auto& kept) {
+    if (kept && (!made || *kept < *made)) made = kept;
+  };
+  keep_least(facts.checkpoint, facts.kept_checkpoint);
+  keep_least(facts.snapshot, facts.kept_snapshot);
+  facts.is_trained = sequence <= scored || facts.checkpoint || facts.snapshot;
+  if (sequence > scored) return facts;
+  SLUICE_ASSIGN(const std::string record,
+                files.read_range(scores_, (sequence - 1) * kScoreBytes, kScoreBytes));
+  ByteReader bytes(record);
+  const auto ctr_logit = std::bit_cast<float>(bytes.u32());
+  const auto cvr_logit = std::bit_cast<float>(bytes.u32());
+  const std::uint64_t flags = bytes.u64();
+  const std::uint64_t expected = (sample.y ? 1U : 0U) | (sample.y_final ? 2U : 0U) |
+                                 (sample.z ? 4U : 0U) | (sample.z_final ? 8U : 0U);
+  // A service may be cutting the file just now; other labels are no line of this sample.
+  if (bytes.ok() && flags == expected) facts.prediction = predict(ctr_logit, cvr_logit);
+  return facts;
+}
+
+}  // namespace sluice
