@@ -12,6 +12,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include "app/kill_points.h"
 #include "app/learning.h"
 #include "app/pipeline.h"
 #include "app/progress.h"
@@ -22,6 +23,7 @@
 #include "ingest/dead_letter_topic.h"
 #include "ingest/source.h"
 #include "store/key_value.h"
+#include "store/published_folder.h"
 
 namespace sluice {
 namespace {
@@ -85,6 +87,8 @@ class Service {
 
  private:
   Status check_paths();
+  Status install_kill_points();
+  Status open_store();
   Status open_source_with_retries();
   Status open_dead_letter_sink();
   void pause_unless_stopped(DurationMs pause);
@@ -100,7 +104,10 @@ class Service {
 
   ServiceOptions options_;
   mutable SystemClock clock_;  // reading it changes nothing
-  RealFileSystem files_;
+  RealFileSystem real_files_;
+  std::unique_ptr<KillPoints> kill_points_;  // none but in a fault drill
+  std::unique_ptr<FileSystem> stepping_files_;
+  FileSystem* files_ = &real_files_;
   Config config_;
   std::optional<FolderLock> lock_;
   std::unique_ptr<KeyValueStore> store_;
@@ -127,9 +134,10 @@ class Service {
 Status Service::open() {
   SLUICE_ASSIGN(config_, load_config_or_error(options_.config, options_.overrides));
   SLUICE_TRY(check_paths());
-  SLUICE_TRY(files_.create_directories(options_.data_dir));
+  SLUICE_TRY(install_kill_points());
+  SLUICE_TRY(make_durable_folders(*files_, options_.data_dir));
   SLUICE_ASSIGN(lock_, FolderLock::acquire(options_.data_dir));
-  SLUICE_ASSIGN(store_, open_rocksdb(options_.data_dir / "store", config_.store));
+  SLUICE_TRY(open_store());
   SLUICE_TRY(open_source_with_retries());
   SLUICE_TRY(open_dead_letter_sink());
   // The learner first: a config that it refuses must not have pinned the logs' ends.
@@ -139,7 +147,7 @@ Status Service::open() {
   SLUICE_ASSIGN(learning_,
                 Learning::open(
                     config_, {options_.data_dir, options_.predictions, provenance(config_, clock_)},
-                    *store_, files_, clock_, *workers_));
+                    *store_, *files_, clock_, *workers_));
   SLUICE_ASSIGN(join_, JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_));
   if (dead_letters_ != nullptr) join_->send_dead_letters(*store_, *dead_letters_);
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
@@ -161,8 +169,8 @@ Status Service::open() {
 // What would otherwise be found only at the end, or would mix a lineage with other files.
 Status Service::check_paths() {
   const fs::path& data_dir = options_.data_dir;
-  if (files_.exists(data_dir) && !files_.exists(data_dir / "LOCK")) {
-    SLUICE_ASSIGN(const auto names, files_.list(data_dir));
+  if (files_->exists(data_dir) && !files_->exists(data_dir / "LOCK")) {
+    SLUICE_ASSIGN(const auto names, files_->list(data_dir));
     if (!names.empty()) {
       return usage_error("--data-dir " + data_dir.string() +
                          " holds other files and was not begun by sluice; take a new folder");
@@ -170,10 +178,28 @@ Status Service::check_paths() {
   }
   for (const auto& [option, path] :
        {std::pair{"--report", options_.report}, std::pair{"--predictions", options_.predictions}}) {
-    if (!path || !path->has_parent_path() || files_.exists(path->parent_path())) continue;
+    if (!path || !path->has_parent_path() || files_->exists(path->parent_path())) continue;
     return usage_error(std::string(option) + " " + path->string() + ": there is no folder " +
                        path->parent_path().string());
   }
+  return {};
+}
+
+Status Service::install_kill_points() {
+  SLUICE_ASSIGN(kill_points_, KillPoints::from_environment(
+                                  {options_.data_dir, options_.report, options_.predictions}));
+  if (kill_points_ == nullptr) return {};
+  stepping_files_ = kill_points_->wrap(real_files_);
+  files_ = stepping_files_.get();
+  return {};
+}
+
+Status Service::open_store() {
+  if (kill_points_ != nullptr) SLUICE_TRY(kill_points_->enter("store.open"));
+  SLUICE_ASSIGN(store_, open_rocksdb(options_.data_dir / "store", config_.store));
+  if (kill_points_ == nullptr) return {};
+  kill_points_->leave("store.open");
+  store_ = kill_points_->wrap(std::move(store_));
   return {};
 }
 
@@ -331,7 +357,7 @@ Status Service::report() {
                 make_report(*join_, *learning_, throughput, !options_.end.is_live));
   std::fputs(summarize(report).c_str(), stdout);
   if (!options_.report) return {};
-  return write_atomically(files_, *options_.report, report.dump(2) + "\n");
+  return write_atomically(*files_, *options_.report, report.dump(2) + "\n");
 }
 
 }  // namespace

@@ -168,20 +168,6 @@ Status write_file(FileSystem& files, const fs::path& path, std::string_view byte
   return file->close();
 }
 
-// create_directories of which nothing is lost in a crash of the machine.
-Status make_folders(FileSystem& files, const fs::path& folder) {
-  std::vector<fs::path> missing;
-  for (fs::path path = folder; !path.empty() && !files.exists(path); path = path.parent_path()) {
-    missing.push_back(path);
-  }
-  SLUICE_TRY(files.create_directories(folder));
-  for (const fs::path& path : missing) {
-    const fs::path parent = path.parent_path();
-    SLUICE_TRY(files.sync_directory(parent.empty() ? fs::path(".") : parent));
-  }
-  return {};
-}
-
 // Unpublishes at once, then removes: a crash in between leaves a temporary folder.
 Status remove_folder(FileSystem& files, const fs::path& parent, const std::string& name) {
   const fs::path aside = parent / temporary_name(name, ".removed");
@@ -192,6 +178,21 @@ Status remove_folder(FileSystem& files, const fs::path& parent, const std::strin
 }
 
 }  // namespace
+
+Status make_durable_folders(FileSystem& files, const fs::path& folder) {
+  std::vector<fs::path> missing;
+  // A slash at the end would make it a path of its own.
+  const fs::path plain = folder.has_filename() ? folder : folder.parent_path();
+  for (fs::path path = plain; !path.empty() && !files.exists(path); path = path.parent_path()) {
+    missing.push_back(path);
+  }
+  SLUICE_TRY(files.create_directories(plain));
+  for (const fs::path& path : missing) {
+    const fs::path parent = path.parent_path();
+    SLUICE_TRY(files.sync_directory(parent.empty() ? fs::path(".") : parent));
+  }
+  return {};
+}
 
 Status publish_folder(FileSystem& files, const fs::path& parent, const std::string& name,
                       ordered_json manifest, const std::vector<FolderFile>& listed,
@@ -210,7 +211,7 @@ Status publish_folder(FileSystem& files, const fs::path& parent, const std::stri
   }
 
   const fs::path aside = parent / temporary_name(name);
-  SLUICE_TRY(make_folders(files, parent));
+  SLUICE_TRY(make_durable_folders(files, parent));
   SLUICE_TRY(files.remove_all(aside));
   SLUICE_TRY(files.create_directories(aside));
   for (const auto* group : {&listed, &unlisted}) {

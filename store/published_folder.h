@@ -48,6 +48,10 @@ Result<PublishedFolder> read_folder(FileSystem& files, const std::filesystem::pa
 Result<nlohmann::ordered_json> read_manifest(FileSystem& files,
                                              const std::filesystem::path& folder);
 
+// Makes the folder and those above it where they are missing; they survive a crash of the machine
+// once this has returned.
+Status make_durable_folders(FileSystem& files, const std::filesystem::path& folder);
+
 // The name of a snapshot's or checkpoint's folder: the sequence number, filled up with zeros to 12
 // digits, so that names sort as numbers.
 std::string numbered_folder_name(std::uint64_t sequence);
