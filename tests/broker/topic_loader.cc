@@ -4,9 +4,16 @@
 //
 //   topic_loader --brokers HOST:PORT --root DIR [--topics impressions,clicks,purchases]
 //                [--prefix P] [--segments A..B] [--append] [--compression C]
+//                [--slices N] [--seconds S] [--transactions]
 //
 // DIR/<topic> goes to the topic P<topic>. Prints one line a topic once every message is
 // acknowledged. Exit code 0 only when all of them are; 2 for a wrong command line.
+//
+// With --slices each log is cut into N equal parts, and one part of every log goes before the next
+// of any, spread over S seconds. With --transactions each slice is one transaction, and before
+// every third one the same records are sent in one that is aborted. A broker that is away is waited
+// for.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -18,6 +25,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/result.h"
+#include "base/time.h"
 #include "config/config.h"
 #include "ingest/kafka_handles.h"
 #include "ingest/source.h"
@@ -27,6 +35,7 @@ namespace {
 
 constexpr int kAdminTimeoutMs = 30'000;
 constexpr int kFlushTimeoutMs = 120'000;
+constexpr std::uint64_t kAbortedOneIn = 3;
 // Larger than any record that a test makes; the topics allow as much.
 constexpr const char* kMaxMessageBytes = "33554432";
 constexpr std::size_t kReadRecords = 1'000;
@@ -39,6 +48,9 @@ struct Options {
   std::string segments;
   std::string compression = "lz4";
   bool append = false;
+  bool transactions = false;
+  std::uint64_t slices = 1;
+  double seconds = 0;
   // From `segments`; both ends are included.
   std::uint64_t first_segment = 0;
   std::uint64_t last_segment = ~std::uint64_t{0};
@@ -76,6 +88,11 @@ Result<kafka::Handle> open_producer(const Options& options, Deliveries& deliveri
       return usage_error(message);
     }
   }
+  const std::string id = "topic_loader-" + options.prefix;
+  if (options.transactions && rd_kafka_conf_set(conf.get(), "transactional.id", id.c_str(), message,
+                                                sizeof message) != RD_KAFKA_CONF_OK) {
+    return usage_error(message);
+  }
   rd_kafka_conf_set_dr_msg_cb(conf.get(), on_delivery);
   rd_kafka_conf_set_opaque(conf.get(), &deliveries);
   kafka::Handle producer(rd_kafka_new(RD_KAFKA_PRODUCER, conf.get(), message, sizeof message));
@@ -102,7 +119,8 @@ Result<std::uint32_t> partition_count(rd_kafka_t* client, const std::string& top
 Status create_topic(rd_kafka_t* client, const std::string& name, std::uint32_t partitions,
                     bool may_exist) {
   char message[512];
-  const kafka::NewTopic topic(rd_kafka_NewTopic_new(name.c_str(), static_cast<int>(partitions), 1,
+  // As many replicas as the broker gives by default: one for each node.
+  const kafka::NewTopic topic(rd_kafka_NewTopic_new(name.c_str(), static_cast<int>(partitions), -1,
                                                     message, sizeof message));
   if (topic == nullptr) return usage_error("topic " + name + ": " + message);
   rd_kafka_NewTopic_set_config(topic.get(), "retention.ms", "-1");
@@ -153,30 +171,130 @@ Status produce(rd_kafka_t* producer, const std::string& topic, std::uint32_t par
   }
 }
 
-// Returns the number of messages handed over for one partition.
-Result<std::uint64_t> load_partition(const Options& options, rd_kafka_t* producer, Source& source,
-                                     StreamPartition where, const std::string& topic) {
+// One partition's log, whole.
+Result<std::vector<Record>> read_partition(const Options& options, Source& source,
+                                           StreamPartition where) {
   // Files: the segment's number is the position's upper part (ingest/event.h).
   constexpr int kSegmentShift = 40;
   SLUICE_ASSIGN(const Position first, source.first_position(where));
   SLUICE_TRY(source.seek(where, std::max(first, Position{options.first_segment} << kSegmentShift)));
-  std::uint64_t count = 0;
+  std::vector<Record> records;
   while (true) {
-    SLUICE_ASSIGN(const ReadResult read, source.read(where, kReadRecords, 0));
+    SLUICE_ASSIGN(ReadResult read, source.read(where, kReadRecords, 0));
     if (read.records.empty()) break;
-    for (const Record& record : read.records) {
-      if (record.position >> kSegmentShift > options.last_segment) return count;
-      SLUICE_TRY(produce(producer, topic, where.partition, record));
-      ++count;
+    for (Record& record : read.records) {
+      if (record.position >> kSegmentShift > options.last_segment) return records;
+      records.push_back(std::move(record));
     }
-    rd_kafka_poll(producer, 0);
   }
   SLUICE_ASSIGN(const std::optional<Record> unfinished, source.unfinished(where));
   if (unfinished && unfinished->position >> kSegmentShift <= options.last_segment) {
     return stop_error(source.describe(where, unfinished->position) +
                       ": the last line has no end; a message cannot say so");
   }
+  return records;
+}
+
+struct Log {
+  StreamPartition where;
+  std::string topic;
+  std::vector<Record> records;
+};
+
+// Returns how many messages were handed over.
+Result<std::uint64_t> produce_slice(const Options& options, rd_kafka_t* producer,
+                                    const std::vector<Log>& logs, std::uint64_t slice) {
+  std::uint64_t count = 0;
+  for (const Log& log : logs) {
+    const std::size_t size = log.records.size();
+    for (std::size_t index = size * slice / options.slices;
+         index < size * (slice + 1) / options.slices; ++index) {
+      SLUICE_TRY(produce(producer, log.topic, log.where.partition, log.records[index]));
+      ++count;
+    }
+    rd_kafka_poll(producer, 0);
+  }
   return count;
+}
+
+// What became of a request of a transaction.
+enum class Outcome { done, again, aborted };
+
+Result<Outcome> outcome_of(rd_kafka_error_t* raw, const std::string& what) {
+  if (raw == nullptr) return Outcome::done;
+  const std::unique_ptr<rd_kafka_error_t, void (*)(rd_kafka_error_t*)> error(
+      raw, rd_kafka_error_destroy);
+  if (rd_kafka_error_txn_requires_abort(raw) != 0) return Outcome::aborted;
+  if (rd_kafka_error_is_retriable(raw) != 0) return Outcome::again;
+  return stop_error(what + ": " + rd_kafka_error_string(raw));
+}
+
+Status abort_transaction(rd_kafka_t* producer) {
+  while (true) {
+    SLUICE_ASSIGN(
+        const Outcome outcome,
+        outcome_of(rd_kafka_abort_transaction(producer, kAdminTimeoutMs), "abort_transaction"));
+    if (outcome == Outcome::done) return {};
+  }
+}
+
+// The slice as one transaction; from the start again where the broker's failure aborts it.
+Status transact_slice(const Options& options, rd_kafka_t* producer, const std::vector<Log>& logs,
+                      std::uint64_t slice) {
+  bool is_aborted_first = slice % kAbortedOneIn == 0;
+  while (true) {
+    SLUICE_ASSIGN(const Outcome begun,
+                  outcome_of(rd_kafka_begin_transaction(producer), "begin_transaction"));
+    if (begun != Outcome::done) return stop_error("begin_transaction: not possible now");
+    const auto produced = produce_slice(options, producer, logs, slice);
+    if (is_aborted_first || !produced) {
+      rd_kafka_flush(producer, kAdminTimeoutMs);
+      SLUICE_TRY(abort_transaction(producer));
+      is_aborted_first = false;
+      continue;
+    }
+    Outcome outcome = Outcome::again;
+    while (outcome == Outcome::again) {
+      SLUICE_ASSIGN(outcome, outcome_of(rd_kafka_commit_transaction(producer, kAdminTimeoutMs),
+                                        "commit_transaction"));
+    }
+    if (outcome == Outcome::done) return {};
+    SLUICE_TRY(abort_transaction(producer));
+  }
+}
+
+Status init_transactions(rd_kafka_t* producer) {
+  Outcome outcome = Outcome::again;
+  while (outcome == Outcome::again) {
+    SLUICE_ASSIGN(outcome, outcome_of(rd_kafka_init_transactions(producer, kAdminTimeoutMs),
+                                      "init_transactions"));
+  }
+  return {};
+}
+
+Status produce_all(const Options& options, rd_kafka_t* producer, const std::vector<Log>& logs,
+                   const Deliveries& deliveries) {
+  if (options.transactions) SLUICE_TRY(init_transactions(producer));
+  SystemClock clock;
+  const DurationMs begin = clock.steady_ms();
+  std::uint64_t produced = 0;
+  for (std::uint64_t slice = 0; slice < options.slices; ++slice) {
+    if (options.transactions) {
+      SLUICE_TRY(transact_slice(options, producer, logs, slice));
+    } else {
+      SLUICE_ASSIGN(const std::uint64_t count, produce_slice(options, producer, logs, slice));
+      produced += count;
+    }
+    const double share = static_cast<double>(slice + 1) / static_cast<double>(options.slices);
+    const auto due = begin + static_cast<DurationMs>(options.seconds * 1'000 * share);
+    clock.sleep_ms(std::max<DurationMs>(0, due - clock.steady_ms()));
+  }
+  if (options.transactions) return {};  // a commit acknowledges its messages
+  rd_kafka_flush(producer, kFlushTimeoutMs);
+  if (deliveries.failed == 0 && deliveries.acknowledged == produced) return {};
+  return stop_error(std::to_string(deliveries.acknowledged) + " of " + std::to_string(produced) +
+                    " messages were acknowledged" +
+                    (deliveries.failed > 0 ? ": " + deliveries.first_error : ""));
 }
 
 Status load(const Options& options) {
@@ -191,33 +309,24 @@ Status load(const Options& options) {
 
   Deliveries deliveries;
   SLUICE_ASSIGN(const kafka::Handle producer, open_producer(options, deliveries));
-  for (const std::string& topic : options.topics) {
-    SLUICE_TRY(create_topic(producer.get(), options.prefix + topic, partitions, options.append));
+  std::vector<Log> logs;
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    const std::string topic = options.prefix + options.topics[stream];
+    SLUICE_TRY(create_topic(producer.get(), topic, partitions, options.append));
+    for (std::uint32_t partition = 0; partition < partitions; ++partition) {
+      const StreamPartition where{static_cast<Stream>(stream), partition};
+      SLUICE_ASSIGN(auto records, read_partition(options, *source, where));
+      logs.push_back({where, topic, std::move(records)});
+    }
   }
-  std::uint64_t produced = 0;
-  std::vector<std::uint64_t> counts;
+  SLUICE_TRY(produce_all(options, producer.get(), logs, deliveries));
   for (std::size_t stream = 0; stream < kStreams; ++stream) {
     std::uint64_t count = 0;
-    for (std::uint32_t partition = 0; partition < partitions; ++partition) {
-      SLUICE_ASSIGN(
-          const std::uint64_t loaded,
-          load_partition(options, producer.get(), *source, {static_cast<Stream>(stream), partition},
-                         options.prefix + options.topics[stream]));
-      count += loaded;
+    for (const Log& log : logs) {
+      if (log.where.stream == static_cast<Stream>(stream)) count += log.records.size();
     }
-    counts.push_back(count);
-    produced += count;
-  }
-  rd_kafka_flush(producer.get(), kFlushTimeoutMs);
-  if (deliveries.failed > 0 || deliveries.acknowledged != produced) {
-    return stop_error(std::to_string(deliveries.acknowledged) + " of " + std::to_string(produced) +
-                      " messages were acknowledged" +
-                      (deliveries.failed > 0 ? ": " + deliveries.first_error : ""));
-  }
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
     std::printf("%s%s: %llu messages, %u partitions\n", options.prefix.c_str(),
-                options.topics[stream].c_str(), static_cast<unsigned long long>(counts[stream]),
-                partitions);
+                options.topics[stream].c_str(), static_cast<unsigned long long>(count), partitions);
   }
   return {};
 }
@@ -255,6 +364,10 @@ int main(int argc, char** argv) {
   app.add_option("--segments", options.segments, "A..B, A.. or A: only these segments");
   app.add_option("--compression", options.compression, "none, gzip, snappy, lz4 or zstd");
   app.add_flag("--append", options.append, "The topics may exist already");
+  app.add_option("--slices", options.slices, "How many parts each log is cut into")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000}));
+  app.add_option("--seconds", options.seconds, "Over which the slices are spread");
+  app.add_flag("--transactions", options.transactions, "Each slice in one; some aborted first");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
