@@ -71,12 +71,26 @@ Result<std::unique_ptr<Learning>> Learning::open(const Config& config,
   std::unique_ptr<Learning> learning(new Learning(config, options, store, files, clock, workers));
   SLUICE_TRY(files.create_directories(learning->folder_ / "checkpoints"));
   SLUICE_TRY(files.create_directories(learning->folder_ / "snapshots"));
+  SLUICE_TRY(learning->sync_folders());
   SLUICE_TRY(learning->check_identity());
   SLUICE_TRY(learning->load_digests());
   SLUICE_TRY(learning->recover());
   learning->trainer_.set_listener(
       [raw = learning.get()](const TrainedBatch& batch) { return raw->on_batch(batch); });
   return learning;
+}
+
+// What is published into a folder lasts only where the folder's own name does. At every start: the
+// process before may have been killed between making a name and syncing it.
+Status Learning::sync_folders() {
+  const fs::path& data_dir = options_.data_dir;
+  const bool is_first = !files_.exists(folder_ / "identity.txt");
+  if (is_first) {
+    SLUICE_TRY(files_.sync_directory(data_dir.has_parent_path() ? data_dir.parent_path() : "."));
+  }
+  SLUICE_TRY(files_.sync_directory(data_dir));
+  SLUICE_TRY(files_.sync_directory(folder_.parent_path()));
+  return files_.sync_directory(folder_);
 }
 
 Status Learning::check_identity() {

@@ -60,6 +60,7 @@ class Learning {
   Learning(const Config& config, const LearningOptions& options, KeyValueStore& store,
            FileSystem& files, Clock& clock, Workers& workers);
 
+  Status sync_folders();
   Status check_identity();
   Status recover();
   Status load_digests();
