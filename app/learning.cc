@@ -145,15 +145,19 @@ Status Learning::restore(std::uint64_t sequence, const PublishedFolder& folder) 
   const auto state = folder.manifest.find("state");
   const auto tick = folder.manifest.find("tick");
   const auto file = folder.files.find(kStateFile);
-  if (folder.manifest.value("format", 0) != kCheckpointFormat || state == folder.manifest.end() ||
-      tick == folder.manifest.end() || !tick->is_number_integer() || file == folder.files.end()) {
+  // Of another type than ours an entry is other damage, not an exception.
+  const Json snapshot_at = folder.manifest.value("snapshot_at", Json(std::uint64_t{0}));
+  if (folder.manifest.value("format", Json()) != kCheckpointFormat ||
+      state == folder.manifest.end() || tick == folder.manifest.end() ||
+      !tick->is_number_integer() || !snapshot_at.is_number_unsigned() ||
+      file == folder.files.end()) {
     return damaged;
   }
   SLUICE_ASSIGN(auto tensors, decode_tensors(file->second));
   SLUICE_TRY(trainer_.restore({*state, std::move(tensors)}));
-  SLUICE_CHECK(trainer_.trained_sequence() == sequence);
+  if (trainer_.trained_sequence() != sequence) return damaged;
   last_tick_ = tick->get<TimeMs>();
-  snapshot_at_ = folder.manifest.value("snapshot_at", std::uint64_t{0});
+  snapshot_at_ = snapshot_at.get<std::uint64_t>();
   next_snapshot_ = floor_to(last_tick_, config_.snapshots.every) + config_.snapshots.every;
   return {};
 }

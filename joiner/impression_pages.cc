@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/hash.h"
+#include "joiner/sample.h"
 
 namespace sluice {
 namespace {
@@ -140,7 +141,7 @@ void ImpressionPages::scan_offsets(Page& page) const {
   while (!reader.at_end()) {
     page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size() - reader.remaining()));
     const Impression impression = decode_impression(reader);
-    if (!reader.ok()) {
+    if (!reader.ok() || !is_possible_time(impression.time)) {
       page.offsets.clear();
       return;
     }
@@ -189,7 +190,7 @@ Status ImpressionPages::restore(
                            return true;
                          }));
   ImpressionNumber expected = firsts.empty() ? next : firsts.front();
-  bool is_whole = expected <= front;
+  bool is_whole = expected <= front && front <= next;
   for (const ImpressionNumber first : firsts) {
     Page& page = pages_.emplace_back();
     page.first = first;

@@ -50,14 +50,25 @@ Result<Sample> decode_sample(std::string_view& text) {
   sample.z = (flags & kZ) != 0;
   sample.z_final = (flags & kZFinal) != 0;
   sample.time = bytes.svarint();
-  sample.impression_time = sample.time - bytes.svarint();
-  if ((flags & kHasClick) != 0) sample.click_time = sample.impression_time + bytes.svarint();
-  if ((flags & kHasPurchase) != 0) sample.purchase_time = sample.impression_time + bytes.svarint();
+  // Any bytes can stand here.
+  bool is_possible = !__builtin_sub_overflow(sample.time, bytes.svarint(), &sample.impression_time);
+  const auto after_impression = [&] {
+    TimeMs time = 0;
+    is_possible &= !__builtin_add_overflow(sample.impression_time, bytes.svarint(), &time);
+    return time;
+  };
+  if ((flags & kHasClick) != 0) sample.click_time = after_impression();
+  if ((flags & kHasPurchase) != 0) sample.purchase_time = after_impression();
   sample.impression_id = bytes.text();
   sample.user_id = bytes.text();
   sample.item_id = bytes.text();
   sample.features = bytes.text();
   if (!bytes.ok()) return stop_error("the sample log is damaged: a sample is cut short");
+  if (!is_possible || !is_possible_time(sample.time) || !is_possible_time(sample.impression_time) ||
+      !is_possible_time(sample.click_time.value_or(0)) ||
+      !is_possible_time(sample.purchase_time.value_or(0))) {
+    return stop_error("the sample log is damaged: a sample has impossible times");
+  }
   text.remove_prefix(text.size() - bytes.remaining());
   return sample;
 }

@@ -32,6 +32,11 @@ struct Sample {
   std::string features;  // ingest/features.h; on both samples of an impression
 };
 
+// Whether a time that was read back can be one of ours; then no sum with a window overflows.
+constexpr bool is_possible_time(TimeMs time) {
+  return kTimeMin <= time && time <= kTimeMax;
+}
+
 // Appends the sample's bytes; the grammar is in docs/formats.md.
 void encode_sample(const Sample& sample, std::string& out);
 // Reads one sample from the front of `bytes` and drops it there.

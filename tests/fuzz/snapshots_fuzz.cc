@@ -1,0 +1,117 @@
+// What a snapshot is read from: safetensors, a manifest, a whole folder, with checksums that fit.
+//   input := what (u8: 0 tensors alone, 1 manifest, 2 weights, 3 LATEST; 0x80: replaced, else
+//            edited), the document or its edits
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "serving/scorer.h"
+#include "serving/snapshots.h"
+#include "store/published_folder.h"
+#include "store/tensors.h"
+#include "tests/fuzz/fuzz_input.h"
+#include "tests/fuzz/small_learner.h"
+#include "tests/store/crash_file_system.h"
+
+namespace sluice::fuzz {
+namespace {
+
+constexpr const char* kWeights = "weights.safetensors";
+const fs::path kParent = "/data/models/small/snapshots";
+const fs::path kFolder = kParent / numbered_folder_name(kSamples);
+
+struct Valid {
+  nlohmann::ordered_json manifest;
+  std::string weights;
+  std::string manifest_head;  // the text before its checksum
+};
+
+void put(FileSystem& files, const fs::path& path, std::string_view bytes) {
+  auto file = files.create(path);
+  SLUICE_CHECK(file.has_value() && (*file)->append(bytes).has_value());
+}
+
+const Valid& valid() {
+  static const Valid made = [] {
+    Workers workers(1);
+    Trainer trainer(small_config(), workers);
+    train(trainer, kSamples);
+    const LearnerState state = trainer.snapshot();
+    Valid valid;
+    valid.manifest = {{"format", 1}, {"kind", "full"}, {"reproducible", true}};
+    const StreamsConfig& streams = small_config().streams;
+    valid.manifest["streams"] = {{"ts", streams.ts},
+                                 {"event_id", streams.event_id},
+                                 {"impression_id", streams.impression_id},
+                                 {"user_id", streams.user_id},
+                                 {"item_id", streams.item_id},
+                                 {"not_before", streams.not_before},
+                                 {"max_record_bytes", streams.max_record_bytes},
+                                 {"max_depth", streams.max_depth}};
+    for (const auto& [key, value] : state.json.items()) valid.manifest[key] = value;
+    valid.weights = encode_tensors(state.tensors);
+    CrashFileSystem files;
+    SLUICE_CHECK(publish_folder(files, kParent, kFolder.filename().string(), valid.manifest,
+                                {{kWeights, valid.weights}}, {})
+                     .has_value());
+    const std::string text = files.read(kFolder / "manifest.json").value();
+    valid.manifest_head = text.substr(0, text.rfind("\"checksum\""));
+    return valid;
+  }();
+  return made;
+}
+
+void check_tensors(std::string_view bytes) {
+  const auto tensors = decode_tensors(bytes);
+  if (!tensors) {
+    SLUICE_CHECK(!tensors.error().message.empty());
+    return;
+  }
+  const auto again = decode_tensors(encode_tensors(*tensors));
+  SLUICE_CHECK(again.has_value() && *again == *tensors);
+}
+
+// A snapshot that is read gives scores, or says of each impression why not.
+void check_snapshot(FileSystem& files) {
+  auto snapshot = read_snapshot(files, kFolder);
+  if (!snapshot) {
+    SLUICE_CHECK(!snapshot.error().message.empty());
+    return;
+  }
+  Scorer scorer(*std::move(snapshot));
+  const std::vector<std::string> impressions = {small_impression(1), small_impression(1000), "{}"};
+  SLUICE_CHECK(scorer.score(impressions).size() == impressions.size());
+}
+
+void read_one(Input input) {
+  const std::uint8_t choice = input.byte();
+  const bool is_replaced = (choice & 0x80) != 0;
+  const int what = choice % 4;
+  if (what == 0) return check_tensors(document(valid().weights, is_replaced, input));
+  CrashFileSystem files;
+  std::string weights = valid().weights;
+  if (what == 2) weights = document(weights, is_replaced, input);
+  SLUICE_CHECK(publish_folder(files, kParent, kFolder.filename().string(), valid().manifest,
+                              {{kWeights, weights}}, {})
+                   .has_value());
+  if (what == 1) {
+    const std::string head = document(valid().manifest_head, is_replaced, input);
+    put(files, kFolder / "manifest.json",
+        head + "\"checksum\": \"" + hash128(head).hex() + "\"\n}\n");
+  }
+  if (what == 3) {
+    put(files, kParent / kLatest, document("000000000040\n", is_replaced, input));
+    const auto found = find_snapshot(files, "/data", std::nullopt, std::nullopt);
+    SLUICE_CHECK(!found || *found == kFolder);
+    return;
+  }
+  check_snapshot(files);
+}
+
+}  // namespace
+}  // namespace sluice::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  sluice::fuzz::read_one({data, size});
+  return 0;
+}
