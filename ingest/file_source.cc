@@ -19,6 +19,8 @@ namespace fs = std::filesystem;
 
 constexpr int kOffsetBits = 40;
 constexpr Position kOffsetMask = (Position{1} << kOffsetBits) - 1;
+// One read gives no more than about this much, however long the records are.
+constexpr std::size_t kReadBytes = 1 << 20;
 constexpr std::uint64_t kMaxNumber = (Position{1} << (64 - kOffsetBits)) - 2;
 
 struct Segment {
@@ -218,6 +220,13 @@ class FileSource final : public Source {
                         " but now begins with " + segments.front().path.string() +
                         "; what lies between is lost");
     }
+    const bool is_gone = std::none_of(segments.begin(), segments.end(), [&](const Segment& segment) {
+      return segment.number == number;
+    });
+    if (is_gone && position != 0 && !segments.empty()) {
+      return stop_error("the log was read up to " + describe(where, position) +
+                        " but that segment is not there any more; what it held is lost");
+    }
     readers_.erase(where);
     positions_[where] = position;
     return {};
@@ -279,7 +288,8 @@ class FileSource final : public Source {
   // What is there now, up to max_records.
   Result<ReadResult> read_present(StreamPartition where, std::size_t max_records) {
     ReadResult result;
-    while (result.records.size() < max_records) {
+    std::size_t bytes = 0;
+    while (result.records.size() < max_records && bytes < kReadBytes) {
       SLUICE_ASSIGN(LineReader* const reader, reader_at(where));
       if (reader == nullptr) {
         if (result.records.empty()) result.at_end = positions_[where];
@@ -288,6 +298,7 @@ class FileSource final : public Source {
       SLUICE_ASSIGN(auto record, reader->next());
       if (record) {
         positions_[where] = record->next;
+        bytes += record->bytes.size();
         result.records.push_back(*std::move(record));
         continue;
       }

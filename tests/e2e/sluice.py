@@ -68,6 +68,37 @@ def call(words, **options):
                           timeout=TIMEOUT_S, check=False, **options)
 
 
+def call_and_measure(words):
+    """Runs to the end; returns exit code, stderr and the most resident memory it had, in bytes.
+
+    Polled, as what the system says of ended children counts what this process had at the fork.
+    """
+    process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)
+    peak = 0
+    end = time.monotonic() + TIMEOUT_S
+    try:
+        while process.poll() is None:
+            assert time.monotonic() < end, f"not within {TIMEOUT_S} s: {words}"
+            peak = max(peak, peak_memory(process.pid))
+            time.sleep(0.01)
+        return process.returncode, process.stderr.read(), peak
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def peak_memory(pid):
+    """The most resident memory that a running process has had, in bytes; 0 when it has ended."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(peaks[0]) * 1024 if peaks else 0
+
+
 def generate(out, *options):
     done = call([BINARY, "generate", "--out", out, *options])
     assert done.returncode == 0, done.stderr

@@ -395,6 +395,36 @@ TEST_F(FileSourceTest, ARemovedSegmentThatWasNotReadIsALostRange) {
   EXPECT_EQ(open()->first_position(kClicks).value(), at(3, 0));
 }
 
+TEST_F(FileSourceTest, ASegmentThatIsGoneWhileItWasReadIsALostRange) {
+  write("clicks/00000/3.jsonl", "a\n");
+  write("clicks/00000/5.jsonl", "b\n");
+  for (const Position begun : {at(4, 0), at(4, 7)}) {
+    const Status lost = open()->seek(kClicks, begun);
+    ASSERT_FALSE(lost.has_value());
+    EXPECT_THAT(lost.error().message, HasSubstr("lost"));
+    EXPECT_THAT(lost.error().message, HasSubstr("segment 4"));
+  }
+  // Numbers may leave gaps: nothing tells that there was one before the first look.
+  EXPECT_EQ(texts(read_all(*open_at(0))), (Texts{"a", "b"}));
+}
+
+TEST_F(FileSourceTest, OneReadOfLongRecordsGivesNoMoreThanAMebibyteAndOneRecord) {
+  const std::string line(700'000, 'x');
+  std::string log;
+  for (int n = 0; n < 5; ++n) log += line + "\n";
+  write("clicks/00000.jsonl", log);
+  config_.streams.max_record_bytes = 800'000;
+  const auto source = open_at(0);
+  std::size_t read_records = 0;
+  while (read_records < 5) {
+    const ReadResult result = read(*source);
+    EXPECT_LE(result.records.size(), 2u);
+    ASSERT_FALSE(result.records.empty());
+    read_records += result.records.size();
+  }
+  EXPECT_TRUE(read(*source).at_end.has_value());
+}
+
 TEST_F(FileSourceTest, TwoSegmentsOfOneNumberAreAnError) {
   write("clicks/00000/1.jsonl", "a\n");
   write("clicks/00000/01.jsonl.gz", gzip("a\n"));
