@@ -118,17 +118,30 @@ Status JoinStage::advance() {
       frontier = floor_to(next_work, tick) + stride_ticks_ * tick;
     }
     const std::size_t before = join_->uncommitted_samples();
+    const std::uint64_t bytes_before = join_->uncommitted_bytes();
     SLUICE_TRY(join_->process(frontier, reader_->release(frontier)));
     const std::size_t gained = join_->uncommitted_samples() - before;
-    if (gained < kFewSamples) stride_ticks_ = std::min(stride_ticks_ * 2, kMaxStrideTicks);
-    if (gained > kManySamples) stride_ticks_ = std::max<std::int64_t>(stride_ticks_ / 2, 1);
-    if (join_->uncommitted_samples() >= config_.store.commit_records) SLUICE_TRY(commit());
+    const std::uint64_t gained_bytes = join_->uncommitted_bytes() - bytes_before;
+    if (gained < kFewSamples && gained_bytes < config_.store.memtable_bytes / 16) {
+      stride_ticks_ = std::min(stride_ticks_ * 2, kMaxStrideTicks);
+    }
+    if (gained > kManySamples || gained_bytes > config_.store.memtable_bytes / 4) {
+      stride_ticks_ = std::max<std::int64_t>(stride_ticks_ / 2, 1);
+    }
+    if (join_->uncommitted_samples() >= config_.store.commit_records || is_commit_large()) {
+      SLUICE_TRY(commit());
+    }
   }
   return {};
 }
 
+// Records may be long: what waits for a commit is bounded by its size too.
+bool JoinStage::is_commit_large() const {
+  return join_->uncommitted_bytes() >= config_.store.memtable_bytes;
+}
+
 bool JoinStage::is_commit_due() const {
-  if (records_since_commit_ >= config_.store.commit_records) return true;
+  if (records_since_commit_ >= config_.store.commit_records || is_commit_large()) return true;
   return clock_.steady_ms() - last_commit_steady_ >= config_.store.commit_interval &&
          join_->has_changes(reader_->states());
 }

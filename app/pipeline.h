@@ -81,6 +81,7 @@ class JoinStage {
   Status check_closed();
   void tell_first_refusals(const std::vector<RefusedRecord>& refused);
   Status commit();
+  bool is_commit_large() const;
   bool is_commit_due() const;
   void publish();
 

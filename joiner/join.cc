@@ -46,6 +46,11 @@ std::string stored_features(const Config& config) {
   return text.empty() ? "none" : text;
 }
 
+std::uint64_t bytes_of(const Sample& sample) {
+  return sizeof sample + sample.impression_id.size() + sample.user_id.size() +
+         sample.item_id.size() + sample.features.size();
+}
+
 void encode_optional(const std::optional<std::uint64_t>& value, ByteWriter& bytes) {
   bytes.u8(value ? 1 : 0);
   bytes.varint(value.value_or(0));
@@ -226,6 +231,7 @@ Status Join::process(TimeMs frontier, std::vector<std::vector<Event>> events) {
   SLUICE_CHECK(!is_closed_ && !is_stopped_);
   out_.samples.clear();
   for (std::size_t number = 0; number < shards_.size(); ++number) {
+    for (const Event& event : events[number]) uncommitted_bytes_ += event.bytes();
     std::sort(events[number].begin(), events[number].end(), happens_before);
     SLUICE_TRY(shards_[number]->process(events[number], frontier, out_));
   }
@@ -240,6 +246,7 @@ Status Join::process(TimeMs frontier, std::vector<std::vector<Event>> events) {
     SLUICE_CHECK(frontier_ <= sample.time && sample.time < frontier && (!sample.z || sample.y));
     sample.sequence = next_sequence_++;
     samples_digest_ = chain_sample(samples_digest_, sample);
+    uncommitted_bytes_ += bytes_of(sample);
     samples_.push_back(std::move(sample));
   }
   frontier_ = frontier;
@@ -253,6 +260,7 @@ void Join::refuse(std::vector<RefusedRecord> refused) {
     }
     ++out_.counters.refused[static_cast<std::size_t>(record.where.stream)]
                            [static_cast<std::size_t>(record.reason)];
+    uncommitted_bytes_ += sizeof record + record.bytes.size();
     out_.refused.push_back(std::move(record));
   }
 }
@@ -302,6 +310,7 @@ Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint6
   has_committed_ = true;
   samples_.clear();
   out_.refused.clear();
+  uncommitted_bytes_ = 0;
   return {};
 }
 

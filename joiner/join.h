@@ -77,6 +77,8 @@ class Join {
   void refuse(std::vector<RefusedRecord> refused);
 
   std::size_t uncommitted_samples() const { return samples_.size(); }
+  // What was processed, joined and refused since the last commit holds so much memory, about.
+  std::uint64_t uncommitted_bytes() const { return uncommitted_bytes_; }
   bool has_changes(const std::vector<IntakeState>& intakes) const;
 
   // One synced write of everything since the last commit. `wall_ms` dates the dead letters; samples
@@ -114,6 +116,7 @@ class Join {
   Digest samples_digest_;
   ShardOutput out_;              // samples of the step in hand, refusals since the last commit
   std::vector<Sample> samples_;  // sequenced, not yet committed
+  std::uint64_t uncommitted_bytes_ = 0;
   std::vector<Position> pinned_ends_;
   bool is_closed_ = false;
   std::optional<std::uint64_t> irreproducible_from_;
