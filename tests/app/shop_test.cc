@@ -28,15 +28,15 @@ TEST(Shop, TruthHasEveryImpressionOnceBesideItsPartition) {
   EXPECT_EQ(truth.size(), options.impressions);
   std::uint64_t impressions = 0;
   for (std::uint32_t p = 0; p < options.partitions; ++p) {
-    for (const char* stream : kStreamNames) {
-      for (const std::string& line : read_log(folder.path(), stream, options, p)) {
+    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+      for (const std::string& line : read_log(folder.path(), kStreamNames[stream], options, p)) {
         const json event = json::parse(line);
         const auto& rates = truth.at(event["impression_id"].get<std::string>());
         EXPECT_EQ(rates.partition, p);
         const std::string user = event["user_id"].get<std::string>();
         const auto* bytes = reinterpret_cast<const Bytef*>(user.data());
         EXPECT_EQ(crc32(0, bytes, static_cast<uInt>(user.size())) % options.partitions, p);
-        impressions += stream == kStreamNames[0] ? 1 : 0;
+        impressions += stream == 0 ? 1 : 0;
       }
     }
   }
