@@ -52,6 +52,10 @@ class Notes final : public RecordWatcher {
   }
 
   void read(StreamPartition where, const Record& record, const Source& source) {
+    if (record.next > read_up_to_[where]) {
+      read_up_to_[where] = record.next;
+      ++records_read;
+    }
     const auto event = decode_if_near(where.stream, record);
     if (event && names(*event)) {
       TracedRecord& traced = note(where, record.position, source);
@@ -108,6 +112,7 @@ class Notes final : public RecordWatcher {
 
   std::map<std::pair<StreamPartition, Position>, TracedRecord> records;
   std::vector<TracedImpression> impressions;
+  std::uint64_t records_read = 0;
 
  private:
   // An id may be written with escapes.
@@ -133,6 +138,7 @@ class Notes final : public RecordWatcher {
   const std::string id_;
   std::string user_, item_;
   Decoder decoder_;
+  std::map<StreamPartition, Position> read_up_to_;
 };
 
 // The source, with every record shown to the notes, and the ends that a data folder has pinned.
@@ -374,6 +380,7 @@ bool Tracer::is_settled() const {
 Trace Tracer::result() {
   Trace trace;
   trace.impressions = notes_.impressions;
+  trace.records_read = notes_.records_read;
   trace.records_decided = records_decided_;
   trace.event_time = event_time_;
   trace.is_settled = is_settled();

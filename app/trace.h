@@ -65,7 +65,8 @@ struct TracedImpression {
 struct Trace {
   std::vector<TracedRecord> records;  // by time, unreadable ones first
   std::vector<TracedImpression> impressions;
-  std::uint64_t records_decided = 0;  // of all the logs, as far as they were read
+  std::uint64_t records_read = 0;     // of all the logs
+  std::uint64_t records_decided = 0;  // of these
   TimeMs event_time = kTimeMin;       // all before it is decided
   bool is_settled = false;            // everything about the id is final; the logs may go on
   std::uint64_t compared_up_to = 0;   // the last sequence whose digest the data folder has too

@@ -136,6 +136,7 @@ Result<Json> trace_json(const Trace& trace, const std::string& id, const Config&
       {"impression_id", id},
       {"event_time", trace.event_time == kTimeMin ? Json() : Json(format_time(trace.event_time))},
       {"everything_final", trace.is_settled},
+      {"records_read", trace.records_read},
       {"records_decided", trace.records_decided},
       {"records", Json::array()},
       {"impressions", Json::array()},
@@ -247,7 +248,7 @@ std::string trace_text(const Json& trace) {
   if (trace["impressions"].empty()) {
     text += "\nno impression of this id was opened: it has no sample\n";
   }
-  text += "\n" + trace["records_decided"].dump() + " records decided, event time " +
+  text += "\n" + trace["records_read"].dump() + " records read, event time " +
           text_of(trace["event_time"]);
   if (trace["everything_final"] == true) text += "; everything about it is final";
   const Json& folder = trace["data_folder"];
@@ -325,8 +326,8 @@ Result<int> trace(const Arguments& arguments) {
   SLUICE_ASSIGN(const Json json, trace_json(found, arguments.id, config, options.folder, files));
   if (found.records.empty()) {
     return stop_error("no record names impression " + arguments.id + ", of " +
-                      std::to_string(found.records_decided) +
-                      " that were decided; ids are compared as they are written in " +
+                      std::to_string(found.records_read) +
+                      " that were read; ids are compared as they are written in " +
                       config.streams.impression_id);
   }
   const std::string text = arguments.json

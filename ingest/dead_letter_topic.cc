@@ -108,7 +108,8 @@ Status DeadLetterTopic::open_producer() {
 
 Status DeadLetterTopic::open() {
   // Asked by a reader, which never makes a topic that is not there.
-  SLUICE_ASSIGN(const auto asker, KafkaClient::open(source_, {}, {}, options_.log));
+  SLUICE_ASSIGN(const auto asker,
+                KafkaClient::open(source_, {{"group.id", "sluice"}}, {}, options_.log));
   const auto count = asker->partition_count(topic_, options_.reach_within);
   if (!count && count.error().kind != ErrorKind::retry) {
     return stop_error("dead_letters.topic: " + count.error().message +

@@ -24,6 +24,7 @@ Result<kafka::Handle> open_consumer(const std::string& brokers) {
   const std::pair<const char*, const char*> settings[] = {
       {"bootstrap.servers", brokers.c_str()},
       {"enable.partition.eof", "true"},
+      {"group.id", "topic_reader"},  // it is not joined, but polling asks for one
       {"log_level", "3"},
   };
   for (const auto& [name, value] : settings) {
