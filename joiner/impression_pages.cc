@@ -172,6 +172,7 @@ void ImpressionPages::persist(WriteBatch& batch) {
     value += page->bytes;
     batch.put(Space::state, key(page->first), std::move(value));
     page->is_stored = true;
+    page->bytes.shrink_to_fit();  // it grew by doubling
   }
   last_is_open_ = false;
   drop_surplus();
