@@ -54,6 +54,10 @@ void apply_override(const std::string& text, TomlNode& root, Problems& problems)
     problems.push_back(problem_at(place, key, "must have the form section.key=value"));
     return;
   }
+  if (parts.size() > kMaxNameParts) {
+    problems.push_back(problem_at(place, parts.front() + "...", "unknown key"));
+    return;
+  }
   TomlNode* node = &root;
   std::string path;
   for (const std::string& part : parts) {

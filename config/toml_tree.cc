@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -60,6 +61,41 @@ TomlNode copy(const toml::node& from, const std::string& file) {
 
 constexpr std::size_t kShownLength = 60;
 
+// toml++ bounds the depth of values, not that of names: a.a.a... would exhaust the stack. Gives the
+// first line with a name of more than kMaxNameParts parts (or a text that reads like one); 0: none.
+int line_of_endless_name(std::string_view text) {
+  int line = 1;
+  std::size_t parts = 1;
+  bool is_after_word = false;
+  char quote = 0;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '\n') {
+      ++line;
+      quote = 0;
+      parts = 1;
+      is_after_word = false;
+    } else if (quote != 0) {
+      if (c == '\\' && quote == '"') ++at;
+      if (c == quote) {
+        quote = 0;
+        is_after_word = true;
+      }
+    } else if (c == '"' || c == '\'') {
+      quote = c;
+    } else if (c == '.') {
+      if (is_after_word && ++parts > kMaxNameParts) return line;
+      is_after_word = false;
+    } else if (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-') {
+      is_after_word = true;
+    } else if (c != ' ' && c != '\t') {
+      parts = 1;
+      is_after_word = false;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 const TomlNode* TomlNode::find(std::string_view entry) const {
@@ -102,6 +138,11 @@ std::string TomlNode::shown() const {
 }
 
 tl::expected<TomlNode, TomlError> parse_toml(std::string_view text, const std::string& file) {
+  if (const int line = line_of_endless_name(text); line > 0) {
+    return tl::unexpected(TomlError{
+        {file, line, 1},
+        "a name has more than " + std::to_string(kMaxNameParts) + " parts (a.b.c has three)"});
+  }
   try {
     return copy(toml::parse(text, file), file);
   } catch (const toml::parse_error& error) {

@@ -48,6 +48,9 @@ struct TomlError {
   std::string message;
 };
 
+// Names of more parts than this are refused: a.b.c has three.
+inline constexpr std::size_t kMaxNameParts = 16;
+
 // tl::expected with an error that has a place. The parser stops at the first one.
 tl::expected<TomlNode, TomlError> parse_toml(std::string_view text, const std::string& file);
 

@@ -84,7 +84,11 @@ Result<Entry> parse_entry(const std::string& name, const json& value) {
   }
   const json& dtype = value["dtype"];
   const auto type = dtype.is_string() ? type_named(dtype.get<std::string>()) : std::nullopt;
-  if (!type) return damaged(quoted + "is of the unknown type " + dtype.dump());
+  if (!type) {
+    // Only a text is shown: printing lists in lists without end would exhaust the stack.
+    return damaged(quoted + "is of the unknown type " +
+                   (dtype.is_string() ? dtype.dump() : dtype.type_name()));
+  }
   auto shape = unsigned_list(value["shape"]);
   if (!shape) return damaged(quoted + "has a shape that is no list of sizes");
   const auto offsets = unsigned_list(value["data_offsets"]);

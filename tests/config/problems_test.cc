@@ -272,5 +272,21 @@ TEST(Ranges, Buckets) {
   }
 }
 
+// A name without an end would exhaust the parser's stack.
+TEST(Problems, ANameOfVeryManyPartsIsRefused) {
+  std::string name = "a";
+  for (int part = 0; part < 200'000; ++part) name += part % 2 == 0 ? ".a" : " . \"b.\\\"c\"";
+  for (const std::string& text :
+       {"[" + name + "]\n", name + " = 1\n", "x = { " + name + " = 1 }"}) {
+    const LoadedConfig loaded = parse_config("[source]\nroot = \"x\"\n" + text, "c.toml", "/", {});
+    ASSERT_EQ(loaded.problems.size(), 1U);
+    EXPECT_EQ(loaded.problems[0].line, 3);
+    EXPECT_NE(loaded.problems[0].message.find("more than 16 parts"), std::string::npos);
+  }
+  const LoadedConfig loaded =
+      parse_config("[source]\nroot = \"x\"\n", "c.toml", "/", {name + "=1"});
+  ASSERT_FALSE(loaded.problems.empty());
+}
+
 }  // namespace
 }  // namespace sluice

@@ -175,6 +175,10 @@ TEST(Tensors, DamageIsRefusedWithItsReason) {
        "offsets"},
       {"three offsets", "{" + entry("a", "U8", "[1]", "[0,1,1]") + "}", "x", "offsets"},
       {"unknown type", "{" + entry("a", "F13", "[1]", "[0,1]") + "}", "x", "unknown type"},
+      {"type without an end",
+       R"({"a":{"dtype":)" + std::string(300'000, '[') + std::string(300'000, ']') +
+           R"(,"shape":[1],"data_offsets":[0,1]}})",
+       "x", "unknown type array"},
       {"twice",
        "{" + entry("a", "U8", "[1]", "[0,1]") + "," + entry("a", "U8", "[1]", "[0,1]") + "}", "x",
        "twice"},
