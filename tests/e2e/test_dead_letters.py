@@ -226,7 +226,7 @@ class DeadLetterTopic(sluice.Case):
             self.assertEqual(message["key"], f"{letter['stream']}/{letter['partition']}")
             found.setdefault(letter["number"], set()).add(message["value"])
         self.assertEqual(set(found), set(stored), "missing or unknown letters")
-        for number in random.Random(SEED).sample(sorted(found), 20):
+        for number in random.Random(SEED).sample(sorted(found), 5):
             value = json.loads(verb("show", data, number, "--json").stdout)
             self.assertEqual(len(found[number]), 1)
             if "text" in value:
@@ -252,6 +252,54 @@ class DeadLetterTopic(sluice.Case):
         self.check_messages(data)
         plain = self.replay(self.config, "plain", {**self.settings, "dead_letters.topic": '""'})
         self.assert_same(report, plain)
+
+    @sluice.slow
+    def test_a_topic_that_goes_away_holds_nothing_up(self):
+        """It is deleted while a service runs: the join goes on, and the letters wait."""
+        shop = self.folder / "halves"
+        config = sluice.generate(shop, "--impressions", 6000, "--seed", 8, "--malformed", 0.02,
+                                 "--segments", 2)
+        prefix = self.prefix + "halves-"
+        load = [sluice.LOADER, "--brokers", sluice.KAFKA, "--root", shop, "--prefix", prefix]
+        self.assertEqual(sluice.call([*load, "--segments", "0..0"]).returncode, 0)
+        settings = {**self.settings, **RESTLESS, "source.idle_after": '"1 s"'}
+        for stream in ("impressions", "clicks", "purchases"):
+            settings[f"streams.{stream}.topic"] = f'"{prefix}{stream}"'
+        data = self.folder / "data"
+        lines = lambda: (data / "digests.jsonl").read_bytes().count(b"\n") \
+            if (data / "digests.jsonl").exists() else 0
+        count = lambda: len(json.loads(
+            verb("list", data, "--limit", 0, "--json").stdout or '{"dead_letters": []}')
+            ["dead_letters"])
+        process = subprocess.Popen(sluice.command("run", config, data, settings),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            sluice.wait_until(lambda: lines() > 2 and count() > 20, 60, "the first half")
+            deleted = sluice.call([TOOL, "--brokers", sluice.KAFKA, "delete", self.topic])
+            self.assertEqual(deleted.returncode, 0, deleted.stderr)
+            before = lines()
+            known = count()
+            self.assertEqual(sluice.call([*load, "--segments", "1..1", "--append"]).returncode, 0)
+            sluice.wait_until(lambda: lines() > before + 2 and count() > known + 20, 60,
+                              "the second half")
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+        self.assertEqual(process.returncode, 0, errors[-2000:])
+        self.assertIn("dead letters are not yet sent", errors)
+        made = sluice.call([TOOL, "--brokers", sluice.KAFKA, "create", self.topic, 2])
+        self.assertEqual(made.returncode, 0, made.stderr)
+        report = self.replay(config, "data", settings)
+        self.assertEqual(report["dead_letters"]["unsent"], 0)
+        self.assertEqual(report["dead_letters"]["trimmed_unsent"], 0)
+        total = count()
+        self.assertEqual(total, report["dead_letters"]["kept"])
+        numbers = {int(message["headers"]["sluice.error.number"]) for message in self.messages()}
+        # What had been acknowledged went with the topic; all that came after is in the new one.
+        self.assertLessEqual(min(numbers), known)
+        self.assertEqual(numbers, set(range(min(numbers), total)))
 
     def test_a_topic_given_later_gets_what_is_kept(self):
         without = {**self.settings, "dead_letters.topic": '""'}

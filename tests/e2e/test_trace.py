@@ -97,6 +97,7 @@ class TraceShop(TraceCase):
         # Refusals that leave no dead letter are told too.
         self.assertIn("repeat", refused)
 
+    @sluice.slow
     def test_batches_of_event_time(self):
         settings = {**EVERY_BATCH, "training.batch_span": '"10 min"'}
         lines, ends = self.replayed(self.config, "data", settings)
