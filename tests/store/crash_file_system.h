@@ -2,6 +2,8 @@
 // operation on. Names and contents are kept twice: as they are seen, and as they are on disk.
 #pragma once
 
+#include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -24,13 +26,27 @@ class CrashFileSystem final : public FileSystem {
   }
   void heal() { fail_from_ = static_cast<std::size_t>(-1); }
   bool has_failed() const { return operations_ > fail_from_; }
+  // How many operations there were in all: nothing has changed while it stands still.
+  std::uint64_t changes() const { return changes_; }
+  // Called before each operation: what another thread might do then.
+  std::function<void()> on_operation;
+
+  // A byte of the file is another one now, on the disk too.
+  void damage(const fs::path& path, std::size_t offset) {
+    Node* node = find(path);
+    node->bytes.at(offset) = static_cast<char>(node->bytes.at(offset) ^ 0x20);
+    node->synced_bytes = node->bytes;
+    ++changes_;
+  }
 
   // The machine stops and starts again: of every unsynced change to a folder's names, each may be
-  // there or not; of every unsynced file any prefix of the new bytes, or the old ones.
+  // there or not; of every unsynced file the old bytes, or any prefix of the new ones, of which the
+  // last may be zeros. What was synced and not written again since is there.
   void crash(std::uint64_t seed) {
     std::mt19937_64 random(seed);
     crash(*root_, random);
     heal();
+    ++changes_;
   }
 
   Result<std::unique_ptr<WritableFile>> create(const fs::path& path) override {
@@ -40,6 +56,7 @@ class CrashFileSystem final : public FileSystem {
     auto& node = parent->names[path.filename().string()];
     if (node == nullptr) node = std::make_shared<Node>();
     node->bytes.clear();
+    node->durable_prefix = 0;
     return std::unique_ptr<WritableFile>(std::make_unique<File>(*this, node, path));
   }
   Result<std::unique_ptr<WritableFile>> append_to(const fs::path& path) override {
@@ -69,6 +86,7 @@ class CrashFileSystem final : public FileSystem {
     Node* node = find(path);
     if (node == nullptr || node->is_folder) return failure("cut", path);
     node->bytes.resize(size);
+    node->durable_prefix = std::min<std::size_t>(node->durable_prefix, size);
     return {};
   }
   bool exists(const fs::path& path) override { return find(path) != nullptr; }
@@ -128,6 +146,7 @@ class CrashFileSystem final : public FileSystem {
   struct Node {
     bool is_folder = false;
     std::string bytes, synced_bytes;
+    std::size_t durable_prefix = 0;  // so many first bytes are as they were synced
     std::map<std::string, std::shared_ptr<Node>> names, synced_names;
   };
 
@@ -143,6 +162,7 @@ class CrashFileSystem final : public FileSystem {
     Status sync() override {
       SLUICE_TRY(owner_.operation(path_));
       node_->synced_bytes = node_->bytes;
+      node_->durable_prefix = node_->bytes.size();
       return {};
     }
     Status close() override { return owner_.operation(path_); }
@@ -157,6 +177,8 @@ class CrashFileSystem final : public FileSystem {
     return stop_error(std::string("cannot ") + what + " " + path.string());
   }
   Status operation(const fs::path& path) {
+    ++changes_;
+    if (on_operation) on_operation();
     if (operations_++ >= fail_from_) return failure("touch (injected)", path);
     return {};
   }
@@ -175,9 +197,16 @@ class CrashFileSystem final : public FileSystem {
       if (random() % 2 == 0) {
         node.bytes = node.synced_bytes;
       } else if (node.bytes != node.synced_bytes) {
-        node.bytes.resize(random() % (node.bytes.size() + 1));
+        const std::size_t kept = node.durable_prefix;
+        node.bytes.resize(kept + random() % (node.bytes.size() - kept + 1));
+        const std::size_t written = kept + random() % (node.bytes.size() - kept + 1);
+        if (random() % 4 == 0) {
+          std::fill(node.bytes.begin() + static_cast<std::ptrdiff_t>(written), node.bytes.end(),
+                    '\0');
+        }
       }
       node.synced_bytes = node.bytes;
+      node.durable_prefix = node.bytes.size();
       return;
     }
     auto survivors = node.synced_names;
@@ -192,6 +221,7 @@ class CrashFileSystem final : public FileSystem {
   }
 
   std::shared_ptr<Node> root_ = std::make_shared<Node>();
+  std::uint64_t changes_ = 0;
   std::size_t operations_ = 0;
   std::size_t fail_from_ = static_cast<std::size_t>(-1);
 };
