@@ -155,6 +155,15 @@ class TraceShop(TraceCase):
         self.assertIn("click window", text.stdout + "click window" * (not trace["impressions"]))
 
     @staticmethod
+    def last_line(data):
+        """The last sequence in digests.jsonl, which is just being written."""
+        try:
+            whole = (data / "digests.jsonl").read_text().rpartition("\n")[0]
+            return json.loads(whole.splitlines()[-1])["sequence"]
+        except (OSError, IndexError):
+            return 0
+
+    @staticmethod
     def is_record(line):
         try:
             record = json.loads(line)
@@ -177,23 +186,25 @@ class TraceShop(TraceCase):
 
     def test_while_a_service_runs(self):
         """Quiet partitions let the service go on where the logs alone decide nothing more."""
-        lines, _ = self.replayed(self.config, "data", EVERY_BATCH)
+        settings = {"training.batch_size": 32, "checkpoints.every": 200}
+        lines, _ = self.replayed(self.config, "data", settings)
+        held = self.replay(self.config, "held", settings, "--at-end", "hold")["samples"]
         data = self.folder / "live"
         process = subprocess.Popen(
             sluice.command("run", self.config, data,
-                           {**EVERY_BATCH, "source.idle_after": '"300 ms"'}),
+                           {**settings, "source.idle_after": '"300 ms"'}),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            some = lambda: (data / "digests.jsonl").exists() and \
-                (data / "digests.jsonl").read_bytes().count(b"\n") > 10
-            sluice.wait_until(some, 60, "samples")
-            early = [name for name in lines if int(lines[name][-1]["sequence"]) < 1000]
-            for identity in random.Random(SEED).sample(early, 3):
-                trace = self.trace(self.config, identity, EVERY_BATCH, "--data-dir", data)
+            sluice.wait_until(lambda: self.last_line(data) > held + 100, 60, "passing the quiet")
+            known = self.last_line(data)
+            ids = [[name for name in lines if first < int(lines[name][-1]["sequence"]) <= last]
+                   for first, last in ((0, held), (held, known))]
+            for identity in [name for some in ids for name in random.Random(SEED).sample(some, 3)]:
+                trace = self.trace(self.config, identity, settings, "--data-dir", data)
                 samples = trace["impressions"][0]["samples"]
                 self.assertEqual([sample["sequence"] for sample in samples],
                                  [int(line["sequence"]) for line in lines[identity]])
-                self.assertTrue(samples[0]["data_folder"]["committed"])
+                self.assertTrue(samples[-1]["data_folder"]["committed"])
             self.assertIsNone(process.poll())
             process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(60), 0)
