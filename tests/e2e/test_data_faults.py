@@ -3,10 +3,8 @@ file stops the replay with one line, and the repaired one goes on as if nothing 
 
 import gzip
 import json
-import pathlib
 import random
 import subprocess
-import time
 
 import sluice
 
@@ -77,13 +75,29 @@ class DataFaults(sluice.Case):
             path.write_bytes(b"".join(line + b"\n" for line in lines if line is not None))
 
     def insert_lines(self, make, draw, count=3):
-        """`count` bad lines into each log, at places drawn; gives how many."""
+        """`count` bad lines into each log, at places drawn; gives them."""
+        bad = []
         for path, text in self.texts.items():
             lines = text.splitlines(keepends=True)
             for _ in range(count):
-                lines.insert(draw.randrange(len(lines) + 1), make(draw) + b"\n")
+                bad.append(make(draw))
+                lines.insert(draw.randrange(len(lines) + 1), bad[-1] + b"\n")
             path.write_bytes(b"".join(lines))
-        return count * len(self.texts)
+        return bad
+
+    def assert_dead_letters(self, name, reason, lines):
+        """The newest one and its bytes, and each with why."""
+        words = [sluice.BINARY, "dead-letters", "list", "--data-dir", self.folder / name,
+                 "--reason", reason, "--limit", 0, "--json"]
+        done = sluice.call(words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        listed = json.loads(done.stdout)["dead_letters"]
+        self.assertEqual(len(listed), len(lines))
+        self.assertTrue(all(letter["detail"] for letter in listed), listed)
+        done = subprocess.run(
+            [str(sluice.BINARY), "dead-letters", "show", "--data-dir", str(self.folder / name),
+             str(listed[0]["number"]), "--raw"], capture_output=True, check=True)
+        self.assertIn(done.stdout, lines)
 
     def assert_same_samples(self, report):
         for key in ("samples_digest", "model_digest", "labels", "samples", "used", "metrics"):
@@ -101,10 +115,11 @@ class DataFaults(sluice.Case):
         draw = random.Random(SEED)
         for number, (kind, make) in enumerate(MALFORMED.items()):
             with self.subTest(kind, seed=SEED):
-                count = self.insert_lines(make, draw)
+                bad = self.insert_lines(make, draw)
                 report = self.replay(self.config, f"bad-{number}")
-                self.assert_refused(report, "malformed", count)
+                self.assert_refused(report, "malformed", len(bad))
                 self.assert_same_samples(report)
+                self.assert_dead_letters(f"bad-{number}", "malformed", bad)
         self.restore()
         self.assert_same(self.replay(self.config, "restored"), self.expected)
 

@@ -1,7 +1,6 @@
 """Resident memory stays within what docs/operating.md, "Memory", adds up from the config."""
 
 import json
-import pathlib
 import random
 import signal
 import subprocess
@@ -140,6 +139,20 @@ class Memory(sluice.Case):
         self.assertEqual(process.returncode, 0, errors_path.read_text())
         # Of 150 MiB in the log it holds what source.max_queued_bytes allows.
         self.assertLess(ahead / MIB, 70 + 2 * 12 + 10 * PARTITIONS)
+        self.assert_within(peak, budget)
+
+    @sluice.needs_kafka
+    @sluice.slow
+    def test_a_learner_slower_than_the_broker(self):
+        """The queues of its connection hold no more than source.max_queued_bytes either."""
+        written = self.write(0, 60000, 30) + self.write(1, 6000, 300)
+        budget = budget_mib(open_impressions=22000, clicked=3600)
+        self.assertGreater(written / MIB, 1.8 * budget)
+        topics = sluice.load_topics(self.folder, self.folder.name + "-")
+        code, errors, peak = sluice.call_and_measure(sluice.command(
+            "replay", self.config, self.folder / "data",
+            {**topics, "source.type": '"kafka"', "source.brokers": f'"{sluice.KAFKA}"'}))
+        self.assertEqual(code, 0, errors)
         self.assert_within(peak, budget)
 
     def trained(self):
