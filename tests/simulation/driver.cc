@@ -95,7 +95,11 @@ void Driver::turn() {
   // The logs are written to their ends: a replay closes them.
   const bool is_over = service_->policy().is_live && source_.is_all_revealed();
   if (is_over && random_.one_in(is_calm_ ? 40 : 100)) {
-    tell("the logs are whole, stop");
+    const JoinStatus status = service_->join_stage().status();
+    tell("the logs are whole, stop; event time is " +
+         std::to_string(clock_.truth - status.frontier) + " ms behind, " +
+         std::to_string(status.quiet_partitions) + " partitions are quiet, held by " +
+         to_string(status.slowest));
     return stop();
   }
   if (share_left_-- == 0) {

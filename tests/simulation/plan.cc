@@ -35,7 +35,8 @@ Shape draw_shape(Random& random, Mode mode) {
   shape.has_bursts = random.one_in(3);
   shape.is_like_files = random.one_in(3);
   shape.has_gaps = !shape.is_like_files && random.one_in(2);
-  shape.has_unfinished = shape.is_like_files && random.one_in(2);
+  // A line without an end keeps its partition from being quiet.
+  shape.has_unfinished = shape.is_like_files && random.one_in(mode == Mode::live ? 6 : 2);
   shape.has_log_times = random.one_in(3);
   shape.has_broker_times =
       shape.has_log_times && !shape.is_like_files && mode == Mode::live && random.one_in(2);
@@ -130,7 +131,7 @@ void draw_operational(Random& random, Config& config) {
   config.source.read_records = static_cast<std::uint64_t>(random.pick({1, 5, 30, 200, 1'000}));
   config.source.max_queued_bytes =
       static_cast<std::uint64_t>(random.pick({1'000, 20'000, 200'000, 64 << 20}));
-  config.source.idle_after = random.pick({1, 100, 2'000, 20'000});
+  config.source.idle_after = random.pick({30, 200, 2'000, 20'000});
   if (random.one_in(8)) config.source.idle_after.reset();
   config.store.commit_interval = random.pick({1, 200, 5'000, 60'000});
   config.store.commit_records = static_cast<std::uint64_t>(random.pick({1, 20, 150, 1'000}));
@@ -155,15 +156,15 @@ Plan draw_plan(std::uint64_t seed) {
   plan.has_predictions = !random.one_in(5);
   if (plan.mode == Mode::live && random.one_in(4)) {
     plan.may_be_late_quiet = true;
-    plan.shape.too_delayed = static_cast<std::uint64_t>(random.pick({2, 20, 100}));
+    plan.shape.too_delayed = static_cast<std::uint64_t>(random.pick({20, 100, 300}));
     plan.rates.may_step_forward = random.one_in(2);
     // What comes too late for its quiet partition must not be late by its own log.
     const DurationMs span = plan.shape.span;
     plan.config.source.max_delay = random.pick({1, span / 500, span / 100}) + 1;
-    for (DurationMs& disorder : plan.config.streams.max_out_of_orderness) {
-      disorder = random.pick({span / 100, span / 10, span / 4});
-    }
-    plan.config.source.idle_after = random.pick({1, span / 200});
+    plan.config.streams.max_out_of_orderness = {random.pick({span / 500, span / 100}),
+                                                random.pick({span / 10, span / 4}),
+                                                random.pick({span / 10, span / 4})};
+    plan.config.source.idle_after = random.pick({30, 200, span / 200 + 30});
   }
   if (plan.mode != Mode::live) plan.rates.may_step_forward = true;
   return plan;
