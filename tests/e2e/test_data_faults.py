@@ -111,6 +111,7 @@ class DataFaults(sluice.Case):
         self.assertEqual(report["dead_letters"]["kept"],
                          self.expected["dead_letters"]["kept"] + count)
 
+    @sluice.slow
     def test_bad_lines_are_put_aside_and_change_nothing(self):
         draw = random.Random(SEED)
         for number, (kind, make) in enumerate(MALFORMED.items()):
@@ -253,6 +254,7 @@ class FileFaults(sluice.Case):
         done = subprocess.run(["zstd", "-cq"], input=text, capture_output=True, check=True)
         return path.with_suffix(".jsonl.zst"), done.stdout
 
+    @sluice.slow
     def test_damaged_compressed_segments(self):
         """Each kind of damage stops it with the file's name; the whole file lets it go on."""
         second = self.segments[1]

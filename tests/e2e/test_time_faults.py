@@ -187,6 +187,17 @@ class Service:
         path = self.data / "digests.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
+    def wait_until_calm(self):
+        """Nothing new for a while: all is read and learned, and every log was declared quiet."""
+        seen, since = -1, time.monotonic()
+
+        def is_calm():
+            nonlocal seen, since
+            if self.lines() != seen:
+                seen, since = self.lines(), time.monotonic()
+            return time.monotonic() - since > 2
+        self.wait(is_calm, "calm")
+
     def common(self, expected):
         path = self.data / "digests.jsonl"
         if not path.exists() or not path.read_text().endswith("\n"):
@@ -258,6 +269,7 @@ class OldTopics(Shop):
     options = ("--impressions", 20000, "--seed", 5, "--partitions", 6)
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_nothing_is_late_and_quiet_partitions_hold_nothing_back(self):
         purchases = [text for path, text in self.texts.items() if path.parent.name == "purchases"]
         self.assertIn(b"", purchases, "some partition has no purchase at all")
@@ -292,6 +304,7 @@ class TooLate(Shop):
             found[manifest["sequence"]] = manifest["reproducible"]
         return dict(sorted(found.items()))
 
+    @sluice.slow
     def test_late_after_quiet_is_refused_and_marked_from_there_on(self):
         self.replay(self.config, "undisturbed", {
             key: value for key, value in self.settings.items() if "idle" not in key})
@@ -304,7 +317,7 @@ class TooLate(Shop):
         self.assertLess(too_late, TIME - HOUR, "this shop has a purchase just there: other seed")
         with Service(self, self.config, "live", self.settings) as service:
             service.wait(lambda: len(self.snapshots(service.data)) >= 3, "snapshots")
-            time.sleep(2)  # all is quiet now, and event time has passed the other logs' ends
+            service.wait_until_calm()
             lines = service.lines()
             before = self.snapshots(service.data)
             with purchases.open("ab") as file:
@@ -366,19 +379,20 @@ class SteppedClock(Shop):
                        "DONT_FAKE_MONOTONIC": "1", "ASAN_OPTIONS": "verify_asan_link_order=0"}
         with Service(self, self.config, name, self.settings, environment) as service:
             service.wait(lambda: len(service.common(self.expected)) >= 3, "the first part")
-            time.sleep(1.5)  # quiet by now
+            service.wait_until_calm()
             clock.write_text(f"{offset_s + step_s:+d}s\n")
             time.sleep(1.5)
             before = service.lines()
             for path, text in later.items():
                 with path.open("ab") as file:
                     file.write(text)
-            time.sleep(1.5)  # all of it is read, and waits for the clock
+            service.wait_until_calm()  # all of it is read, and waits for the clock
             clock.write_text(f"{offset_s + 30 * 24 * 3600:+d}s\n")
             service.wait(lambda: service.lines() >= before + 6, "the rest")
         self.restore()
         return service
 
+    @sluice.slow
     def test_by_an_hour_back_and_forth(self):
         self.replay(self.config, "undisturbed", {
             key: value for key, value in self.settings.items() if not key.startswith("source")})
