@@ -297,8 +297,9 @@ void add_store(std::vector<Key<Config>>& keys) {
                  "Time between commits.");
   store.count("commit_records", &StoreConfig::commit_records, {1, 1e9}, "records",
               "A commit after so many records at the latest.");
-  store.size("memtable_bytes", &StoreConfig::memtable_bytes, {64 * kKiB, 64 * kGiB},
-             "RocksDB's write buffer, for each of its column families.");
+  store.size(
+      "memtable_bytes", &StoreConfig::memtable_bytes, {64 * kKiB, 64 * kGiB},
+      "RocksDB's write buffers, all together; and a commit after so many bytes at the latest.");
   store.size("block_cache_bytes", &StoreConfig::block_cache_bytes, {0, 1'024 * kGiB},
              "RocksDB's cache of blocks read from disk.");
   store.count("max_learner_lag", &StoreConfig::max_learner_lag, {1, 1e12}, "samples",
