@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "store/log_check.h"
 #include "store/rocksdb_store.h"
 
 namespace sluice {
@@ -103,6 +104,8 @@ class RocksDbReader final : public RocksDbView {
     options.paranoid_checks = true;
     options.max_open_files = -1;  // all are opened at once, and stay so
     options.info_log = no_log();
+    options.listeners.push_back(read_errors());
+    if (rocksdb::Status logs = check_logs(*env_, folder().string()); !logs.ok()) return logs;
     return open_families([](Space) { return rocksdb::ColumnFamilyOptions(); },
                          [&](const auto& descriptors, auto* handles, rocksdb::DB** database) {
                            return rocksdb::DB::OpenForReadOnly(options, folder().string(),

@@ -13,6 +13,7 @@
 #include <rocksdb/write_buffer_manager.h>
 
 #include "base/check.h"
+#include "store/log_check.h"
 
 namespace sluice {
 namespace {
@@ -94,7 +95,8 @@ rocksdb::DBOptions RocksDbStore::database_options() {
   // Durability. Of the recovery modes, kTolerateCorruptedTailRecords alone fits the promise of
   // commit(). A crash can leave the last log cut in the middle of a write that was never reported
   // as done: that tail is dropped. A whole record with a wrong checksum was synced once and then
-  // damaged: opening is refused. kPointInTimeRecovery would drop it and all that follows, and the
+  // damaged: opening is refused, and where RocksDB would not see it check_logs() does.
+  // kPointInTimeRecovery would drop it and all that follows, and the
   // store would silently go back behind its checkpoints and snapshots; kAbsoluteConsistency would
   // refuse the cut tail that every crash may leave.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
@@ -102,6 +104,7 @@ rocksdb::DBOptions RocksDbStore::database_options() {
   options.paranoid_checks = true;
   options.max_bgerror_resume_count = 0;
   options.listeners.push_back(std::make_shared<StopOnBackgroundError>(failure_, folder()));
+  options.listeners.push_back(read_errors());
 
   // Memory, files and threads. All families share one limit of memtables; the log is bounded so
   // that a seldom written family does not make a restart read gigabytes.
@@ -139,6 +142,9 @@ Status RocksDbStore::open() {
   fs::create_directories(folder(), code);
   if (code) {
     return stop_error("cannot make the folder " + folder().string() + ": " + code.message());
+  }
+  if (const rocksdb::Status logs = check_logs(env_, folder().string()); !logs.ok()) {
+    return store_error("open", folder(), logs);
   }
   const auto status =
       open_families([this](Space space) { return family_options(space); },

@@ -5,13 +5,16 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <rocksdb/db.h>
 #include <rocksdb/file_system.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 
 #include "store/key_value.h"
@@ -33,6 +36,21 @@ Error store_error(const char* what, const std::filesystem::path& folder,
 
 // RocksDB's own log is for its developers and is kept nowhere.
 std::shared_ptr<rocksdb::Logger> no_log();
+
+// Every read of a file that failed, by whomever. An iterator of RocksDB 7.8 may forget such an
+// error, and with it all that the file holds.
+class ReadErrors final : public rocksdb::EventListener {
+ public:
+  bool ShouldBeNotifiedOnFileIO() override { return true; }
+  void OnIOError(const rocksdb::IOErrorInfo& error) override;
+  std::uint64_t count() const;
+  rocksdb::Status last() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::uint64_t count_ = 0;
+  rocksdb::Status last_;
+};
 
 // The reads of an open RocksDB. commit() is left to those who derive from it.
 class RocksDbView : public KeyValueStore {
@@ -60,15 +78,23 @@ class RocksDbView : public KeyValueStore {
   void close();
 
   const std::filesystem::path& folder() const { return folder_; }
+  // To be told of all reads: among the listeners of whatever is opened.
+  std::shared_ptr<ReadErrors> read_errors() const { return read_errors_; }
   rocksdb::DB& database() { return *database_; }
   rocksdb::ColumnFamilyHandle* family(Space space) const {
     return families_.at(static_cast<std::size_t>(space));
   }
 
  private:
+  // Reads the tables that hold keys of [begin, end) once, and checks all of their checksums.
+  Status verify_tables(Space space, std::string_view begin, std::string_view end);
+
   const std::filesystem::path folder_;
+  const std::shared_ptr<ReadErrors> read_errors_ = std::make_shared<ReadErrors>();
   std::vector<rocksdb::ColumnFamilyHandle*> families_;  // by Space, then "default"
   std::unique_ptr<rocksdb::DB> database_;
+  std::mutex mutex_;                  // guards verified_
+  std::set<std::uint64_t> verified_;  // the numbers of the tables that were read so
 };
 
 }  // namespace sluice
