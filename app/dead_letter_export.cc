@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "app/dead_letters.h"
+#include "base/check.h"
 #include "ingest/decoder.h"
 #include "ingest/source.h"
 
@@ -138,7 +139,10 @@ Status Exporter::open() {
                      std::vector<FeatureConfig>());
   }
   if (options_.merges) {
-    SLUICE_ASSIGN(source_, open_source(*options_.config, clock_));
+    SLUICE_CHECK(options_.config != nullptr);
+    const bool is_files = options_.config->source.type == SourceConfig::Type::files;
+    SLUICE_ASSIGN(source_, is_files ? open_file_source(*options_.config)
+                                    : open_source(*options_.config, clock_));
     SLUICE_ASSIGN(const std::uint32_t partitions, source_->partitions());
     if (partitions != folder_.partitions()) {
       return usage_error("the logs have " + std::to_string(partitions) +

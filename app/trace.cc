@@ -385,7 +385,8 @@ Trace Tracer::result() {
   trace.event_time = event_time_;
   trace.is_settled = is_settled();
   trace.compared_up_to = compared_up_to_;
-  for (auto& [key, record] : notes_.records) {
+  for (auto& entry : notes_.records) {
+    TracedRecord& record = entry.second;
     // By user_item: of the user and item, but of another time or impression.
     if (notes_.by_user_item() && record.where.stream != Stream::impressions && record.time) {
       const bool is_near =

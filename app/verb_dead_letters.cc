@@ -64,12 +64,14 @@ Status read_names(const std::vector<std::string>& names, const char* option, Nam
     std::string known;
     bool is_known = false;
     for (std::size_t index = 0; index < count; ++index) {
-      known += std::string(known.empty() ? "" : ", ") + name_of(index);
+      known += known.empty() ? "" : ", ";
+      known += name_of(index);
       if (name != name_of(index)) continue;
       values.insert(static_cast<Value>(index));
       is_known = true;
     }
-    if (!is_known) return usage_error(std::string(option) + ": '" + name + "' is none of " + known);
+    if (is_known) continue;
+    return usage_error(std::string(option) + ": '" + name + "' is none of " + known);
   }
   return {};
 }
@@ -246,8 +248,9 @@ std::string export_text(const DeadLetterExportSummary& summary, const Arguments&
   }
   text += "In the lineage that refused them they would be late. Replay them into a new one:\n";
   text += "  sluice replay " + (arguments.config.empty() ? "CONFIG" : arguments.config) +
-          " --data-dir NEW --set 'source.type=\"files\"' --set 'source.root=\"" + arguments.out +
-          "\"'";
+          " --data-dir NEW";
+  for (const std::string& setting : arguments.overrides) text += " --set '" + setting + "'";
+  text += " --set 'source.type=\"files\"' --set 'source.root=\"" + arguments.out + "\"'";
   if (options.config != nullptr && !options.config->dead_letters.topic.empty()) {
     text += " --set 'dead_letters.topic=\"\"'";
   }
