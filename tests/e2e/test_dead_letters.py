@@ -245,7 +245,7 @@ class DeadLetterTopic(sluice.Case):
     def test_none_is_missing_after_kills(self):
         settings = {**self.settings, **RESTLESS}
         data = self.folder / "killed"
-        sluice.kill_many_times(sluice.command("replay", self.config, data, settings), data, 8, SEED)
+        sluice.kill_many_times(sluice.command("replay", self.config, data, settings), data, 5, SEED)
         report = self.replay(self.config, "killed", settings)
         self.assertEqual(report["dead_letters"]["unsent"], 0)
         self.assertEqual(report["dead_letters"]["trimmed_unsent"], 0)

@@ -84,7 +84,7 @@ class TraceShop(TraceCase):
     def test_it_says_what_the_replay_said(self):
         lines, ends = self.replayed(self.config, "data", EVERY_BATCH)
         refused = {}
-        for identity in self.some_ids(lines, 8):
+        for identity in self.some_ids(lines, 6):
             trace = self.check(self.config, "data", EVERY_BATCH, identity, lines[identity], ends)
             self.assertEqual(trace["data_folder"]["samples"], ends[-1])
             used = [record["stream"] for record in trace["records"] if record["outcome"] == "used"]
@@ -102,13 +102,13 @@ class TraceShop(TraceCase):
         settings = {**EVERY_BATCH, "training.batch_span": '"10 min"'}
         lines, ends = self.replayed(self.config, "data", settings)
         self.assertGreater(len(ends), 30)
-        for identity in self.some_ids(lines, 4):
+        for identity in self.some_ids(lines, 2):
             self.check(self.config, "data", settings, identity, lines[identity], ends)
 
     def test_attribution_by_user_and_item(self):
         settings = {**EVERY_BATCH, **USER_ITEM}
         lines, ends = self.replayed(self.config, "data", settings)
-        for identity in self.some_ids(lines, 5):
+        for identity in self.some_ids(lines, 3):
             self.check(self.config, "data", settings, identity, lines[identity], ends)
 
     def test_refused_records_only(self):
