@@ -1,6 +1,7 @@
 """What the end-to-end tests share: the binary, data folders, logs, and how to kill it."""
 
 import json
+import mmap
 import os
 import pathlib
 import random
@@ -25,6 +26,17 @@ MANY_CHECKPOINTS = {"checkpoints.every": 1000, "checkpoints.interval": '"1 h"'}
 
 needs_expedia = unittest.skipUnless(EXPEDIA.exists(), f"{EXPEDIA} is not here")
 needs_kafka = unittest.skipUnless(KAFKA, "SLUICE_KAFKA names no broker (./dev test starts one)")
+
+
+def is_sanitized():
+    if not BINARY.exists():
+        return False
+    with BINARY.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as binary:
+        return any(binary.find(name) >= 0 for name in (b"__asan_init", b"__tsan_init"))
+
+
+# What a sanitizer needs of memory is not Sluice's, and other libraries cannot be put before its own.
+not_sanitized = unittest.skipIf(is_sanitized(), "not with a sanitizer")
 slow = unittest.skipIf(QUICK, "slow; ./dev test without --quick runs it")
 
 

@@ -180,6 +180,7 @@ class DataFaults(sluice.Case):
             if name != "second_half":
                 self.assertIsNotNone(metrics["log_loss"], name)  # a NaN would be null
 
+    @sluice.not_sanitized
     def test_a_line_of_100_mb_takes_no_memory(self):
         """Refused as oversized, by its first bytes; both in the middle and at the unfinished end."""
         paths = list(self.texts)
@@ -207,6 +208,7 @@ class DataFaults(sluice.Case):
         self.assertEqual(code, 0, errors)
         return json.loads(report.read_text()), peak / 2**20
 
+    @sluice.not_sanitized
     def test_many_large_bad_records_take_no_memory(self):
         """Dead letters are written as they come, whatever the commit's other limits are."""
         path = list(self.texts)[0]

@@ -54,6 +54,7 @@ def budget_mib(open_impressions, clicked):
             + 10000 * (400 + TEXT_BYTES) / MIB)
 
 
+@sluice.not_sanitized
 class Memory(sluice.Case):
     def setUp(self):
         super().setUp()

@@ -359,6 +359,7 @@ class TooLate(Shop):
             self.assertEqual(done.returncode, 0, done.stderr)
 
 
+@sluice.not_sanitized
 @unittest.skipUnless(FAKETIME, "libfaketime is not installed (package faketime)")
 class SteppedClock(Shop):
     """The machine's clock is set, by an hour, while the service waits for more."""
