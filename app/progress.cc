@@ -77,6 +77,9 @@ std::string status_line(const ServiceStatus& status) {
     const std::uint64_t count = join.counters.refused_for(reason);
     if (count > 0) text += ", " + std::to_string(count) + " " + to_string(reason);
   }
+  if (join.unsent_dead_letters > 0) {
+    text += ", " + std::to_string(join.unsent_dead_letters) + " dead letters not yet sent";
+  }
   if (join.last_commit_wall_ms > 0) {
     text += "; last commit " + format_time(join.last_commit_wall_ms);
   }
