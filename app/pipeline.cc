@@ -10,6 +10,9 @@ namespace {
 
 constexpr DurationMs kWaitMs = 20;
 constexpr std::uint64_t kToldRefusals = 3;
+// A log that goes on but gives nothing is told of after so long, and again each so long.
+constexpr DurationMs kHeldBackMs = 10'000;
+constexpr DurationMs kHeldBackAgainMs = 60'000;
 // Samples that one step of advance() should give: enough to be worth it, few enough to hold.
 constexpr std::size_t kFewSamples = 1'000;
 constexpr std::size_t kManySamples = 10'000;
@@ -22,7 +25,8 @@ constexpr DurationMs kSendingPatienceMs = 5'000;
 
 Result<std::unique_ptr<JoinStage>> JoinStage::open(const Config& config, const EndPolicy& policy,
                                                    Source& source, KeyValueStore& store,
-                                                   Clock& clock, Handoff& handoff) {
+                                                   Clock& clock, Handoff& handoff,
+                                                   LostRecords lost) {
   std::unique_ptr<JoinStage> stage(new JoinStage(config, policy, source, clock, handoff));
   SLUICE_ASSIGN(const std::uint32_t partitions, source.partitions());
   SLUICE_ASSIGN(stage->join_, Join::open(config, partitions, store));
@@ -32,7 +36,11 @@ Result<std::unique_ptr<JoinStage>> JoinStage::open(const Config& config, const E
   } else {
     stage->reader_ = std::make_unique<LogReader>(config, source, clock, partitions, policy);
     SLUICE_TRY(stage->reader_->start(committed.intakes, !stage->join_->has_committed(),
-                                     committed.pinned_ends));
+                                     committed.pinned_ends, lost));
+    for (const std::string& range : stage->reader_->passed_over()) {
+      spdlog::warn("goes on without lost records (--accept-lost): {}", range);
+      stage->join_->mark_irreproducible();
+    }
     stage->join_->pin_ends(stage->reader_->pinned_ends());
     // Where reading begins, and ends, is decided once.
     SLUICE_TRY(stage->commit());
@@ -78,6 +86,7 @@ Result<bool> JoinStage::step() {
     return true;
   }
   SLUICE_ASSIGN(const std::size_t taken, reader_->step(join_->frontier(), kWaitMs));
+  if (policy_.is_live) tell_held_back();
   records_since_commit_ += taken;
   std::vector<RefusedRecord> refused = reader_->take_refused();
   tell_first_refusals(refused);
@@ -93,6 +102,23 @@ Result<bool> JoinStage::step() {
   if (policy_.kind == EndPolicy::Kind::close) join_->close();
   SLUICE_TRY(commit());
   return false;
+}
+
+// Else nobody could see why event time stands still although the broker has records.
+void JoinStage::tell_held_back() {
+  const DurationMs now = clock_.steady_ms();
+  for (const HeldBack& held : reader_->held_back(kHeldBackMs)) {
+    const auto told = told_held_back_.find(held.where);
+    if (told != told_held_back_.end() && now - told->second < kHeldBackAgainMs) continue;
+    told_held_back_[held.where] = now;
+    const auto readable = source_.readable_end(held.where);
+    const bool is_transaction = readable && *readable <= held.position;
+    spdlog::warn(
+        "{}: the records up to {} have not been given for {}: {}; event time waits for them",
+        source_.describe(held.where, held.position), held.end, format_duration(held.for_ms),
+        is_transaction ? "a transaction is open there, neither committed nor aborted"
+                       : "the broker holds them back");
+  }
 }
 
 // The first few of each reason go to the log: without them a wrong field name or a time in seconds

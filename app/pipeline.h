@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 
 #include "app/dead_letter_outbox.h"
@@ -52,7 +53,8 @@ class JoinStage {
  public:
   static Result<std::unique_ptr<JoinStage>> open(const Config& config, const EndPolicy& policy,
                                                  Source& source, KeyValueStore& store, Clock& clock,
-                                                 Handoff& handoff);
+                                                 Handoff& handoff,
+                                                 LostRecords lost = LostRecords::stop);
 
   // From now on every committed dead letter, also of earlier starts, is sent to `sink` too; never
   // waits for it but at stop(). Called once at most; the references outlive the stage.
@@ -79,6 +81,7 @@ class JoinStage {
   // many windows close at once.
   Status advance();
   Status check_closed();
+  void tell_held_back();
   void tell_first_refusals(const std::vector<RefusedRecord>& refused);
   Status commit();
   bool is_commit_large() const;
@@ -96,6 +99,7 @@ class JoinStage {
   DurationMs last_commit_steady_ = 0;
   TimeMs last_commit_wall_ = 0;
   std::array<std::uint64_t, kRefusals> told_refusals_{};
+  std::map<StreamPartition, DurationMs> told_held_back_;  // when last, steady time
   std::unique_ptr<DeadLetterOutbox> outbox_;  // none: dead letters stay in the store
   RecordWatcher* watcher_ = nullptr;
   std::int64_t stride_ticks_ = 1;  // of event time, for advance()

@@ -90,7 +90,9 @@ class Service {
   Status install_kill_points();
   Status open_store();
   Status open_source_with_retries();
+  Status open_join_with_retries();
   Status open_dead_letter_sink();
+  bool may_try_again(const Error& error, int attempt);
   void pause_unless_stopped(DurationMs pause);
   void join_loop();
   void learn_loop();
@@ -148,7 +150,7 @@ Status Service::open() {
                 Learning::open(
                     config_, {options_.data_dir, options_.predictions, provenance(config_, clock_)},
                     *store_, *files_, clock_, *workers_));
-  SLUICE_ASSIGN(join_, JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_));
+  SLUICE_TRY(open_join_with_retries());
   if (dead_letters_ != nullptr) join_->send_dead_letters(*store_, *dead_letters_);
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
   const JoinProgress& progress = join_->committed();
@@ -212,13 +214,31 @@ Status Service::open_source_with_retries() {
       if (partitions) return {};
       opened = Result<std::unique_ptr<Source>>(partitions.error());
     }
-    const Error& error = opened.error();
-    const bool may_retry = options_.end.is_live && attempt + 1 < kConnectAttemptsLive;
-    if (error.kind != ErrorKind::retry || !may_retry || stop_signal != 0) return error;
-    const DurationMs pause = backoff_ms(attempt, clock_.wall_ms());
-    spdlog::warn("{}; trying again in {} ms", error.message, pause);
-    pause_unless_stopped(pause);
+    if (!may_try_again(opened.error(), attempt)) return opened.error();
   }
+}
+
+// The broker that was there a moment ago may be restarting. An attempt that failed leaves nothing.
+Status Service::open_join_with_retries() {
+  for (int attempt = 0;; ++attempt) {
+    auto opened = JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_,
+                                  options_.lost);
+    if (opened) {
+      join_ = *std::move(opened);
+      return {};
+    }
+    if (!may_try_again(opened.error(), attempt)) return opened.error();
+  }
+}
+
+// After a pause; false where that would not help, or it is enough.
+bool Service::may_try_again(const Error& error, int attempt) {
+  const bool may_retry = options_.end.is_live && attempt + 1 < kConnectAttemptsLive;
+  if (error.kind != ErrorKind::retry || !may_retry || stop_signal != 0) return false;
+  const DurationMs pause = backoff_ms(attempt, clock_.wall_ms());
+  spdlog::warn("{}; trying again in {} ms", error.message, pause);
+  pause_unless_stopped(pause);
+  return true;
 }
 
 Status Service::open_dead_letter_sink() {

@@ -22,6 +22,7 @@ struct ServiceOptions {
   std::filesystem::path data_dir = "sluice-data";
   std::size_t threads = 0;  // 0: training.threads, else one a core
   EndPolicy end;
+  LostRecords lost = LostRecords::stop;  // for this start only
   std::optional<std::filesystem::path> report;
   std::optional<std::filesystem::path> predictions;
 };

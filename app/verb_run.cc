@@ -17,6 +17,7 @@ struct RunArguments {
   std::string at_end;
   std::string report;
   std::string predictions;
+  bool accept_lost = false;
 };
 
 Result<EndPolicy> parse_end(const std::string& text, bool is_live) {
@@ -39,6 +40,7 @@ Result<EndPolicy> parse_end(const std::string& text, bool is_live) {
 Status execute(RunArguments& arguments, bool is_live) {
   ServiceOptions& options = arguments.options;
   SLUICE_ASSIGN(options.end, parse_end(arguments.at_end, is_live));
+  options.lost = arguments.accept_lost ? LostRecords::pass_over : LostRecords::stop;
   if (!arguments.report.empty()) options.report = arguments.report;
   if (!arguments.predictions.empty()) options.predictions = arguments.predictions;
   return run_service(options);
@@ -73,6 +75,9 @@ void add_verb(CLI::App& root, int& exit_code, const std::string& name, bool is_l
                    "FILE for one JSON object: events, labels, refusals, digests, metrics");
   verb->add_option("--predictions", arguments->predictions,
                    "FILE for a CSV line a sample, as predicted before it was learned");
+  verb->add_flag("--accept-lost", arguments->accept_lost,
+                 "go on without records that the logs have lost up to this start, where it would "
+                 "stop and name them; snapshots say \"reproducible\": false from then on");
   verb->footer(footer);
   verb->callback([arguments, is_live, &exit_code] {
     if (const Status done = execute(*arguments, is_live); !done) {

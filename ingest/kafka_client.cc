@@ -4,6 +4,12 @@
 #include <array>
 #include <utility>
 
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <syslog.h>
+#include <unistd.h>
+
 #include "config/schema.h"
 
 namespace sluice {
@@ -76,6 +82,9 @@ bool is_passing(rd_kafka_resp_err_t code) {
     case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
     case RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION:
     case RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE:
+    case RD_KAFKA_RESP_ERR_PREFERRED_LEADER_NOT_AVAILABLE:
+    case RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH:
+    case RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH:
     case RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE:
     case RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR:
     case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
@@ -148,6 +157,12 @@ Result<std::unique_ptr<KafkaClient>> KafkaClient::open(const SourceConfig& sourc
   std::unique_ptr<KafkaClient> client(new KafkaClient(source.brokers, std::move(log)));
   kafka::Conf conf(rd_kafka_conf_new());
   SLUICE_TRY(set_properties(conf.get(), source, defaults, always_fixed(), fixed));
+  // The lines of "topic" are few, and one of them is the only sign of what breaks() counts.
+  const auto debug = source.properties.find("debug");
+  client->tells_debug_ = debug != source.properties.end();
+  SLUICE_TRY(
+      set_property(conf.get(), "debug", client->tells_debug_ ? debug->second + ",topic" : "topic"));
+  rd_kafka_conf_set_closesocket_cb(conf.get(), &KafkaClient::on_close);
   SLUICE_TRY(client->create(std::move(conf), RD_KAFKA_CONSUMER));
   rd_kafka_poll_set_consumer(client->handle());
   return client;
@@ -200,13 +215,27 @@ void KafkaClient::on_error(rd_kafka_t*, int code, const char* reason, void* self
   if (client.was_connected_) client.log_(reason);
 }
 
-void KafkaClient::on_log(const rd_kafka_t* handle, int, const char* facility, const char* line) {
+void KafkaClient::on_log(const rd_kafka_t* handle, int level, const char* facility,
+                         const char* line) {
   // on_error() hears of these too.
   if (std::string_view(facility) == "FAIL" || std::string_view(facility) == "ERROR") return;
   const auto& client = *static_cast<const KafkaClient*>(rd_kafka_opaque(handle));
+  // "clicks [3]: broker unavailable: fetch: Broker: Unknown topic or partition"
+  if (std::string_view(facility) == "BROKERUA") ++client.breaks_;
+  if (level >= LOG_DEBUG && !client.delivery_ && !client.tells_debug_) return;
   // source.properties may concern readers only.
   if (client.delivery_ && std::string_view(facility) == "CONFWARN") return;
   client.log_(std::string(facility) + ": " + line);
+}
+
+// Librdkafka's thread of the connection calls it, before it connects anew. An attempt that reached
+// nobody is no connection that ended.
+int KafkaClient::on_close(int socket, void* self) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  const bool is_known = getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) == 0;
+  if (!is_known || info.tcpi_bytes_received > 0) ++static_cast<const KafkaClient*>(self)->breaks_;
+  return close(socket);
 }
 
 void KafkaClient::serve() const {
@@ -217,6 +246,8 @@ void KafkaClient::serve() const {
   // No partition's messages come here: each has a queue of its own. What does are errors of the
   // consumer group, which holds nothing that Sluice needs.
   while (const kafka::Message message{rd_kafka_consumer_poll(handle(), 0)}) {
+    // Without a group.id there is no queue: the same answer for ever.
+    if (message->err == RD_KAFKA_RESP_ERR__UNKNOWN_GROUP) return;
     log_(rd_kafka_message_errstr(message.get()));
   }
 }
@@ -264,16 +295,18 @@ Status KafkaClient::refuse_compacted(const std::string& topic, DurationMs timeou
                     ": compaction removes records from the middle of a log; it must be delete");
 }
 
+// Not through rd_kafka_query_watermark_offsets(): librdkafka 2.0.2 does not return from it,
+// whatever its timeout, when the leader it knows has just died.
 Result<KafkaWatermarks> KafkaClient::watermarks(const std::string& topic, std::uint32_t partition,
                                                 DurationMs timeout) const {
-  std::int64_t low = 0;
-  std::int64_t high = 0;
-  const auto code = rd_kafka_query_watermark_offsets(handle(), topic.c_str(),
-                                                     static_cast<std::int32_t>(partition), &low,
-                                                     &high, milliseconds(timeout));
-  if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return error(kafka_place(topic, partition), code);
-  heard_from_broker();
-  return KafkaWatermarks{static_cast<Position>(low), static_cast<Position>(high)};
+  KafkaWatermarks marks;
+  for (const auto& [asked, answer] :
+       {std::pair{RD_KAFKA_OFFSET_BEGINNING, &marks.low}, {RD_KAFKA_OFFSET_END, &marks.high}}) {
+    SLUICE_ASSIGN(const auto position, position_at(topic, partition, asked, timeout));
+    if (!position) return stop_error(kafka_place(topic, partition) + ": the broker tells no end");
+    *answer = *position;
+  }
+  return marks;
 }
 
 Result<std::optional<Position>> KafkaClient::position_at(const std::string& topic,
@@ -286,6 +319,7 @@ Result<std::optional<Position>> KafkaClient::position_at(const std::string& topi
   auto code = rd_kafka_offsets_for_times(handle(), list.get(), milliseconds(timeout));
   if (code == RD_KAFKA_RESP_ERR_NO_ERROR) code = wanted->err;
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return error(kafka_place(topic, partition), code);
+  heard_from_broker();
   if (wanted->offset < 0) return std::optional<Position>();
   return std::optional(static_cast<Position>(wanted->offset));
 }

@@ -69,6 +69,7 @@ class KafkaClient {
   Result<KafkaWatermarks> watermarks(const std::string& topic, std::uint32_t partition,
                                      DurationMs timeout) const;
   // Of the first message whose timestamp is `time` or later; none when there is no such message.
+  // RD_KAFKA_OFFSET_BEGINNING and _END ask for the watermarks.
   Result<std::optional<Position>> position_at(const std::string& topic, std::uint32_t partition,
                                               TimeMs time, DurationMs timeout) const;
   // The message at exactly `position`; none where there is none any more. Not two at a time.
@@ -81,6 +82,9 @@ class KafkaClient {
   void serve() const;
   // Whether serve() has heard that no broker can be reached; until heard_from_broker().
   bool all_brokers_down() const { return all_brokers_down_; }
+  // How often, so far, a connection that had worked ended or a broker gave nothing of a partition
+  // because it did not lead or know it. Counted before anything is fetched again.
+  std::uint64_t breaks() const { return breaks_; }
   void heard_from_broker() const {
     all_brokers_down_ = false;
     was_connected_ = true;
@@ -95,6 +99,7 @@ class KafkaClient {
   static void on_delivery(rd_kafka_t* handle, const rd_kafka_message_t* message, void* self);
   static void on_error(rd_kafka_t* handle, int code, const char* reason, void* self);
   static void on_log(const rd_kafka_t* handle, int level, const char* facility, const char* line);
+  static int on_close(int socket, void* self);
 
   const std::string brokers_;
   const KafkaLog log_;
@@ -102,6 +107,8 @@ class KafkaClient {
   mutable std::mutex mutex_;
   std::string connection_error_;  // the last one; guarded by mutex_
   bool is_refused_ = false;       // that was authentication or TLS; guarded by mutex_
+  bool tells_debug_ = false;      // source.properties ask for debug lines
+  mutable std::atomic<std::uint64_t> breaks_ = 0;
   mutable std::atomic<bool> all_brokers_down_ = false;
   // Until then connection errors are told by error() only, not to the log as well.
   mutable std::atomic<bool> was_connected_ = false;

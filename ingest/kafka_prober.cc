@@ -67,11 +67,16 @@ void KafkaProber::probe(StreamPartition where) {
                                          where.partition, kAnswerWithinMs);
   // Without an answer the last confirmation grows old, which is what its reader looks at; the
   // client has handed the reason to the log.
-  if (!answer) return;
+  if (!answer) {
+    if (answer.error().kind != ErrorKind::retry) ++doubts_;
+    return;
+  }
   confirmation.answered_steady_ms = clock_.steady_ms();
   confirmation.end = answer->high;
   const std::lock_guard lock(mutex_);
-  newest_[where] = confirmation;
+  EndConfirmation& newest = newest_[where];
+  if (confirmation.end < newest.end) ++doubts_;
+  newest = confirmation;
 }
 
 void KafkaProber::check_partition_count(Stream stream) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -41,6 +42,9 @@ class KafkaProber {
   // would never be read.
   Status partitions_unchanged() const;
 
+  // How often, so far, a log ended earlier than before or was not known.
+  std::uint64_t doubts() const { return doubts_; }
+
  private:
   void probe_until_stopped();
   void probe(StreamPartition where);
@@ -53,6 +57,7 @@ class KafkaProber {
   const DurationMs period_;
   Clock& clock_;
 
+  std::atomic<std::uint64_t> doubts_ = 0;
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   bool stop_ = false;                                  // guarded by mutex_

@@ -22,6 +22,12 @@ const KafkaProperties kDefaults = {
     {"log.connection.close", "false"},
 };
 
+// Without source.idle_after the ends are asked for as well: for the lag, and for new partitions.
+constexpr DurationMs kProbePeriodMs = 3'000;
+
+constexpr const char* kWhatToDo =
+    "; replay into a new data folder, or start once with --accept-lost to go on without them";
+
 void log_to_stderr(std::string_view line) {
   std::fprintf(stderr, "sluice: kafka: %.*s\n", static_cast<int>(line.size()), line.data());
 }
@@ -39,6 +45,9 @@ class KafkaSource final : public Source {
   Result<std::uint32_t> partitions() override;
   Result<Position> first_position(StreamPartition where) override;
   Result<Position> end_position(StreamPartition where) override;
+  Result<Position> oldest_position(StreamPartition where) override;
+  Result<Position> readable_end(StreamPartition where) override;
+  std::uint64_t connection_epoch() const override;
   Status seek(StreamPartition where, Position position) override;
   Result<ReadResult> read(StreamPartition where, std::size_t max_records,
                           DurationMs wait_ms) override;
@@ -64,6 +73,7 @@ class KafkaSource final : public Source {
     return kafka_place(topic(where), where.partition);
   }
   Status check_still_there(StreamPartition where, Position position);
+  Error cut_error(StreamPartition where, Position end, Position read_to) const;
   Status open_reader();
   Status assign();
   Status take_batch(StreamPartition where, Partition& partition, std::size_t max_records,
@@ -98,7 +108,9 @@ Result<std::uint32_t> KafkaSource::partitions() {
                          format_duration(options_.reach_within) + ")");
     }
     SLUICE_ASSIGN(counts[stream], std::move(count));
-    SLUICE_TRY(asker_->refuse_compacted(topics[stream], options_.reach_within));
+    if (options_.refuse_compacted) {
+      SLUICE_TRY(asker_->refuse_compacted(topics[stream], options_.reach_within));
+    }
   }
   for (std::size_t stream = 1; stream < kStreams; ++stream) {
     if (counts[stream] != counts[0]) {
@@ -130,6 +142,31 @@ Result<Position> KafkaSource::end_position(StreamPartition where) {
   return marks.high;
 }
 
+Result<Position> KafkaSource::oldest_position(StreamPartition where) {
+  SLUICE_ASSIGN(const KafkaWatermarks marks,
+                asker_->watermarks(topic(where), where.partition, options_.reach_within));
+  return marks.low;
+}
+
+Result<Position> KafkaSource::readable_end(StreamPartition where) {
+  // To a reader of committed records the broker names the last stable offset.
+  const KafkaClient& client = reader_ != nullptr ? *reader_ : *asker_;
+  SLUICE_ASSIGN(const KafkaWatermarks marks,
+                client.watermarks(topic(where), where.partition, options_.reach_within));
+  return marks.high;
+}
+
+std::uint64_t KafkaSource::connection_epoch() const {
+  return (reader_ != nullptr ? reader_->breaks() : 0) +
+         (prober_ != nullptr ? prober_->doubts() : 0);
+}
+
+Error KafkaSource::cut_error(StreamPartition where, Position end, Position read_to) const {
+  return stop_error(place(where) + ": the records [" + std::to_string(end) + ", " +
+                    std::to_string(read_to) + ") that were read before are gone: the log ends at " +
+                    std::to_string(end) + ", it was cut or made anew" + kWhatToDo);
+}
+
 // Names what is lost when the log does not hold `position` any more.
 Status KafkaSource::check_still_there(StreamPartition where, Position position) {
   SLUICE_ASSIGN(const KafkaWatermarks marks,
@@ -137,13 +174,9 @@ Status KafkaSource::check_still_there(StreamPartition where, Position position) 
   if (position < marks.low) {
     return stop_error(place(where) + ": the records [" + std::to_string(position) + ", " +
                       std::to_string(marks.low) +
-                      ") are lost: retention removed them before they were read");
+                      ") are lost: retention removed them before they were read" + kWhatToDo);
   }
-  if (position > marks.high) {
-    return stop_error(place(where) + ": the log ends at " + std::to_string(marks.high) +
-                      " but was read up to " + std::to_string(position) +
-                      " before: it was cut or made anew");
-  }
+  if (position > marks.high) return cut_error(where, marks.high, position);
   return {};
 }
 
@@ -329,20 +362,16 @@ Result<std::optional<Record>> KafkaSource::record_at(StreamPartition where, Posi
   SLUICE_ASSIGN(const KafkaWatermarks marks,
                 asker_->watermarks(topic(where), where.partition, options_.reach_within));
   if (position < marks.low) return std::optional<Record>();
-  if (position >= marks.high) {
-    return stop_error(place(where) + ": the log ends at " + std::to_string(marks.high) +
-                      " but a record at " + std::to_string(position) +
-                      " was read before: it was cut or made anew");
-  }
+  if (position >= marks.high) return cut_error(where, marks.high, position + 1);
   return asker_->record_at(topic(where), where.partition, position, streams_.max_record_bytes,
                            options_.reach_within);
 }
 
 std::optional<EndConfirmation> KafkaSource::confirmed_end(StreamPartition where) {
-  if (!source_.idle_after) return std::nullopt;  // nothing is ever quiet
   if (prober_ == nullptr) {
     SLUICE_CHECK(partition_count_ > 0);  // partitions() comes first
-    const DurationMs period = std::max<DurationMs>(*source_.idle_after / 3, 10);
+    const DurationMs period =
+        std::max<DurationMs>(source_.idle_after ? *source_.idle_after / 3 : kProbePeriodMs, 10);
     prober_ =
         std::make_unique<KafkaProber>(*asker_, streams_.topic, partition_count_, period, clock_);
   }

@@ -19,7 +19,8 @@
 // nothing is there to read. After KafkaSourceOptions::unreachable_after without any broker read()
 // gives a `retry` error and may be called again. What would lose or damage records is a `stop`
 // error, again at every later read: a lost range, a failed checksum, a topic that is gone or has
-// other partitions.
+// other partitions. Whether the log behind a new connection is still the same one is not seen
+// here: connection_epoch() says when to look.
 #pragma once
 
 #include <memory>
@@ -36,6 +37,7 @@ struct KafkaSourceOptions {
   KafkaLog log;                      // default: a line on stderr
   DurationMs reach_within = 10'000;  // for an answer to a question, at the start above all
   DurationMs unreachable_after = 60'000;
+  bool refuse_compacted = true;  // off for brokers that do not tell a topic's settings
 };
 
 Result<std::unique_ptr<Source>> open_kafka_source(const Config& config, Clock& clock,

@@ -7,6 +7,13 @@
 #include "base/check.h"
 
 namespace sluice {
+namespace {
+
+// So long may a topic be another one, made anew without a sign on the connection, before it is
+// seen.
+constexpr DurationMs kRecheckMs = 5'000;
+
+}  // namespace
 
 LogReader::LogReader(const Config& config, Source& source, Clock& clock, std::uint32_t partitions,
                      const EndPolicy& policy)
@@ -27,25 +34,36 @@ Status LogReader::check_logs(const std::vector<IntakeState>& states,
     const StreamPartition where{static_cast<Stream>(index / partition_count_),
                                 static_cast<std::uint32_t>(index % partition_count_)};
     Partition& partition = partitions_.emplace_back(
-        Partition{Intake(where, config_.streams, config_.join.tick, decoder_, states[index])});
+        Intake(where, config_.streams, config_.join.tick, decoder_, states[index]));
     partition.position = states[index].resume_position;
     partition.last_record_steady = now;
+    partition.read_steady = now;
     SLUICE_TRY(check_last_record(index, states[index]));
   }
   return {};
 }
 
 Status LogReader::start(std::vector<IntakeState> states, bool is_first,
-                        std::vector<Position> pinned_ends) {
+                        std::vector<Position> pinned_ends, LostRecords lost) {
   for (std::size_t index = 0; is_first && index < states.size(); ++index) {
     const StreamPartition where{static_cast<Stream>(index / partition_count_),
                                 static_cast<std::uint32_t>(index % partition_count_)};
     SLUICE_ASSIGN(states[index].resume_position, source_.first_position(where));
     states[index].read_position = states[index].resume_position;
   }
+  if (!is_first && lost == LostRecords::pass_over) {
+    SLUICE_TRY(pass_over_lost(states, pinned_ends));
+  } else if (!is_first) {
+    SLUICE_TRY(check_begins_early_enough(states));
+  }
+  rechecked_steady_ = clock_.steady_ms();
+  const std::uint64_t epoch = source_.connection_epoch();
   SLUICE_TRY(check_logs(states, std::move(pinned_ends)));
-  for (const Partition& partition : partitions_) {
+  for (std::size_t index = 0; index < partitions_.size(); ++index) {
+    Partition& partition = partitions_[index];
+    partition.checked_epoch = epoch;
     SLUICE_TRY(source_.seek(partition.intake.where(), partition.position));
+    if (!pinned_ends_.empty()) SLUICE_TRY(check_pinned_end(index));
   }
   if (policy_.kind != EndPolicy::Kind::close) return {};
   if (pinned_ends_.empty()) {
@@ -70,6 +88,95 @@ Status LogReader::check_last_record(std::size_t index, const IntakeState& state)
   return stop_error("the log was changed: " + source_.describe(where, state.last_record_position) +
                     " is not the record that was read there before; take the right logs, or replay "
                     "into a new data folder");
+}
+
+// A broker is asked by seek(). Files that are simply not there any more are not missed otherwise.
+Status LogReader::check_begins_early_enough(const std::vector<IntakeState>& states) const {
+  if (config_.source.type != SourceConfig::Type::files) return {};
+  for (std::size_t index = 0; index < states.size(); ++index) {
+    if (!states[index].has_last_record) continue;
+    const StreamPartition where{static_cast<Stream>(index / partition_count_),
+                                static_cast<std::uint32_t>(index % partition_count_)};
+    SLUICE_ASSIGN(const Position oldest, source_.oldest_position(where));
+    if (states[index].resume_position >= oldest) continue;
+    return stop_error("the log now begins with " + source_.describe(where, oldest) +
+                      " but was processed up to " +
+                      source_.describe(where, states[index].resume_position) +
+                      ": what lies between is lost; put it back, replay into a new data folder, or "
+                      "start once with --accept-lost to go on without it");
+  }
+  return {};
+}
+
+// A topic can be deleted and made anew while nothing is asked of it: then no connection breaks, and
+// the new log is read on as if it were the old one. So in turn one partition of each stream is
+// looked at: what was read of it some time ago must still be there.
+Status LogReader::recheck() {
+  const DurationMs now = clock_.steady_ms();
+  if (config_.source.type != SourceConfig::Type::kafka || now - rechecked_steady_ < kRecheckMs) {
+    return {};
+  }
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    const std::size_t index = stream * partition_count_ + recheck_partition_;
+    SLUICE_TRY(check_last_record(index, partitions_[index].anchor));
+    partitions_[index].anchor = partitions_[index].intake.state();
+  }
+  recheck_partition_ = (recheck_partition_ + 1) % partition_count_;
+  rechecked_steady_ = now;
+  return {};
+}
+
+// Moves the states, and the ends that were pinned, to what the logs still hold. The records that
+// are left of those that were read, but not processed, are judged again by what is known: the
+// highest event time before the lost ones.
+Status LogReader::pass_over_lost(std::vector<IntakeState>& states,
+                                 std::vector<Position>& pinned_ends) {
+  for (std::size_t index = 0; index < states.size(); ++index) {
+    const StreamPartition where{static_cast<Stream>(index / partition_count_),
+                                static_cast<std::uint32_t>(index % partition_count_)};
+    IntakeState& state = states[index];
+    SLUICE_ASSIGN(const Position oldest, source_.oldest_position(where));
+    SLUICE_ASSIGN(const Position end, source_.end_position(where));
+    const auto tell = [&](Position first, Position last, const char* what) {
+      passed_over_.push_back(source_.describe(where, first) + " up to " +
+                             source_.describe(where, last) + ", this one not included: " + what);
+    };
+    if (state.resume_position < oldest) {
+      tell(state.resume_position, oldest, "removed before they were processed");
+      state.resume_position = oldest;
+      state.read_position = std::max(state.read_position, oldest);
+    }
+    if (const Position read = std::max(state.read_position, state.resume_position); end < read) {
+      tell(end, read, "they were read, but the log was cut");
+      state.resume_position = std::min(state.resume_position, end);
+      state.read_position = end;
+    }
+    if (!pinned_ends.empty() && end < pinned_ends[index]) {
+      if (end >= state.read_position && state.read_position < pinned_ends[index]) {
+        tell(std::max(end, state.read_position), pinned_ends[index],
+             "the log ends before the place that was its end when this replay began");
+      }
+      pinned_ends[index] = end;
+    }
+    // What is not there any more can neither be compared nor waited for.
+    if (state.last_record_position < oldest || state.last_record_position >= end) {
+      state.has_last_record = false;
+    }
+  }
+  return {};
+}
+
+// A log of a broker that was cut below its pinned end would be waited for in vain. (Files are
+// looked at where they end.)
+Status LogReader::check_pinned_end(std::size_t index) const {
+  if (config_.source.type == SourceConfig::Type::files) return {};
+  const StreamPartition where = partitions_[index].intake.where();
+  SLUICE_ASSIGN(const Position end, source_.end_position(where));
+  if (end >= pinned_ends_[index]) return {};
+  return stop_error("the records from " + source_.describe(where, end) + " up to " +
+                    source_.describe(where, pinned_ends_[index]) +
+                    " are gone: the log was cut since this replay began, or made anew; replay into "
+                    "a new data folder, or start once with --accept-lost to go on without them");
 }
 
 TimeMs LogReader::watermark_of(const Partition& partition) const {
@@ -113,6 +220,7 @@ bool LogReader::is_exhausted() const {
 
 Result<std::size_t> LogReader::step(TimeMs frontier, DurationMs wait_ms) {
   if (is_exhausted()) return std::size_t{0};
+  SLUICE_TRY(recheck());
   const std::vector<std::size_t> order = reading_order();
   const std::size_t allowance = config_.source.max_queued_bytes / partitions_.size();
   std::size_t taken = 0;
@@ -134,8 +242,7 @@ Result<std::size_t> LogReader::step(TimeMs frontier, DurationMs wait_ms) {
 Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, DurationMs wait_ms) {
   Partition& partition = partitions_[index];
   if (partition.is_finished) return std::size_t{0};
-  const StreamPartition where = partition.intake.where();
-  SLUICE_ASSIGN(auto result, source_.read(where, config_.source.read_records, wait_ms));
+  SLUICE_ASSIGN(ReadResult result, read_checked(index, wait_ms));
   std::size_t taken = 0;
   for (Record& record : result.records) {
     if (!pinned_ends_.empty()) {
@@ -157,11 +264,47 @@ Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, Dura
     partition.last_record_steady = clock_.steady_ms();
     partition.is_quiet = false;
   }
+  if (policy_.is_live) note_held(partition, partition.is_at_end);
   const bool is_past_pinned =
       !result.records.empty() && !pinned_ends_.empty() && taken < result.records.size();
   if (is_past_pinned) partition.position = std::max(partition.position, pinned_ends_[index]);
   SLUICE_TRY(finish_if_at_end(index));
   return taken;
+}
+
+// Reads, and looks first whether the log is still the one that was read where the source is not
+// sure. What was read stays here until that is known: the source does not give it again.
+Result<ReadResult> LogReader::read_checked(std::size_t index, DurationMs wait_ms) {
+  Partition& partition = partitions_[index];
+  const StreamPartition where = partition.intake.where();
+  if (partition.unchecked.records.empty()) {
+    SLUICE_ASSIGN(partition.unchecked, source_.read(where, config_.source.read_records, wait_ms));
+  }
+  const std::uint64_t epoch = source_.connection_epoch();
+  const DurationMs now = clock_.steady_ms();
+  const bool is_unsure =
+      epoch != partition.checked_epoch || (config_.source.type == SourceConfig::Type::kafka &&
+                                           now - partition.read_steady >= kRecheckMs + wait_ms);
+  const bool matters = !partition.unchecked.records.empty() || !pinned_ends_.empty();
+  if (is_unsure && matters) {
+    SLUICE_TRY(check_last_record(index, partition.intake.state()));
+    if (!pinned_ends_.empty()) SLUICE_TRY(check_pinned_end(index));
+    partition.checked_epoch = epoch;
+  }
+  partition.read_steady = now;
+  return std::exchange(partition.unchecked, {});
+}
+
+void LogReader::note_held(Partition& partition, bool is_at_end) {
+  std::optional<EndConfirmation> confirmation;
+  if (is_at_end) confirmation = source_.confirmed_end(partition.intake.where());
+  if (!confirmation || confirmation->end <= partition.position) {
+    partition.held_since.reset();
+    return;
+  }
+  partition.held_until = clock_.steady_ms();
+  if (!partition.held_since) partition.held_since = partition.held_until;
+  partition.held_end = confirmation->end;
 }
 
 // Whether the record is a file's line that was still unfinished when the ends were pinned. Then it
@@ -284,6 +427,17 @@ std::optional<std::uint64_t> LogReader::lag_records() const {
 std::size_t LogReader::quiet_partitions() const {
   return static_cast<std::size_t>(std::count_if(partitions_.begin(), partitions_.end(),
                                                 [](const Partition& p) { return p.is_quiet; }));
+}
+
+std::vector<HeldBack> LogReader::held_back(DurationMs at_least_ms) const {
+  std::vector<HeldBack> held;
+  for (const Partition& partition : partitions_) {
+    if (!partition.held_since) continue;
+    const DurationMs for_ms = partition.held_until - *partition.held_since;
+    if (for_ms < at_least_ms) continue;
+    held.push_back({partition.intake.where(), partition.position, partition.held_end, for_ms});
+  }
+  return held;
 }
 
 std::optional<double> LogReader::fraction_read() const {

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -33,6 +35,20 @@ struct EndPolicy {
   bool is_live = false;  // waits at the ends for more, and declares partitions quiet
 };
 
+// What a start does where a log no longer holds records that were not processed, or that were read.
+enum class LostRecords {
+  stop,       // an error that names them
+  pass_over,  // goes on at the first record that is left
+};
+
+// A live stream-partition whose log goes on, but gives nothing.
+struct HeldBack {
+  StreamPartition where;
+  Position position = 0;  // of the next record to read
+  Position end = 0;       // of the log
+  DurationMs for_ms = 0;  // so long already
+};
+
 // Owned by the joining thread.
 class LogReader {
  public:
@@ -48,11 +64,16 @@ class LogReader {
   // Positions the source. `states` are the committed ones; for a first start (`is_first`) the
   // source says where to begin. Last records are compared as check_logs() does.
   // `pinned_ends` are the committed ones; with `close` they are pinned here if there are none.
-  Status start(std::vector<IntakeState> states, bool is_first, std::vector<Position> pinned_ends);
+  Status start(std::vector<IntakeState> states, bool is_first, std::vector<Position> pinned_ends,
+               LostRecords lost = LostRecords::stop);
   const std::vector<Position>& pinned_ends() const { return pinned_ends_; }
+  // What start() passed over, a line a range; no later start can give the same samples again.
+  const std::vector<std::string>& passed_over() const { return passed_over_; }
 
   // Reads once and judges what was read; waits up to wait_ms where nothing is there. Returns how
-  // many records were taken. `frontier` is the event time before which all was processed.
+  // many records were taken. `frontier` is the event time before which all was processed. After a
+  // broken connection, or a pause, the last record is compared again before any other is taken, and
+  // now and then an earlier one; after a `retry` error nothing is lost and the next step goes on.
   Result<std::size_t> step(TimeMs frontier, DurationMs wait_ms);
 
   // The lowest watermark: records before it are all in.
@@ -72,20 +93,38 @@ class LogReader {
   StreamPartition slowest() const;
   std::optional<std::uint64_t> lag_records() const;
   std::size_t quiet_partitions() const;
+  // Those that have been held back for at_least_ms: by an open transaction, or by the broker.
+  std::vector<HeldBack> held_back(DurationMs at_least_ms) const;
   // How much of the logs up to their pinned ends was read, in [0, 1], about.
   std::optional<double> fraction_read() const;
 
  private:
   struct Partition {
+    explicit Partition(Intake taken) : intake(std::move(taken)) {}
+
     Intake intake;
     Position position = 0;     // of the next record to read
     bool is_at_end = false;    // the last read found nothing
     bool is_finished = false;  // at its pinned end
     bool is_quiet = false;
     DurationMs last_record_steady = 0;
+    std::uint64_t checked_epoch = 0;  // of the source's connection
+    ReadResult unchecked;             // read, but a check of the log has not succeeded yet
+    DurationMs read_steady = 0;       // when it was last asked for records
+    IntakeState anchor;               // as of the last recheck(): has a record that was read before
+    // Steady times of the first and last read in a row that gave nothing of a log that goes on.
+    std::optional<DurationMs> held_since;
+    DurationMs held_until = 0;
+    Position held_end = 0;
   };
 
   Status check_last_record(std::size_t index, const IntakeState& state);
+  Status check_begins_early_enough(const std::vector<IntakeState>& states) const;
+  Status recheck();
+  Status pass_over_lost(std::vector<IntakeState>& states, std::vector<Position>& pinned_ends);
+  Status check_pinned_end(std::size_t index) const;
+  Result<ReadResult> read_checked(std::size_t index, DurationMs wait_ms);
+  void note_held(Partition& partition, bool is_at_end);
   bool cut_unfinished(std::size_t index, Record& record) const;
   TimeMs watermark_of(const Partition& partition) const;
   std::vector<std::size_t> reading_order() const;
@@ -102,6 +141,9 @@ class LogReader {
   Decoder decoder_;
   std::vector<Partition> partitions_;
   std::vector<Position> pinned_ends_;
+  std::vector<std::string> passed_over_;
+  DurationMs rechecked_steady_ = 0;
+  std::uint32_t recheck_partition_ = 0;  // whose turn is next
   std::vector<RefusedRecord> refused_;
 };
 

@@ -41,6 +41,10 @@ class Source {
   // Where a first start begins (source.start), and the present end, of every stream-partition.
   virtual Result<Position> first_position(StreamPartition where) = 0;
   virtual Result<Position> end_position(StreamPartition where) = 0;
+  // The first record that the log still holds: what was before it, retention has removed.
+  virtual Result<Position> oldest_position(StreamPartition where) { return first_position(where); }
+  // Where the records end that may be read now: before end_position() while a transaction is open.
+  virtual Result<Position> readable_end(StreamPartition where) { return end_position(where); }
 
   // The next read of `where` begins at `position`; called once for each stream-partition before the
   // first read. An error names the lost range where the log no longer reaches back to it.
@@ -61,8 +65,12 @@ class Source {
   // has removed it.
   virtual Result<std::optional<Record>> record_at(StreamPartition where, Position position) = 0;
 
+  // Grows when the logs may have become others: a connection broke, or a broker did not know a
+  // partition for a moment. It has grown before read() gives the first record from after that.
+  virtual std::uint64_t connection_epoch() const { return 0; }
+
   // Live sources: the newest confirmation that the partition's log ends where it says; none where
-  // there is none yet, or for sources that declare nothing quiet.
+  // there is none yet.
   virtual std::optional<EndConfirmation> confirmed_end(StreamPartition where) = 0;
 
   // How much of the logs was read, in [0, 1], about; none where positions tell it.

@@ -255,9 +255,7 @@ Status Join::process(TimeMs frontier, std::vector<std::vector<Event>> events) {
 
 void Join::refuse(std::vector<RefusedRecord> refused) {
   for (RefusedRecord& record : refused) {
-    if (record.reason == Refusal::late_after_quiet && !irreproducible_from_) {
-      irreproducible_from_ = next_sequence_;
-    }
+    if (record.reason == Refusal::late_after_quiet) mark_irreproducible();
     ++out_.counters.refused[static_cast<std::size_t>(record.where.stream)]
                            [static_cast<std::size_t>(record.reason)];
     uncommitted_bytes_ += sizeof record + record.bytes.size();

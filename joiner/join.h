@@ -88,6 +88,10 @@ class Join {
   // Take effect with the next commit.
   void pin_ends(std::vector<Position> ends) { pinned_ends_ = std::move(ends); }
   void close() { is_closed_ = true; }
+  // No replay can give the samples from the next one on again (records of the logs are lost).
+  void mark_irreproducible() {
+    if (!irreproducible_from_) irreproducible_from_ = next_sequence_;
+  }
   // Every dead letter before `number` is sent. From the first call on, those that are trimmed
   // before they are sent are counted.
   void set_sent_dead_letters(std::uint64_t number) { sent_dead_letters_ = number; }

@@ -143,7 +143,7 @@ prepare() {
   elif [[ $port == free ]]; then
     port=$(free_ports $((2 * nodes)))
   fi
-  cluster=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+  cluster=$(head -c 16 /dev/urandom | base64 | tr '+/' 'ab' | tr -d '=')
   for ((number = 1; number <= nodes; ++number)); do
     if [[ -n $(running_pid "$number") ]]; then continue; fi
     folder=$(node_dir "$number")

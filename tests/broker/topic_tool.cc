@@ -29,6 +29,7 @@ namespace sluice {
 namespace {
 
 constexpr int kTimeoutMs = 30'000;
+constexpr int kAnswerMs = 5'000;
 
 Status check(rd_kafka_resp_err_t code, const std::string& what) {
   if (code == RD_KAFKA_RESP_ERR_NO_ERROR) return {};
@@ -97,16 +98,27 @@ Status wait_for_partitions(rd_kafka_t* client, const std::string& topic, int cou
   return stop_error(topic + " does not come to " + std::to_string(count) + " partitions");
 }
 
+// rd_kafka_query_watermark_offsets() may never return when a leader has just died.
+Result<std::int64_t> ask_offset(rd_kafka_t* client, const std::string& topic, int partition,
+                                std::int64_t which) {
+  const kafka::PartitionList list(rd_kafka_topic_partition_list_new(1));
+  rd_kafka_topic_partition_t* const wanted =
+      rd_kafka_topic_partition_list_add(list.get(), topic.c_str(), partition);
+  wanted->offset = which;
+  SLUICE_TRY(check(rd_kafka_offsets_for_times(client, list.get(), kAnswerMs), topic));
+  SLUICE_TRY(check(wanted->err, topic));
+  return wanted->offset;
+}
+
 Status show(rd_kafka_t* client, const std::string& topic) {
   SLUICE_ASSIGN(const kafka::Metadata metadata, describe(client, topic));
   SLUICE_TRY(check(metadata->topics[0].err, topic));
   for (int index = 0; index < metadata->topics[0].partition_cnt; ++index) {
     const rd_kafka_metadata_partition& partition = metadata->topics[0].partitions[index];
-    std::int64_t low = 0;
-    std::int64_t high = 0;
-    SLUICE_TRY(check(rd_kafka_query_watermark_offsets(client, topic.c_str(), partition.id, &low,
-                                                      &high, kTimeoutMs),
-                     topic));
+    SLUICE_ASSIGN(const std::int64_t low,
+                  ask_offset(client, topic, partition.id, RD_KAFKA_OFFSET_BEGINNING));
+    SLUICE_ASSIGN(const std::int64_t high,
+                  ask_offset(client, topic, partition.id, RD_KAFKA_OFFSET_END));
     std::printf("%d %d %lld %lld\n", partition.id, partition.leader, static_cast<long long>(low),
                 static_cast<long long>(high));
   }
