@@ -23,8 +23,17 @@ class CrashFileSystem final : public FileSystem {
   void fail_from(std::size_t operation) {
     operations_ = 0;
     fail_from_ = operation;
+    is_once_ = false;
   }
-  void heal() { fail_from_ = static_cast<std::size_t>(-1); }
+  // Only that one fails.
+  void fail_once(std::size_t operation) {
+    fail_from(operation);
+    is_once_ = true;
+  }
+  void heal() {
+    fail_from_ = static_cast<std::size_t>(-1);
+    is_once_ = false;
+  }
   bool has_failed() const { return operations_ > fail_from_; }
   // How many operations there were in all: nothing has changed while it stands still.
   std::uint64_t changes() const { return changes_; }
@@ -179,8 +188,9 @@ class CrashFileSystem final : public FileSystem {
   Status operation(const fs::path& path) {
     ++changes_;
     if (on_operation) on_operation();
-    if (operations_++ >= fail_from_) return failure("touch (injected)", path);
-    return {};
+    const std::size_t number = operations_++;
+    const bool is_failing = is_once_ ? number == fail_from_ : number >= fail_from_;
+    return is_failing ? failure("touch (injected)", path) : Status();
   }
   Node* find(const fs::path& path) const {
     Node* node = root_.get();
@@ -224,6 +234,7 @@ class CrashFileSystem final : public FileSystem {
   std::uint64_t changes_ = 0;
   std::size_t operations_ = 0;
   std::size_t fail_from_ = static_cast<std::size_t>(-1);
+  bool is_once_ = false;
 };
 
 }  // namespace sluice
