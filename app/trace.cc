@@ -156,6 +156,13 @@ class WatchedSource final : public Source {
     if (const auto pinned = pinned_end(where)) return *pinned;
     return source_.end_position(where);
   }
+  Result<Position> oldest_position(StreamPartition where) override {
+    return source_.oldest_position(where);
+  }
+  Result<Position> readable_end(StreamPartition where) override {
+    return source_.readable_end(where);
+  }
+  std::uint64_t connection_epoch() const override { return source_.connection_epoch(); }
   Status seek(StreamPartition where, Position position) override {
     return source_.seek(where, position);
   }
