@@ -46,8 +46,9 @@ Driver::Driver(const Plan& plan, const ShopLog& log, const OracleResult& expecte
   store_.on_durable = [this] {
     join_.after_commit();
     const auto& progress = join_.progress();
-    if (progress && !progress->pinned_ends.empty() && plan_.mode == Mode::growing) {
-      if (has_faults_) counts_.note(Fault::log_grows_behind_pin);
+    const bool is_pinned = progress && !progress->pinned_ends.empty();
+    if (is_pinned && plan_.mode == Mode::growing && !source_.has_grown()) {
+      counts_.note(Fault::log_grows_behind_pin);
       source_.grow();
     }
   };
@@ -285,8 +286,13 @@ void Driver::join() {
   // The learner's thread hears of it a moment later.
   while (!is_learn_lost_ && is_fault(2, Fault::learner_after_failure)) {
     is_in_learn_ = true;
-    is_learn_lost_ = !service_->learn(1 + random_.below(100));
+    const auto learned = service_->learn(1 + random_.below(100));
     is_in_learn_ = false;
+    is_learn_lost_ = !learned;
+    // What it was told of is durable.
+    if (!learned && learned.error().message.find("injected") == std::string::npos) {
+      findings_.fail("unexpected, after the join has failed: " + learned.error().message);
+    }
     model_.after_step(false, config_);
   }
   after_step(more.error());

@@ -47,6 +47,7 @@ class SimulatedSource final : public Source {
   bool is_all_revealed() const { return is_all_revealed_ || clock_.truth >= log_.last_arrival; }
   // A replay has pinned the ends: growing logs grow.
   void grow() { has_grown_ = true; }
+  bool has_grown() const { return has_grown_; }
   void lose_before(StreamPartition where, Position position);
   // A new process knows no positions and no confirmations.
   void forget();
