@@ -63,8 +63,8 @@ void KafkaProber::probe_until_stopped() {
 void KafkaProber::probe(StreamPartition where) {
   EndConfirmation confirmation;
   confirmation.requested_wall_ms = clock_.wall_ms();
-  const auto answer = client_.watermarks(topics_[static_cast<std::size_t>(where.stream)],
-                                         where.partition, kAnswerWithinMs);
+  const auto answer = client_.position_at(topics_[static_cast<std::size_t>(where.stream)],
+                                          where.partition, RD_KAFKA_OFFSET_END, kAnswerWithinMs);
   // Without an answer the last confirmation grows old, which is what its reader looks at; the
   // client has handed the reason to the log.
   if (!answer) {
@@ -72,7 +72,8 @@ void KafkaProber::probe(StreamPartition where) {
     return;
   }
   confirmation.answered_steady_ms = clock_.steady_ms();
-  confirmation.end = answer->high;
+  if (!*answer) return;
+  confirmation.end = **answer;
   const std::lock_guard lock(mutex_);
   EndConfirmation& newest = newest_[where];
   if (confirmation.end < newest.end) ++doubts_;

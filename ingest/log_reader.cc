@@ -38,6 +38,7 @@ Status LogReader::check_logs(const std::vector<IntakeState>& states,
     partition.position = states[index].resume_position;
     partition.last_record_steady = now;
     partition.read_steady = now;
+    partition.anchor = states[index];
     SLUICE_TRY(check_last_record(index, states[index]));
   }
   return {};
@@ -264,6 +265,7 @@ Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, Dura
     partition.last_record_steady = clock_.steady_ms();
     partition.is_quiet = false;
   }
+  if (taken > 0 && !partition.anchor.has_last_record) partition.anchor = partition.intake.state();
   if (policy_.is_live) note_held(partition, partition.is_at_end);
   const bool is_past_pinned =
       !result.records.empty() && !pinned_ends_.empty() && taken < result.records.size();

@@ -111,7 +111,7 @@ class LogReader {
     std::uint64_t checked_epoch = 0;  // of the source's connection
     ReadResult unchecked;             // read, but a check of the log has not succeeded yet
     DurationMs read_steady = 0;       // when it was last asked for records
-    IntakeState anchor;               // as of the last recheck(): has a record that was read before
+    IntakeState anchor;  // as of the last recheck(), or the first read: a record from before
     // Steady times of the first and last read in a row that gave nothing of a log that goes on.
     std::optional<DurationMs> held_since;
     DurationMs held_until = 0;
