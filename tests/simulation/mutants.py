@@ -2,9 +2,9 @@
 """Breaks the product on purpose, one patch at a time, and counts how many seeds of the simulator it
 takes to notice.
 
-    tests/simulation/mutants.py SCRATCH_FOLDER [NAME...] [--seeds N] [--committed] [--jobs N]
+    tests/simulation/mutants.py --build FOLDER [NAME...] [--seeds N] [--committed] [--jobs N]
 
-Copies the tree to SCRATCH_FOLDER/tree (the working tree's files; with --committed those of HEAD),
+Copies the tree to FOLDER/tree (the working tree's files; with --committed those of HEAD),
 builds the target `simulation` there, and for each tests/simulation/mutations/*.patch: applies it,
 builds, runs seeds 1, 2, 3, ... until one fails, takes it back. Prints a table. A patch that does not
 apply, a mutant that does not build or that survives N seeds makes the exit code 1.
@@ -97,14 +97,14 @@ def patch(tree: Path, file: Path, *options: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scratch", type=Path)
+    parser.add_argument("--build", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("names", nargs="*", help="mutants; default: all")
     parser.add_argument("--seeds", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--committed", action="store_true")
     args = parser.parse_args()
 
-    tree = args.scratch.resolve() / "tree"
+    tree = args.build.resolve() / "tree"
     copy_tree(tree, args.committed)
     builder = Builder(tree, args.jobs)
     builder.configure()
