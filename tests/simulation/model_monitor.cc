@@ -12,20 +12,16 @@ fs::path model_dir(const Config& config) {
 void ModelMonitor::after_step(bool is_whole, const Config& config) {
   if (files_.changes() == changes_) return;
   changes_ = files_.changes();
-  check_digest_lines();
+  check_digest_lines(is_whole);
   check_folders("checkpoints", is_whole, config);
   check_folders("snapshots", is_whole, config);
   check_latest(is_whole);
   check_log_reach();
 }
 
-void ModelMonitor::check_digest_lines() {
+void ModelMonitor::check_digest_lines(bool is_whole) {
   const fs::path path = kDataDir / "digests.jsonl";
-  if (!files_.exists(path)) {
-    if (!lines_.empty()) findings_.fail("digests.jsonl is gone");
-    return;
-  }
-  const auto text = files_.read(path);
+  const auto text = files_.exists(path) ? files_.read(path) : Result<std::string>("");
   if (!text) return findings_.fail(text.error().message);
   std::set<std::string> lines;
   std::size_t begin = 0;
@@ -38,6 +34,11 @@ void ModelMonitor::check_digest_lines() {
   for (const std::string& line : lines) {
     if (!lines_.contains(line)) check_digest_line(line);
   }
+  // Of a step that failed a line may be lost again.
+  for (const std::string& line : lasting_lines_) {
+    if (!lines.contains(line)) findings_.fail("digests.jsonl has lost the line " + line);
+  }
+  if (is_whole) lasting_lines_ = lines;
   lines_ = std::move(lines);
 }
 
