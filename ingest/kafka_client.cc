@@ -157,9 +157,9 @@ Result<std::unique_ptr<KafkaClient>> KafkaClient::open(const SourceConfig& sourc
   std::unique_ptr<KafkaClient> client(new KafkaClient(source.brokers, std::move(log)));
   kafka::Conf conf(rd_kafka_conf_new());
   SLUICE_TRY(set_properties(conf.get(), source, defaults, always_fixed(), fixed));
-  // The lines of "topic" are few, and one of them is the only sign of what breaks() counts.
   const auto debug = source.properties.find("debug");
   client->tells_debug_ = debug != source.properties.end();
+  // The lines of "topic" are few, and one of them is the only sign of what breaks() counts.
   SLUICE_TRY(
       set_property(conf.get(), "debug", client->tells_debug_ ? debug->second + ",topic" : "topic"));
   rd_kafka_conf_set_closesocket_cb(conf.get(), &KafkaClient::on_close);

@@ -11,6 +11,7 @@
 
 #include "ingest/kafka_handles.h"
 #include "ingest/kafka_source.h"
+#include "tests/ingest/kafka_testing.h"
 
 namespace sluice {
 namespace {
@@ -32,6 +33,7 @@ using MockCluster = kafka::Owned<rd_kafka_mock_cluster_t, rd_kafka_mock_cluster_
 class KafkaMockTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
     host_ = open_producer("");
     cluster_.reset(rd_kafka_mock_cluster_new(host_.get(), kNodes));
     ASSERT_NE(cluster_, nullptr);

@@ -75,6 +75,7 @@ Error read_error(Source& source, StreamPartition where) {
 class KafkaSourceTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
     const auto address = sluice::testing::test_broker();
     if (!address) GTEST_SKIP() << "SLUICE_KAFKA names no broker; ./dev test starts one";
     address_ = *address;
@@ -553,6 +554,7 @@ TEST(KafkaQueueLimitsTest, AddUpToTheBudget) {
 }
 
 TEST(KafkaConfigTest, NamesAnUnreachableBroker) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   SystemClock clock;
   std::mutex mutex;
   std::vector<std::string> lines;
@@ -592,6 +594,7 @@ TEST(KafkaConfigTest, RefusesUnsafeProperties) {
 }
 
 TEST(KafkaConfigTest, NamesWhatLibrdkafkaRefusesButNoSecret) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   SystemClock clock;
   const auto message_of = [&](const std::map<std::string, std::string>& properties) {
     Config config = config_of("127.0.0.1:1", {"i", "c", "p"});
@@ -612,6 +615,7 @@ TEST(KafkaConfigTest, NamesWhatLibrdkafkaRefusesButNoSecret) {
 }
 
 TEST(KafkaConfigTest, PassesSecurityPropertiesOn) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   SystemClock clock;
   Config config = config_of("127.0.0.1:1", {"i", "c", "p"});
   config.source.properties = {{"security.protocol", "SASL_SSL"},

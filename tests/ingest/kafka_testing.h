@@ -14,6 +14,15 @@
 
 namespace sluice::testing {
 
+// The thread sanitizer does not know the threads that librdkafka starts, and crashes in them when
+// they look up an address. Tests of connections are skipped there.
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kCanConnect = false;
+#else
+constexpr bool kCanConnect = true;
+#endif
+constexpr const char* kCannotConnect = "the thread sanitizer crashes in librdkafka's own threads";
+
 // The broker that ./dev test has started, "host:port" from SLUICE_KAFKA; none without it.
 std::optional<std::string> test_broker();
 
