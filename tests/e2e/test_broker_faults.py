@@ -14,11 +14,11 @@ import time
 import broker
 import sluice
 
-# Shops end with events of their own, so that every partition of every stream has a few.
+# So large that every partition of every stream has a few records in each half.
 SHOP = ("--impressions", 40000, "--seed", 17, "--segments", 4, "--repeats", 0.1, "--users", 2000,
         "--partitions", 2, "--duplicates", 0.01, "--late", 0.005, "--span", "6 h")
-SETTINGS = {"checkpoints.every": 500, "checkpoints.interval": '"1 h"', "source.idle_after": '"never"',
-            "store.commit_interval": '"50 ms"',
+SETTINGS = {"checkpoints.every": 500, "checkpoints.interval": '"1 h"',
+            "source.idle_after": '"never"', "store.commit_interval": '"50 ms"',
             "snapshots.every": '"1 h"'}
 
 
@@ -100,6 +100,7 @@ class LostRecords(Faults):
         return report
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_removed_while_stopped(self):
         end = self.held()[0]
         self.topics.tool("delete-records", self.topics["clicks"], 0, end + 5)
@@ -113,6 +114,7 @@ class LostRecords(Faults):
         self.assertLess(report["events"]["clicks"], self.files()["events"]["clicks"])
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_removed_while_running(self):
         self.topics.load(self.part(0, 1))
         place = self.topics["clicks"] + "/0"
@@ -129,6 +131,7 @@ class LostRecords(Faults):
         self.accept(place)
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_nothing_lost_is_nothing_marked(self):
         """The flag alone changes nothing."""
         self.held()
@@ -168,6 +171,7 @@ class ChangedTopics(Faults):
         self.topics.load(other, "--append")
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_recreated_while_stopped(self):
         self.topics.load(self.part(0, 1))
         self.finish("--at-end", "hold")
@@ -179,6 +183,7 @@ class ChangedTopics(Faults):
         self.assertIn("the log was changed: " + self.topics["clicks"], done.stderr)
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_recreated_while_running(self):
         """The new log is longer than the old one when the service reads again: no offset is out of
         range, and only the last record read tells."""
@@ -192,6 +197,20 @@ class ChangedTopics(Faults):
             self.assertIn("the log was changed: " + self.topics["clicks"], service.said())
 
     @sluice.needs_kafka
+    @sluice.slow
+    def test_recreated_under_the_reader(self):
+        """The same without a pause: the broker does not know the topic for a moment."""
+        self.topics.load(self.part(0, 1))
+        with self.run_service() as service:
+            self.settle()
+            self.recreate("clicks")
+            self.assertEqual(service.wait(), 1)
+            last = service.said().splitlines()[-1]
+            self.assertIn(self.topics["clicks"], last)
+            self.assertRegex(last, "the log was changed|cut or made anew|does not exist|nknown topic")
+
+    @sluice.needs_kafka
+    @sluice.slow
     def test_partitions_added(self):
         self.topics.load(self.part(0, 1))
         with self.run_service() as service:
@@ -245,6 +264,7 @@ class OddProducers(Faults):
         self.assert_same(self.finish(), expected)
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_aborted_transactions(self):
         """A third of all transactions is sent twice, the first time aborted."""
         self.topics.load(self.logs, "--slices", 30, "--transactions")
@@ -254,6 +274,7 @@ class OddProducers(Faults):
         self.assert_same(report, self.files())
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_hour_produced_twice(self):
         """Late by its own log, or a duplicate: the labels, samples and the model are the same."""
         expected = self.files()
@@ -270,6 +291,7 @@ class OddProducers(Faults):
         self.assert_adds_up(report)
 
     @sluice.needs_kafka
+    @sluice.slow
     def test_tiny_fetches(self):
         """As of a throttled broker: each answer holds a batch at most."""
         self.topics.load(self.logs, "--slices", 200)
