@@ -3,14 +3,14 @@
 #
 #   broker.sh start          starts what does not run yet; prints host:port[,...] once all answer
 #   broker.sh stop           stops what `start` started in this folder, and waits for its end
-#   broker.sh status         "running at host:port, pid N" or "stopped", a line a node; exit 1 if one
-#                            is stopped
+#   broker.sh status         "running at host:port, pid N" or "stopped", a line a node; exit 1 if
+#                            one is stopped
 #   broker.sh start-node N   the same for one node, from 1 on; start-node prints its host:port
 #   broker.sh stop-node N
 #   broker.sh kill-node N    SIGKILL: as a crash would
 #
-#   SLUICE_BROKER_DIR    its folder: data, settings, log, pid (of several nodes: a folder each in it,
-#                        named by number); default build/broker. What was acknowledged survives a
+#   SLUICE_BROKER_DIR    its folder: data, settings, log, pid (of several nodes: a folder each in
+#                        it, named by number); default build/broker. What was acknowledged survives a
 #                        stop; remove the folder for an empty broker.
 #   SLUICE_BROKER_NODES  how many, default 1. With 3, topics have 3 replicas, 2 of them in sync.
 #   SLUICE_BROKER_PORT   default 19092; the controller listens on the next one, further nodes on

@@ -1,8 +1,8 @@
 """A real Apache Kafka that loses, changes, holds back, repeats, crashes and fails over.
 
-In no case is a label lost, doubled or changed without a word: the digests are those of the same logs
-replayed from files, or the service names what is wrong and stops, or, told to go on, it marks what
-follows.
+In no case is a label lost, doubled or changed without a word: the digests are those of the same
+logs replayed from files, or the service names what is wrong and stops, or, told to go on, it marks
+what follows.
 """
 
 import json
@@ -161,8 +161,8 @@ class ChangedTopics(Faults):
     def recreate(self, *streams):
         """Deleted and made anew, longer than before, with other records."""
         other = self.folder / "other"
-        sluice.generate(other, "--impressions", 60000, "--seed", 18, "--segments", 4, "--users", 500,
-                        "--partitions", 2, "--span", "12 h")
+        sluice.generate(other, "--impressions", 60000, "--seed", 18, "--segments", 4, "--users",
+                        500, "--partitions", 2, "--span", "12 h")
         self.topics.tool("delete", *(self.topics[stream] for stream in streams))
         for stream in broker.STREAMS:
             if stream not in streams:
@@ -207,7 +207,8 @@ class ChangedTopics(Faults):
             self.assertEqual(service.wait(), 1)
             last = service.said().splitlines()[-1]
             self.assertIn(self.topics["clicks"], last)
-            self.assertRegex(last, "the log was changed|cut or made anew|does not exist|nknown topic")
+            self.assertRegex(last, "the log was changed|cut or made anew|does not exist"
+                                   "|nknown topic")
 
     @sluice.needs_kafka
     @sluice.slow
@@ -252,7 +253,8 @@ class OddProducers(Faults):
             self.topics.load(rest, "--append")
             with self.run_service(settings=quiet) as service:
                 service.wait_for("a transaction is open there", 40)
-                told = next(line for line in service.said().splitlines() if "a transaction is open" in line)
+                told = next(line for line in service.said().splitlines()
+                            if "a transaction is open" in line)
                 self.assertIn(place, told)
                 service.wait_for("held by clicks/0")
                 producer.stdin.write("commit\n")
@@ -326,8 +328,8 @@ class OwnBroker(Faults):
 @sluice.needs_kafka
 @sluice.slow
 class TransactionShape(OwnBroker):
-    """The shape of Kafka's own test of transactions: 100,000 events and more, hard and clean kills of
-    the service and of the broker in turn, and in the end none is lost and none is doubled."""
+    """The shape of Kafka's own test of transactions: 100,000 events and more, hard and clean kills
+    of the service and of the broker in turn, and in the end none is lost and none is doubled."""
 
     shop = ("--impressions", 98000, "--seed", 19, "--users", 5000, "--partitions", 2, "--repeats",
             0.1, "--span", "12 h")
@@ -385,8 +387,8 @@ class StandingStill(OwnBroker):
     """An outage is not the end of a log."""
 
     def test_broker_stands_still(self):
-        """Longer than idle_after, with records that the service has not seen: its logs, read to what
-        was their ends and silent, are not quiet without a new answer."""
+        """Longer than idle_after, with records that the service has not seen: its logs, read to
+        what was their ends and silent, are not quiet without a new answer."""
         idle_after_s = 10
         self.topics.load(self.part(0, 1))
         with self.run_service(settings={"source.idle_after": f'"{idle_after_s} s"'}) as service:
