@@ -330,10 +330,10 @@ Status Learning::load_digests() {
   const fs::path path = options_.data_dir / "digests.jsonl";
   if (!files_.exists(path)) return {};
   SLUICE_ASSIGN(std::string text, files_.read(path));
-  // A crash may have cut the last line.
-  const std::size_t whole = text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1;
-  if (whole < text.size()) SLUICE_TRY(files_.truncate(path, whole));
-  text.resize(whole);
+  // A crash may have cut the last line, and what could not be synced can be read but may not last:
+  // from here on it counts as written.
+  text.resize(text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1);
+  SLUICE_TRY(write_atomically(files_, path, text));
   std::string_view rest = text;
   while (!rest.empty()) {
     const std::string line(rest.substr(0, rest.find('\n')));
