@@ -113,6 +113,7 @@ class ModelMonitor {
   // The machine was off: looks at everything again.
   void after_machine_crash() {
     verified_.clear();
+    present_.clear();  // one whose publishing failed may be gone, and be made again
     changes_ = ~std::uint64_t{0};
   }
   // A checkpoint that was damaged on purpose.
