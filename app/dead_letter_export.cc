@@ -91,7 +91,9 @@ class Exporter {
   Status write_merged(StreamPartition where, Lines& lines);
   Status read_log(StreamPartition where, const std::function<Status(const Record&)>& visit,
                   std::optional<Record>& unfinished);
-  Result<std::map<Position, std::vector<std::uint64_t>>> places(StreamPartition where);
+  // Letters as (time, number), by the position of the record that they come before.
+  using Places = std::map<Position, std::vector<std::pair<TimeMs, std::uint64_t>>>;
+  Result<Places> places(StreamPartition where);
   std::string topic(Stream stream) const {
     const auto index = static_cast<std::size_t>(stream);
     return options_.config != nullptr ? options_.config->streams.topic[index] : kStreamNames[index];
@@ -259,13 +261,14 @@ Status Exporter::read_log(StreamPartition where, const std::function<Status(cons
 }
 
 // The letters to be written before the record at a position; a letter's own position stands for its
-// place. One that would be late there goes before the first record that is later than it.
-Result<std::map<Position, std::vector<std::uint64_t>>> Exporter::places(StreamPartition where) {
+// place. One that would be late there goes before the first record that is later than it; of
+// several at one place none may make another one late, so they stand in the order of their times.
+Result<Exporter::Places> Exporter::places(StreamPartition where) {
   std::map<Position, const Selected*> by_position;
   for (const Selected& selected : selected_[where]) by_position[selected.position] = &selected;
   const DurationMs bound =
       options_.config->streams.max_out_of_orderness[static_cast<std::size_t>(where.stream)];
-  std::map<Position, std::vector<std::uint64_t>> places;
+  Places places;
   // Where event time went on: (highest time so far, position), a step apart that lateness allows.
   std::vector<std::pair<TimeMs, Position>> advances;
   TimeMs highest = kTimeMin;
@@ -283,7 +286,7 @@ Result<std::map<Position, std::vector<std::uint64_t>>> Exporter::places(StreamPa
                 std::upper_bound(advances.begin(), advances.end(), std::pair(time, ~Position{0}))
                     ->second;
           }
-          places[place].push_back(letter->second->number);
+          places[place].emplace_back(time, letter->second->number);
         } else if (const auto decoded = decoder_->decode(where.stream, record)) {
           time = decoded->event.time();
         }
@@ -296,11 +299,12 @@ Result<std::map<Position, std::vector<std::uint64_t>>> Exporter::places(StreamPa
         return {};
       },
       unfinished));
+  for (auto& [place, letters] : places) std::sort(letters.begin(), letters.end());
   return places;
 }
 
 Status Exporter::write_merged(StreamPartition where, Lines& lines) {
-  std::map<Position, std::vector<std::uint64_t>> to_write;
+  Places to_write;
   std::map<Position, std::uint64_t> in_place;
   if (!selected_[where].empty()) {
     SLUICE_ASSIGN(to_write, places(where));
@@ -311,7 +315,7 @@ Status Exporter::write_merged(StreamPartition where, Lines& lines) {
   const auto visit = [&](const Record& record) -> Status {
     const auto replaced = in_place.find(record.position);
     if (const auto here = to_write.find(record.position); here != to_write.end()) {
-      for (const std::uint64_t number : here->second) {
+      for (const auto& [time, number] : here->second) {
         SLUICE_ASSIGN(const Repaired letter, repaired(number));
         SLUICE_TRY(write(lines, letter, letter.letter.record.position != record.position));
       }

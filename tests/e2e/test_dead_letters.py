@@ -115,6 +115,23 @@ class DeadLetters(sluice.Case):
         for key in ("samples", "samples_digest", "model_digest", "labels"):
             self.assertEqual(again[key], patient[key], key)
 
+    def test_late_ones_at_one_place_stand_in_the_order_of_their_times(self):
+        """One record from far ahead comes first, and all others after it, the newest first."""
+        shop = self.folder / "backwards"
+        config = sluice.generate(shop, "--impressions", 2000, "--seed", 9, "--span", "2 h")
+        path = shop / "impressions" / "00000.jsonl"
+        path.write_bytes(b"".join(reversed(path.read_bytes().splitlines(keepends=True))))
+        bound = {"streams.max_out_of_orderness": '"1 min"'}
+        late = self.replay(config, "data", bound)["refused"]["late"]
+        self.assertGreater(late, 100)
+        merged = self.folder / "merged"
+        summary = self.json_of(
+            "export", self.folder / "data", config, "--set",
+            'streams.max_out_of_orderness="1 min"', "--out", merged, "--merge", "--reason", "late")
+        self.assertEqual((summary["written"], summary["moved"]), (late, late))
+        again = self.replay(config, "again", {**bound, "source.root": f'"{merged}"'})
+        self.assertEqual(again["refused"]["late"], 0)
+
     def test_alone_they_are_logs(self):
         self.replay(self.config, "data")
         out = self.folder / "alone"
