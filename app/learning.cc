@@ -86,7 +86,9 @@ Status Learning::sync_folders() {
   const fs::path& data_dir = options_.data_dir;
   const bool is_first = !files_.exists(folder_ / "identity.txt");
   if (is_first) {
-    SLUICE_TRY(files_.sync_directory(data_dir.has_parent_path() ? data_dir.parent_path() : "."));
+    // A slash at the end would make it a path of its own.
+    const fs::path plain = data_dir.has_filename() ? data_dir : data_dir.parent_path();
+    SLUICE_TRY(files_.sync_directory(plain.has_parent_path() ? plain.parent_path() : "."));
   }
   SLUICE_TRY(files_.sync_directory(data_dir));
   SLUICE_TRY(files_.sync_directory(folder_.parent_path()));

@@ -153,7 +153,9 @@ Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
   ProgressiveMetrics metrics;
   for (std::uint64_t offset = samples / 2 * kScoreBytes; offset < size;) {
     SLUICE_ASSIGN(const std::string records, files.read_range(path, offset, kBufferBytes));
-    if (records.empty()) return stop_error(path.string() + " was cut while it was read");
+    if (records.size() < kScoreBytes) {
+      return stop_error(path.string() + " was cut while it was read");
+    }
     ByteReader bytes(records);
     while (bytes.remaining() >= kScoreBytes) {
       const auto ctr_logit = std::bit_cast<float>(bytes.u32());

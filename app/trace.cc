@@ -364,9 +364,11 @@ Status Tracer::compare(std::uint64_t sequence) {
                               std::to_string(compared_up_to_ + 1) + " and " +
                               std::to_string(sequence);
   if (from && *from <= sequence) {
-    return stop_error("the samples of " + options_.folder->path.string() +
-                      " cannot be derived anew from sequence " + std::to_string(*from) +
-                      " on: records came late after quiet (they differ " + between + ")");
+    return stop_error(
+        "the samples of " + options_.folder->path.string() +
+        " cannot be derived anew from sequence " + std::to_string(*from) +
+        " on: records came late after quiet, or lost ones were passed over (they differ " +
+        between + ")");
   }
   return stop_error("these logs and this config give other samples than " +
                     options_.folder->path.string() + " holds, " + between +
