@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/report_error.h"
+#include "app/text_table.h"
 #include "app/verbs.h"
 #include "base/time.h"
 #include "serving/snapshots.h"
@@ -73,25 +74,6 @@ std::uint64_t listed_bytes(const ordered_json& manifest) {
   return bytes;
 }
 
-// Columns as wide as their longest cell, two spaces apart.
-std::string table_text(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string text;
-  for (const auto& row : rows) {
-    std::string line;
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      line += row[i] + std::string(widths[i] + 2 - row[i].size(), ' ');
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
-  }
-  return text;
-}
-
 // ---- list
 
 constexpr std::array<const char*, 3> kTasks = {"ctr", "ctcvr", "cvr"};
@@ -141,7 +123,7 @@ Result<int> list(const SnapshotOptions& options) {
   } else if (numbers.empty()) {
     print("no snapshot is published yet in " + parent.string() + "\n");
   } else {
-    print(table_text(rows));
+    print(text_table(rows));
   }
   return exit_code;
 }
@@ -157,7 +139,7 @@ std::string metrics_text(const ordered_json& manifest, const char* key, const ch
       rows.back().push_back(text_of(at_path(manifest, {key, task, metric})));
     }
   }
-  return table_text(rows);
+  return text_table(rows);
 }
 
 std::string features_text(const ordered_json& manifest) {
@@ -168,7 +150,7 @@ std::string features_text(const ordered_json& manifest) {
       rows.back().push_back(text_of(at_path(feature, {key})));
     }
   }
-  return table_text(rows);
+  return text_table(rows);
 }
 
 std::string show_text(const fs::path& folder, const ordered_json& manifest) {
@@ -186,7 +168,7 @@ std::string show_text(const fs::path& folder, const ordered_json& manifest) {
     rows.push_back(
         {name, size.is_number_unsigned() ? format_bytes(size.get<std::uint64_t>()) : "-"});
   }
-  return table_text(rows) + "\n" + metrics_text(manifest, "metrics", "metrics so far") + "\n" +
+  return text_table(rows) + "\n" + metrics_text(manifest, "metrics", "metrics so far") + "\n" +
          metrics_text(manifest, "window_metrics", "since the last one") + "\n" +
          features_text(manifest);
 }
