@@ -31,10 +31,10 @@ std::string state_key(char kind, std::optional<std::uint64_t> number) {
   return key;
 }
 
-std::string framed_progress(std::string_view body) {
+std::string framed_progress(std::uint8_t format, std::string_view body) {
   std::string value;
   ByteWriter bytes(value);
-  bytes.u8(1);
+  bytes.u8(format);
   bytes.u64(hash64(body));
   return value += body;
 }
@@ -71,15 +71,18 @@ void check_open(const Config& config, KeyValueStore& store) {
 }
 
 void check_progress(const Config& config, std::string_view body) {
-  const auto progress = JoinProgress::decode(framed_progress(body));
-  if (progress) {
-    const std::string bytes = progress->encode();
-    const auto again = JoinProgress::decode(bytes);
-    SLUICE_CHECK(again.has_value() && again->encode() == bytes);
+  for (const std::uint8_t format : {1, 2}) {
+    const std::string framed = framed_progress(format, body);
+    const auto progress = JoinProgress::decode(framed);
+    if (progress) {
+      const std::string bytes = progress->encode();
+      const auto again = JoinProgress::decode(bytes);
+      SLUICE_CHECK(again.has_value() && again->encode() == bytes);
+    }
+    const auto store = begun(config);
+    put(*store, Space::meta, "progress", framed);
+    check_open(config, *store);
   }
-  const auto store = begun(config);
-  put(*store, Space::meta, "progress", framed_progress(body));
-  check_open(config, *store);
 }
 
 // impression numbers of the queue (front and next, u8 each), count (u8), impressions
