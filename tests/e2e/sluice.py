@@ -149,7 +149,8 @@ def kill_many_times(words, data, kills, seed):
     """Kills it `kills` times; each start goes on where the last one was killed.
 
     Two of three kills fall soon after a new line of digests.jsonl, so that they are spread over the
-    whole replay; every third one falls into the start, whatever it is doing then.
+    whole replay; every third one falls into the start, whatever it is doing then. Where a busy
+    machine lets it come to its end before them, the rest is made in a new folder.
     """
     draw = random.Random(seed)
     lines = data / "digests.jsonl"
@@ -163,10 +164,13 @@ def kill_many_times(words, data, kills, seed):
             else:
                 wait_until(lambda: count() > before or process.poll() is not None, 60, "progress")
                 time.sleep(draw.uniform(0.0, 0.02))
-            assert process.poll() is None, f"it ended before kill {number} (seed {seed})"
+            has_ended = process.poll() is not None
         finally:
             process.kill()
             process.wait(TIMEOUT_S)
+        if has_ended:
+            assert process.returncode == 0 and number > kills // 2, f"kill {number}, seed {seed}"
+            shutil.rmtree(data)
 
 
 def load_topics(root, prefix):
