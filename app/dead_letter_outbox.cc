@@ -16,9 +16,13 @@ constexpr const char* kFolderIdKey = "folder_id";
 constexpr std::size_t kMostInFlight = 10'000;
 // One call of pump() should not hold up the join.
 constexpr std::uint64_t kOfferedAtOnce = 500;
+// While so many wait for another try, nothing new is offered.
+constexpr std::size_t kMostFailed = 100;
 constexpr DurationMs kFirstBackoffMs = 500;
 constexpr DurationMs kMostBackoffMs = 30'000;
-constexpr DurationMs kPatienceMs = 30'000;  // without an acknowledgement, before the first word
+constexpr DurationMs kPatienceMs = 30'000;  // nothing more counts as sent; then the first word
+// An end, however many wait and however steadily they arrive.
+constexpr DurationMs kMostDrainMs = 30'000;
 constexpr DurationMs kWarnEveryMs = 300'000;
 constexpr DurationMs kWaitMs = 20;
 
@@ -45,6 +49,8 @@ DeadLetterOutbox::DeadLetterOutbox(KeyValueStore& store, DeadLetterSink& sink, C
       clock_(clock),
       next_(std::max(committed.sent_dead_letters, committed.first_dead_letter)),
       last_progress_(clock.steady_ms()),
+      known_sent_(next_),
+      last_advance_(last_progress_),
       last_warning_(last_progress_ - kWarnEveryMs) {}
 
 std::uint64_t DeadLetterOutbox::sent_before() const {
@@ -64,7 +70,8 @@ void DeadLetterOutbox::take_deliveries() {
       backoff_ = 0;
       continue;
     }
-    if (failed_.empty()) {
+    // Also for what fails again while others still wait for their next try.
+    if (now >= retry_at_) {
       backoff_ = std::clamp(2 * backoff_, kFirstBackoffMs, kMostBackoffMs);
       retry_at_ = now + backoff_;
     }
@@ -101,21 +108,23 @@ Status DeadLetterOutbox::pump(const JoinProgress& committed) {
   take_deliveries();
   forget_trimmed(committed.first_dead_letter);
   const DurationMs now = clock_.steady_ms();
-  if (!failed_.empty()) {
-    // Nothing new is offered before what failed has had its next try.
-    if (now < retry_at_) {
-      warn_now_and_then(committed);
-      return {};
-    }
-    while (!failed_.empty()) {
-      const std::uint64_t number = *failed_.begin();
-      SLUICE_ASSIGN(const std::uint64_t next, offer(number, number + 1));
-      if (next == number) break;
-      failed_.erase(number);
-    }
+  std::uint64_t offered = 0;
+  while (!failed_.empty() && now >= retry_at_ && offered < kOfferedAtOnce) {
+    // In turn, so that those that fail again and again leave the others theirs.
+    auto turn = failed_.lower_bound(retry_from_);
+    if (turn == failed_.end()) turn = failed_.begin();
+    const std::uint64_t number = *turn;
+    SLUICE_ASSIGN(const std::uint64_t next, offer(number, number + 1));
+    if (next == number) break;
+    failed_.erase(turn);
+    retry_from_ = next;
+    ++offered;
   }
-  if (failed_.empty() && next_ < committed.next_dead_letter && in_flight_.size() < kMostInFlight) {
-    const std::uint64_t end = std::min(committed.next_dead_letter, next_ + kOfferedAtOnce);
+  // A few that fail hold up no others. Many are a topic that takes nothing: those come first.
+  if (failed_.size() < kMostFailed && offered < kOfferedAtOnce &&
+      next_ < committed.next_dead_letter && in_flight_.size() < kMostInFlight) {
+    const std::uint64_t end =
+        std::min(committed.next_dead_letter, next_ + kOfferedAtOnce - offered);
     SLUICE_ASSIGN(next_, offer(next_, end));
   }
   warn_now_and_then(committed);
@@ -126,7 +135,12 @@ void DeadLetterOutbox::warn_now_and_then(const JoinProgress& committed) {
   const DurationMs now = clock_.steady_ms();
   const std::uint64_t waiting = unsent(committed);
   if (waiting == 0) last_progress_ = now;
-  if (now - last_progress_ < kPatienceMs || now - last_warning_ < kWarnEveryMs) return;
+  // By what counts as sent: one that is refused again and again is told though others arrive.
+  if (waiting == 0 || sent_before() != known_sent_) {
+    known_sent_ = sent_before();
+    last_advance_ = now;
+  }
+  if (now - last_advance_ < kPatienceMs || now - last_warning_ < kWarnEveryMs) return;
   last_warning_ = now;
   const std::string problem = sink_.problem();
   spdlog::warn("{} dead letters wait for {}{}{}; they stay in the data folder{}", waiting,
@@ -141,7 +155,8 @@ Status DeadLetterOutbox::drain(const JoinProgress& committed, DurationMs patienc
   const DurationMs begin = clock_.steady_ms();
   SLUICE_TRY(pump(committed));
   while (unsent(committed) > 0) {
-    if (clock_.steady_ms() - std::max(begin, last_progress_) >= patience) {
+    const DurationMs now = clock_.steady_ms();
+    if (now - std::max(begin, last_progress_) >= patience || now - begin >= kMostDrainMs) {
       const std::string problem = sink_.problem();
       spdlog::warn(
           "{} dead letters are not yet sent to {}{}{}; they stay in the data folder and the next "

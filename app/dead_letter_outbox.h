@@ -32,13 +32,16 @@ class DeadLetterOutbox {
   // the sink. An error is one of the store.
   Status pump(const JoinProgress& committed);
 
-  // Pumps until all that is committed is acknowledged, or nothing was for `patience`. For an end.
+  // Pumps until all that is committed is acknowledged, or nothing was for `patience`, and for 30 s
+  // at the most. For an end.
   Status drain(const JoinProgress& committed, DurationMs patience);
 
   // All before it are acknowledged, or were trimmed.
   std::uint64_t sent_before() const;
+  // Those that are not acknowledged; some may lie before others that are.
   std::uint64_t unsent(const JoinProgress& committed) const {
-    return committed.next_dead_letter - std::min(sent_before(), committed.next_dead_letter);
+    return in_flight_.size() + failed_.size() + committed.next_dead_letter -
+           std::min(next_, committed.next_dead_letter);
   }
 
  private:
@@ -54,9 +57,12 @@ class DeadLetterOutbox {
   std::uint64_t next_;                 // the first that was never offered
   std::set<std::uint64_t> in_flight_;  // offered, nothing heard of them yet
   std::set<std::uint64_t> failed_;     // to be offered again at retry_at_
+  std::uint64_t retry_from_ = 0;       // whose turn of the failed ones it is
   DurationMs retry_at_ = 0;            // steady
   DurationMs backoff_ = 0;
   DurationMs last_progress_;  // steady: something was acknowledged, or nothing waited
+  std::uint64_t known_sent_;  // sent_before() as it was at last_advance_
+  DurationMs last_advance_;   // steady: it changed, or nothing waited
   DurationMs last_warning_;
 };
 

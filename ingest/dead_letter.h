@@ -29,7 +29,8 @@ class DeadLetterSink {
  public:
   virtual ~DeadLetterSink() = default;
 
-  // Takes it for sending. False where there is no room now: offer it again later.
+  // Takes it for sending. False where there is no room now, for any: offer it again later. What
+  // concerns this one alone comes with take_deliveries().
   virtual bool offer(const DeadLetter& letter) = 0;
 
   struct Delivery {

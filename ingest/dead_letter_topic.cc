@@ -1,8 +1,10 @@
 #include "ingest/dead_letter_topic.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <charconv>
 #include <map>
+#include <optional>
+#include <system_error>
 #include <utility>
 
 namespace sluice {
@@ -29,8 +31,27 @@ constexpr std::uint64_t kRoomForHeaders = 65'536;
 // A record that no topic takes whole is cut to a half, and again, but not below this.
 constexpr std::size_t kShortestCut = 1'024;
 
-void log_to_stderr(std::string_view line) {
-  std::fprintf(stderr, "sluice: kafka: %.*s\n", static_cast<int>(line.size()), line.data());
+// One cut to the shortest and its headers.
+constexpr std::uint64_t kSmallestMessageLimit = 8'192;
+
+// Of what source.properties may say to a reader, what would let nothing be sent, ever.
+Status refuse_hindering(const KafkaProperties& properties) {
+  if (properties.contains("transactional.id")) {
+    return usage_error(
+        "source.properties.\"transactional.id\" may not be set with dead_letters.topic: dead "
+        "letters are sent without transactions; leave one of the two out");
+  }
+  const auto limit = properties.find("message.max.bytes");
+  if (limit == properties.end()) return {};
+  const std::string& text = limit->second;
+  std::uint64_t bytes = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), bytes);
+  // What is no number is refused by librdkafka.
+  if (parsed.ec != std::errc() || bytes >= kSmallestMessageLimit) return {};
+  return usage_error("source.properties.\"message.max.bytes\" is " + text +
+                     ", too little for a dead letter and its headers; with dead_letters.topic it "
+                     "must be " +
+                     std::to_string(kSmallestMessageLimit) + " or more");
 }
 
 class Headers {
@@ -71,14 +92,18 @@ class DeadLetterTopic final : public DeadLetterSink {
   void wait(DurationMs timeout) override;
   std::string target() const override { return "topic " + topic_ + " at " + source_.brokers; }
   std::string problem() const override {
-    if (!problem_.empty() || producer_ == nullptr || !producer_->all_brokers_down())
-      return problem_;
-    return "no broker can be reached";
+    std::string text = problem_;
+    if (text.empty() && producer_ != nullptr && producer_->all_brokers_down()) {
+      text = "no broker can be reached";
+    }
+    if (refused_) text += (text.empty() ? "" : "; ") + refused_->second;
+    return text;
   }
 
  private:
   Status open_producer();
   void on_delivery(const rd_kafka_message_t& message);
+  void refuse(std::uint64_t number, rd_kafka_resp_err_t code);
   void reopen_after_fatal_error();
 
   const SourceConfig source_;
@@ -91,6 +116,8 @@ class DeadLetterTopic final : public DeadLetterSink {
   std::map<std::uint64_t, std::size_t> cut_to_;     // the letters that were too long for the topic
   std::vector<Delivery> deliveries_;
   std::string problem_;
+  // The last letter that did not get there, and why: others that do say nothing of it.
+  std::optional<std::pair<std::uint64_t, std::string>> refused_;
   std::unique_ptr<KafkaClient> producer_;  // none after a fatal error that could not be healed yet
 };
 
@@ -158,13 +185,20 @@ bool DeadLetterTopic::offer(const DeadLetter& letter) {
     in_flight_[letter.number] = size;
     return true;
   }
-  if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL) return false;
-  problem_ = rd_kafka_err2str(code);
+  // After a fatal error take_deliveries() makes a new producer.
+  if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL || code == RD_KAFKA_RESP_ERR__FATAL) return false;
   if (code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE && size > kShortestCut) {
     cut_to_[letter.number] = size / 2;
     return offer(letter);
   }
-  return false;
+  // Taken, and failed at once: said to be no room, it would hold up all that follow.
+  refuse(letter.number, code);
+  deliveries_.push_back({letter.number, false});
+  return true;
+}
+
+void DeadLetterTopic::refuse(std::uint64_t number, rd_kafka_resp_err_t code) {
+  refused_ = {number, "dead letter " + std::to_string(number) + ": " + rd_kafka_err2str(code)};
 }
 
 void DeadLetterTopic::on_delivery(const rd_kafka_message_t& message) {
@@ -178,10 +212,11 @@ void DeadLetterTopic::on_delivery(const rd_kafka_message_t& message) {
   if (is_acknowledged) {
     cut_to_.erase(number);
     problem_.clear();
+    if (refused_ && refused_->first == number) refused_.reset();
     producer_->heard_from_broker();
     return;
   }
-  problem_ = rd_kafka_err2str(message.err);
+  refuse(number, message.err);
   const bool is_too_long = message.err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
                            message.err == RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE;
   if (is_too_long && size > kShortestCut) cut_to_[number] = size / 2;
@@ -220,8 +255,9 @@ void DeadLetterTopic::wait(DurationMs timeout) {
 
 Result<std::unique_ptr<DeadLetterSink>> open_dead_letter_topic(
     const Config& config, std::string folder, const DeadLetterTopicOptions& options) {
+  SLUICE_TRY(refuse_hindering(config.source.properties));
   DeadLetterTopicOptions complete = options;
-  if (!complete.log) complete.log = log_to_stderr;
+  if (!complete.log) complete.log = log_kafka_to_stderr;
   auto topic = std::make_unique<DeadLetterTopic>(config, std::move(folder), std::move(complete));
   SLUICE_TRY(topic->open());
   return std::unique_ptr<DeadLetterSink>(std::move(topic));

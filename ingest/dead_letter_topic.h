@@ -24,8 +24,10 @@ struct DeadLetterTopicOptions {
   DurationMs reach_within = 10'000;  // for the broker's answer whether the topic is there
 };
 
-// `folder` names the data folder. A stop error where the topic does not exist or is compacted; a
-// broker that does not answer is none: letters wait for it.
+// `folder` names the data folder. A usage error where source.properties would let nothing be sent;
+// a stop error where the topic does not exist or is compacted; a broker that does not answer is
+// none: letters wait for it. A letter that is refused alone comes back as one that did not get
+// there.
 Result<std::unique_ptr<DeadLetterSink>> open_dead_letter_topic(
     const Config& config, std::string folder, const DeadLetterTopicOptions& options = {});
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <utility>
 
 #include <linux/tcp.h>
@@ -124,6 +125,10 @@ int milliseconds(DurationMs duration) {
 }
 
 }  // namespace
+
+void log_kafka_to_stderr(std::string_view line) {
+  std::fprintf(stderr, "sluice: kafka: %.*s\n", static_cast<int>(line.size()), line.data());
+}
 
 Record to_record(const rd_kafka_message_t& message, std::uint64_t max_bytes) {
   // The parser reads a little past the end: leave room, or it copies every record.

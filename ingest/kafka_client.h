@@ -23,6 +23,9 @@ namespace sluice {
 // Takes one line about the connection. Called from any thread, librdkafka's own too.
 using KafkaLog = std::function<void(std::string_view line)>;
 
+// The KafkaLog of who is given none.
+void log_kafka_to_stderr(std::string_view line);
+
 // Hears what became of a produced message. Called by serve().
 using KafkaDelivery = std::function<void(const rd_kafka_message_t& message)>;
 

@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <map>
+#include <set>
 
 #include <gtest/gtest.h>
 
@@ -17,13 +18,18 @@ class FakeSink final : public DeadLetterSink {
  public:
   bool offer(const DeadLetter& letter) override {
     if (in_flight.size() >= room) return false;
+    ++offers;
+    if (poison.contains(letter.number)) {
+      deliveries.push_back({letter.number, false});
+      return true;
+    }
     in_flight.push_back(letter);
     return true;
   }
   std::vector<Delivery> take_deliveries() override { return std::exchange(deliveries, {}); }
   void wait(DurationMs timeout) override {
     clock.pass(timeout);
-    if (settles_while_waiting) settle(in_flight.size(), true);
+    if (settles_while_waiting) settle(settles_at_once, true);
   }
   std::string target() const override { return "the topic of a test"; }
   std::string problem() const override { return "none"; }
@@ -41,6 +47,9 @@ class FakeSink final : public DeadLetterSink {
   ManualClock& clock;
   std::size_t room = 3;
   bool settles_while_waiting = true;
+  std::size_t settles_at_once = 1'000'000;
+  std::size_t offers = 0;          // that it took
+  std::set<std::uint64_t> poison;  // refused at once, each time
   std::deque<DeadLetter> in_flight;
   std::vector<Delivery> deliveries;
   std::map<std::uint64_t, std::vector<DeadLetter>> arrived;  // by number
@@ -138,9 +147,10 @@ TEST_F(DeadLetterOutboxTest, WhatIsTrimmedIsNotWaitedFor) {
   sink.settle(9, true);  // those trimmed while they were on their way
   clock.pass(500);
   ASSERT_TRUE(outbox.pump(progress));
-  EXPECT_EQ(outbox.sent_before(), 6U) << "there was room for one more";
+  EXPECT_EQ(outbox.sent_before(), 5U);
+  EXPECT_EQ(outbox.unsent(progress), 5U);
   ASSERT_EQ(sink.in_flight.size(), 3U);
-  EXPECT_EQ(sink.in_flight.front().number, 6U);
+  EXPECT_EQ(sink.in_flight.front().number, 5U);
 }
 
 TEST_F(DeadLetterOutboxTest, AnEndWaitsForAcknowledgementsButNotForEver) {
@@ -155,6 +165,64 @@ TEST_F(DeadLetterOutboxTest, AnEndWaitsForAcknowledgementsButNotForEver) {
   EXPECT_EQ(outbox.unsent(progress), 1U);
   EXPECT_GE(clock.steady - begin, 5'000);
   EXPECT_LE(clock.steady - begin, 6'000);
+}
+
+TEST_F(DeadLetterOutboxTest, AnEndIsBoundedHoweverSteadilyTheyArrive) {
+  DeadLetterOutbox outbox(*store, sink, clock, progress);
+  sink.settles_at_once = 1;  // 50 a second
+  add(3'000);
+  const DurationMs begin = clock.steady;
+  ASSERT_TRUE(outbox.drain(progress, 5'000));
+  EXPECT_GE(clock.steady - begin, 30'000);
+  EXPECT_LE(clock.steady - begin, 31'000);
+  EXPECT_GT(outbox.sent_before(), 1'400U);
+  EXPECT_GT(outbox.unsent(progress), 1'400U);
+}
+
+TEST_F(DeadLetterOutboxTest, ALetterThatIsAlwaysRefusedHoldsUpNoOther) {
+  DeadLetterOutbox outbox(*store, sink, clock, progress);
+  sink.poison = {0, 7};
+  sink.room = 1'000;
+  add(50);
+  for (int round = 0; round < 100; ++round) {
+    ASSERT_TRUE(outbox.pump(progress));
+    sink.settle(sink.in_flight.size(), true);
+    clock.pass(20);
+    if (round < 50) add(10);
+  }
+  ASSERT_TRUE(outbox.pump(progress));
+  EXPECT_EQ(sink.arrived.size(), 548U);
+  EXPECT_EQ(outbox.unsent(progress), 2U);
+  EXPECT_EQ(outbox.sent_before(), 0U) << "the next start offers it again";
+  EXPECT_LT(sink.offers, 548U + 2 * 20) << "without a pause";
+  sink.poison.clear();
+  clock.pass(30'000);
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_TRUE(outbox.pump(progress));
+    sink.settle(sink.in_flight.size(), true);
+  }
+  ASSERT_TRUE(outbox.pump(progress));
+  EXPECT_EQ(outbox.sent_before(), 550U);
+}
+
+TEST_F(DeadLetterOutboxTest, OneCallOffersFewHoweverManyHaveFailed) {
+  DeadLetterOutbox outbox(*store, sink, clock, progress);
+  sink.room = 100'000;
+  constexpr std::uint64_t kLetters = 4'000;
+  add(kLetters);
+  while (sink.in_flight.size() < kLetters) ASSERT_TRUE(outbox.pump(progress));
+  sink.settle(kLetters, false);
+  // Half of them fail for ever; the others have their turn all the same.
+  for (std::uint64_t number = 0; number < kLetters / 2; ++number) sink.poison.insert(number);
+  for (int round = 0; round < 400 && outbox.unsent(progress) > kLetters / 2; ++round) {
+    const std::size_t before = sink.offers;
+    ASSERT_TRUE(outbox.pump(progress));
+    EXPECT_LE(sink.offers - before, 500U);
+    sink.settle(sink.in_flight.size(), true);
+    clock.pass(1'000);
+  }
+  EXPECT_EQ(outbox.unsent(progress), kLetters / 2);
+  EXPECT_EQ(sink.arrived.size(), kLetters / 2);
 }
 
 TEST_F(DeadLetterOutboxTest, ADataFolderKeepsItsName) {

@@ -164,6 +164,35 @@ TEST(DeadLetterTopicTest, SlowABrokerThatIsKilledLosesNothingAndBlocksNobody) {
   EXPECT_GE(marks->high, taken + 500);
 }
 
+TEST(DeadLetterTopicTest, PropertiesThatLetNothingBeSentAreRefused) {
+  Config config = config_for("127.0.0.1:1", "dead");
+  for (const auto& [name, value] :
+       {std::pair{"transactional.id", "a"}, {"message.max.bytes", "1000"}}) {
+    config.source.properties = {{name, value}};
+    const auto sink = open_dead_letter_topic(config, "f", {[](std::string_view) {}, 300});
+    ASSERT_FALSE(sink.has_value()) << name;
+    EXPECT_EQ(sink.error().kind, ErrorKind::usage);
+    EXPECT_THAT(sink.error().message, HasSubstr(name));
+    EXPECT_THAT(sink.error().message, HasSubstr("dead_letters.topic"));
+  }
+}
+
+TEST(DeadLetterTopicTest, ALetterThatIsRefusedAloneHoldsUpNoOther) {
+  Config config = config_for("127.0.0.1:1", "dead");
+  config.source.properties = {{"message.max.bytes", "8192"}};
+  const auto sink = open_dead_letter_topic(config, "f", {[](std::string_view) {}, 300});
+  ASSERT_TRUE(sink.has_value()) << sink.error().message;
+  DeadLetter long_detail = letter(0, std::string(5'000, 'x'));
+  long_detail.record.detail = std::string(20'000, 'y');
+  EXPECT_TRUE((*sink)->offer(long_detail));
+  EXPECT_THAT((*sink)->problem(), HasSubstr("dead letter 0: "));
+  EXPECT_TRUE((*sink)->offer(letter(1, "x")));
+  const auto deliveries = (*sink)->take_deliveries();
+  ASSERT_EQ(deliveries.size(), 1U);
+  EXPECT_EQ(deliveries.front().number, 0U);
+  EXPECT_FALSE(deliveries.front().is_acknowledged);
+}
+
 TEST(DeadLetterTopicTest, AnUnreachableBrokerIsWaitedFor) {
   Config config = config_for("127.0.0.1:1", "dead");
   std::string said;
