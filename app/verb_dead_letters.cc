@@ -233,6 +233,23 @@ Result<Repair> read_repair(const Arguments& arguments, const Config* config) {
   return repair;
 }
 
+// As one word of a shell.
+std::string quoted(const std::string& text) {
+  std::string word = "'";
+  for (const char letter : text) word += letter == '\'' ? "'\\''" : std::string(1, letter);
+  return word + "'";
+}
+
+// A setting's value.
+std::string toml_text(const std::string& text) {
+  std::string value = "\"";
+  for (const char letter : text) {
+    if (letter == '"' || letter == '\\') value += '\\';
+    value += letter;
+  }
+  return value + "\"";
+}
+
 std::string export_text(const DeadLetterExportSummary& summary, const Arguments& arguments,
                         const DeadLetterExport& options) {
   std::string text = std::to_string(summary.written) + " dead letters written to " + arguments.out +
@@ -247,10 +264,11 @@ std::string export_text(const DeadLetterExportSummary& summary, const Arguments&
             " cannot be used as they are: unrepairable.jsonl says why\n";
   }
   text += "In the lineage that refused them they would be late. Replay them into a new one:\n";
-  text += "  sluice replay " + (arguments.config.empty() ? "CONFIG" : arguments.config) +
+  text += "  sluice replay " + (arguments.config.empty() ? "CONFIG" : quoted(arguments.config)) +
           " --data-dir NEW";
-  for (const std::string& setting : arguments.overrides) text += " --set '" + setting + "'";
-  text += " --set 'source.type=\"files\"' --set 'source.root=\"" + arguments.out + "\"'";
+  for (const std::string& setting : arguments.overrides) text += " --set " + quoted(setting);
+  text +=
+      " --set 'source.type=\"files\"' --set " + quoted("source.root=" + toml_text(arguments.out));
   if (options.config != nullptr && !options.config->dead_letters.topic.empty()) {
     text += " --set 'dead_letters.topic=\"\"'";
   }

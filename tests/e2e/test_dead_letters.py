@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,21 @@ class DeadLetters(sluice.Case):
         self.assertEqual(report["refused"]["no_open_impression"], count)
         # What is there is not written over.
         self.assertEqual(verb("export", self.folder / "data", "--out", out).returncode, 2)
+
+    def test_the_command_that_an_export_names_works_as_it_stands(self):
+        self.replay(self.config, "data")
+        out = self.folder / "it's \"alone\""
+        done = verb("export", self.folder / "data", self.config, "--set", "model.name='its'",
+                    "--set", "model.hidden=[4]", "--out", out, "--reason", "no_open_impression")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        line = next(line for line in done.stdout.splitlines() if line.startswith("  sluice "))
+        words = shlex.split(line)
+        self.assertIn("model.name='its'", words)
+        words[0] = str(sluice.BINARY)
+        words[words.index("NEW")] = str(self.folder / "new")
+        done = sluice.call(words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue((self.folder / "new" / "models" / "its").is_dir())
 
     def test_list_and_show(self):
         report = self.replay(self.config, "data")
