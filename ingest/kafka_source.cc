@@ -1,7 +1,6 @@
 #include "ingest/kafka_source.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <string>
 #include <utility>
@@ -27,10 +26,6 @@ constexpr DurationMs kProbePeriodMs = 3'000;
 
 constexpr const char* kWhatToDo =
     "; replay into a new data folder, or start once with --accept-lost to go on without them";
-
-void log_to_stderr(std::string_view line) {
-  std::fprintf(stderr, "sluice: kafka: %.*s\n", static_cast<int>(line.size()), line.data());
-}
 
 class KafkaSource final : public Source {
  public:
@@ -400,7 +395,7 @@ KafkaQueueLimits queue_limits(std::uint64_t max_queued_bytes, std::uint64_t stre
 Result<std::unique_ptr<Source>> open_kafka_source(const Config& config, Clock& clock,
                                                   const KafkaSourceOptions& options) {
   KafkaSourceOptions complete = options;
-  if (!complete.log) complete.log = log_to_stderr;
+  if (!complete.log) complete.log = log_kafka_to_stderr;
   SLUICE_ASSIGN(auto asker, KafkaClient::open(config.source, kDefaults,
                                               {{"isolation.level", "read_uncommitted"},
                                                {"queued.max.messages.kbytes", "1024"},
