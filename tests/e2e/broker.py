@@ -24,7 +24,12 @@ class Broker:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"broker-{nodes}-", dir=parent))
         self.environment = {**os.environ, "SLUICE_BROKER_DIR": str(self.folder),
                             "SLUICE_BROKER_NODES": str(nodes), "SLUICE_BROKER_PORT": "free"}
-        self.address = self.call("start").strip()
+        try:
+            self.address = self.call("start").strip()
+        except BaseException:
+            # Nobody else knows of the nodes that are there already.
+            self.remove()
+            raise
 
     def call(self, *words):
         # Not through pipes: what it starts would keep them open.
@@ -53,8 +58,10 @@ class Broker:
         os.kill(int((self.node_folder(node) / "pid").read_text()), number)
 
     def remove(self):
-        self.call("stop")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.call("stop")
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Topics:

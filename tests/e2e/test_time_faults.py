@@ -195,7 +195,7 @@ class Service:
             nonlocal seen, since
             if self.lines() != seen:
                 seen, since = self.lines(), time.monotonic()
-            return time.monotonic() - since > 2
+            return time.monotonic() - since > 5
         self.wait(is_calm, "calm")
 
     def common(self, expected):
