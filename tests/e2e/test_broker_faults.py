@@ -51,8 +51,14 @@ class Faults(sluice.Case):
         """The rest from the broker, to the topics' ends; the report over all."""
         return self.replay(self.config, "live", self.settings, *arguments)
 
-    def settle(self):
-        """Until the service has done what it can with what is on the broker."""
+    def settle(self, service):
+        """Until the service has read all that is on the broker and done what it can with it."""
+        told = len(service.said())
+
+        def has_read_all():
+            assert service.process.poll() is None, f"it ended: {service.said()[-3000:]}"
+            return " lag 0 records, " in service.said()[told:]
+        sluice.wait_until(has_read_all, 120, f"lag 0 in {service.said()[-3000:]}")
         lines = self.folder / "live" / "digests.jsonl"
         size = lambda: lines.stat().st_size if lines.exists() else 0
         sluice.wait_until(lambda: size() > 0, 60, "a first checkpoint")
@@ -119,7 +125,7 @@ class LostRecords(Faults):
         self.topics.load(self.part(0, 1))
         place = self.topics["clicks"] + "/0"
         with self.run_service() as service:
-            self.settle()
+            self.settle(service)
             service.signal(signal.SIGSTOP)
             end = self.ends("clicks")[0]
             self.topics.load(self.part(2, 3), "--append")
@@ -189,7 +195,7 @@ class ChangedTopics(Faults):
         range, and only the last record read tells."""
         self.topics.load(self.part(0, 1))
         with self.run_service() as service:
-            self.settle()
+            self.settle(service)
             service.signal(signal.SIGSTOP)
             self.recreate("clicks")
             service.signal(signal.SIGCONT)
@@ -202,7 +208,7 @@ class ChangedTopics(Faults):
         """The same without a pause: the broker does not know the topic for a moment."""
         self.topics.load(self.part(0, 1))
         with self.run_service() as service:
-            self.settle()
+            self.settle(service)
             self.recreate("clicks")
             self.assertEqual(service.wait(), 1)
             last = service.said().splitlines()[-1]
@@ -215,7 +221,7 @@ class ChangedTopics(Faults):
     def test_partitions_added(self):
         self.topics.load(self.part(0, 1))
         with self.run_service() as service:
-            self.settle()
+            self.settle(service)
             self.topics.tool("add-partitions", self.topics["purchases"], 3)
             self.assertEqual(service.wait(), 1)
             self.assertIn(f"topic {self.topics['purchases']} now has 3 partitions, not 2",
@@ -360,7 +366,7 @@ class TransactionShape(OwnBroker):
                 if "service" in deed:
                     service = self.run_service(settings={"store.commit_records": 500})
             self.wait_for_loader(loader)
-            self.settle()
+            self.settle(service)
             service.stop()
         finally:
             service.__exit__()
@@ -389,19 +395,21 @@ class StandingStill(OwnBroker):
     def test_broker_stands_still(self):
         """Longer than idle_after, with records that the service has not seen: its logs, read to
         what was their ends and silent, are not quiet without a new answer."""
-        idle_after_s = 10
+        idle_after_s = 20  # so that it is read before, which the log line tells every 10 s
         self.topics.load(self.part(0, 1))
         with self.run_service(settings={"source.idle_after": f'"{idle_after_s} s"'}) as service:
-            self.settle()
+            self.settle(service)
             # It is stopped before it could declare anything quiet, so only the outage can.
             service.signal(signal.SIGSTOP)
             self.assertNotIn("partitions quiet", service.said())
             self.topics.load(self.part(2, 3), "--append")
             self.broker.signal(signal.SIGSTOP)
-            service.signal(signal.SIGCONT)
+            # Until the last answer, of before the outage, is older than what may be relied upon.
             time.sleep(idle_after_s + 1)
+            service.signal(signal.SIGCONT)
+            time.sleep(5)
             self.broker.signal(signal.SIGCONT)
-            self.settle()
+            self.settle(service)
             self.assertNotIn("late_after_quiet", service.said())
             service.stop()
         self.assert_same(self.finish(), self.files())
@@ -412,7 +420,7 @@ class StandingStill(OwnBroker):
         self.topics.load(self.part(0, 1), "--slices", 8, "--seconds", 2)
         place = self.topics["clicks"] + "/0"
         with self.run_service() as service:
-            self.settle()
+            self.settle(service)
             end = self.ends("clicks")[0]
             self.broker.kill()
             log = self.broker.folder / "data" / f"{self.topics['clicks']}-0" / f"{0:020}.log"
@@ -430,7 +438,7 @@ class StandingStill(OwnBroker):
             service.wait_for(f"{place}@{left} up to {place}@{end}", 30)
             service.wait_for("they were read, but the log was cut")
             self.topics.load(self.part(2, 3), "--append")
-            self.settle()
+            self.settle(service)
             service.stop()
         self.assertFalse(self.finish()["reproducible"])
 
@@ -463,7 +471,7 @@ class ThreeNodes(Faults):
                     deed()
                     self.assertIsNone(service.process.poll(), service.said()[-3000:])
                 self.assertEqual(loader.wait(120), 0, loader.stderr.read())
-                self.settle()
+                self.settle(service)
                 service.stop()
         finally:
             loader.kill()
