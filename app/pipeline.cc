@@ -85,9 +85,11 @@ Result<bool> JoinStage::step() {
     handoff_.wait_for_training(handoff_.trained_sequence(), kWaitMs);
     return true;
   }
-  SLUICE_ASSIGN(const std::size_t taken, reader_->step(join_->frontier(), kWaitMs));
-  if (policy_.is_live) tell_held_back();
-  records_since_commit_ += taken;
+  // While the source does not answer nothing more is read; what was is joined and committed.
+  const auto taken = reader_->step(join_->frontier(), kWaitMs);
+  if (!taken && taken.error().kind != ErrorKind::retry) return taken.error();
+  if (taken && policy_.is_live) tell_held_back();
+  records_since_commit_ += taken ? *taken : 0;
   std::vector<RefusedRecord> refused = reader_->take_refused();
   tell_first_refusals(refused);
   if (watcher_ != nullptr) {
@@ -95,8 +97,9 @@ Result<bool> JoinStage::step() {
   }
   join_->refuse(std::move(refused));
   SLUICE_TRY(advance());
-  if (!reader_->is_exhausted()) {
+  if (!taken || !reader_->is_exhausted()) {
     if (is_commit_due()) SLUICE_TRY(commit());
+    if (!taken) return taken.error();
     return true;
   }
   if (policy_.kind == EndPolicy::Kind::close) join_->close();
@@ -107,12 +110,17 @@ Result<bool> JoinStage::step() {
 // Else nobody could see why event time stands still although the broker has records.
 void JoinStage::tell_held_back() {
   const DurationMs now = clock_.steady_ms();
+  bool is_answering = true;  // of several questions without an answer one is waited for
   for (const HeldBack& held : reader_->held_back(kHeldBackMs)) {
     const auto told = told_held_back_.find(held.where);
     if (told != told_held_back_.end() && now - told->second < kHeldBackAgainMs) continue;
     told_held_back_[held.where] = now;
-    const auto readable = source_.readable_end(held.where);
-    const bool is_transaction = readable && *readable <= held.position;
+    bool is_transaction = false;
+    if (is_answering) {
+      const auto readable = source_.readable_end(held.where);
+      is_answering = readable.has_value();
+      is_transaction = readable && *readable <= held.position;
+    }
     spdlog::warn(
         "{}: the records up to {} have not been given for {}: {}; event time waits for them",
         source_.describe(held.where, held.position), held.end, format_duration(held.for_ms),

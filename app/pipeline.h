@@ -63,7 +63,8 @@ class JoinStage {
   void watch(RecordWatcher& watcher);
 
   // Reads some records, processes what event time allows, commits when it is time. False when the
-  // logs' ends are reached as the policy says and everything is committed.
+  // logs' ends are reached as the policy says and everything is committed. A `retry` error says
+  // that the source does not answer; the rest was done, and the next step goes on.
   Result<bool> step();
   // Commits what was processed, before a stop, and waits a little for unsent dead letters.
   Status stop();
@@ -100,7 +101,7 @@ class JoinStage {
   TimeMs last_commit_wall_ = 0;
   std::array<std::uint64_t, kRefusals> told_refusals_{};
   std::map<StreamPartition, DurationMs> told_held_back_;  // when last, steady time
-  std::unique_ptr<DeadLetterOutbox> outbox_;  // none: dead letters stay in the store
+  std::unique_ptr<DeadLetterOutbox> outbox_;              // none: dead letters stay in the store
   RecordWatcher* watcher_ = nullptr;
   std::int64_t stride_ticks_ = 1;  // of event time, for advance()
 };

@@ -221,8 +221,8 @@ Status Service::open_source_with_retries() {
 // The broker that was there a moment ago may be restarting. An attempt that failed leaves nothing.
 Status Service::open_join_with_retries() {
   for (int attempt = 0;; ++attempt) {
-    auto opened = JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_,
-                                  options_.lost);
+    auto opened =
+        JoinStage::open(config_, options_.end, *source_, *store_, clock_, handoff_, options_.lost);
     if (opened) {
       join_ = *std::move(opened);
       return {};
@@ -266,19 +266,19 @@ void Service::join_loop() {
   int failures = 0;
   while (!handoff_.is_stopping()) {
     const auto more = join_->step();
-    if (!more && more.error().kind == ErrorKind::retry) {
-      const DurationMs pause = backoff_ms(failures++, clock_.wall_ms());
-      spdlog::warn("{}; trying again in {} ms", more.error().message, pause);
-      pause_unless_stopped(pause);
-      continue;
-    }
-    if (!more) return fail(more.error());
-    failures = 0;
+    if (!more && more.error().kind != ErrorKind::retry) return fail(more.error());
     {
       JoinStatus status = join_->status();
       const std::lock_guard lock(mutex_);
       join_status_ = std::move(status);
     }
+    if (!more) {
+      const DurationMs pause = backoff_ms(failures++, clock_.wall_ms());
+      spdlog::warn("{}; trying again in {} ms", more.error().message, pause);
+      pause_unless_stopped(pause);
+      continue;
+    }
+    failures = 0;
     if (!*more) break;
   }
   if (!is_failed()) {

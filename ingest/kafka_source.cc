@@ -67,6 +67,11 @@ class KafkaSource final : public Source {
   std::string place(StreamPartition where) const {
     return kafka_place(topic(where), where.partition);
   }
+  // How long an answer to a question between reads is waited for.
+  DurationMs patience() const {
+    if (reader_ == nullptr) return options_.reach_within;
+    return std::min(options_.reach_within, options_.answer_within);
+  }
   Status check_still_there(StreamPartition where, Position position);
   Error cut_error(StreamPartition where, Position end, Position read_to) const;
   Status open_reader();
@@ -147,7 +152,7 @@ Result<Position> KafkaSource::readable_end(StreamPartition where) {
   // To a reader of committed records the broker names the last stable offset.
   const KafkaClient& client = reader_ != nullptr ? *reader_ : *asker_;
   SLUICE_ASSIGN(const KafkaWatermarks marks,
-                client.watermarks(topic(where), where.partition, options_.reach_within));
+                client.watermarks(topic(where), where.partition, patience()));
   return marks.high;
 }
 
@@ -345,8 +350,7 @@ Status KafkaSource::check_reachable() {
   if (!down_since_) down_since_ = now;
   if (now - *down_since_ < options_.unreachable_after) return {};
   // That the connection is back is not announced to an idle reader: ask.
-  const auto answer = asker_->partition_count(streams_.topic[0],
-                                              std::min<DurationMs>(options_.reach_within, 5'000));
+  const auto answer = asker_->partition_count(streams_.topic[0], patience());
   if (!answer) return answer.error();
   reader_->heard_from_broker();
   down_since_.reset();
@@ -355,11 +359,11 @@ Status KafkaSource::check_reachable() {
 
 Result<std::optional<Record>> KafkaSource::record_at(StreamPartition where, Position position) {
   SLUICE_ASSIGN(const KafkaWatermarks marks,
-                asker_->watermarks(topic(where), where.partition, options_.reach_within));
+                asker_->watermarks(topic(where), where.partition, patience()));
   if (position < marks.low) return std::optional<Record>();
   if (position >= marks.high) return cut_error(where, marks.high, position + 1);
   return asker_->record_at(topic(where), where.partition, position, streams_.max_record_bytes,
-                           options_.reach_within);
+                           patience());
 }
 
 std::optional<EndConfirmation> KafkaSource::confirmed_end(StreamPartition where) {

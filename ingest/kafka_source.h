@@ -35,7 +35,8 @@ namespace sluice {
 
 struct KafkaSourceOptions {
   KafkaLog log;                      // default: a line on stderr
-  DurationMs reach_within = 10'000;  // for an answer to a question, at the start above all
+  DurationMs reach_within = 10'000;  // for an answer to a question at the start
+  DurationMs answer_within = 2'000;  // to one between reads, at most reach_within: others wait
   DurationMs unreachable_after = 60'000;
   bool refuse_compacted = true;  // off for brokers that do not tell a topic's settings
 };

@@ -117,14 +117,18 @@ Status LogReader::recheck() {
   if (config_.source.type != SourceConfig::Type::kafka || now - rechecked_steady_ < kRecheckMs) {
     return {};
   }
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  Status status;
+  for (std::size_t stream = 0; status && stream < kStreams; ++stream) {
     const std::size_t index = stream * partition_count_ + recheck_partition_;
-    SLUICE_TRY(check_last_record(index, partitions_[index].anchor));
-    partitions_[index].anchor = partitions_[index].intake.state();
+    status = check_last_record(index, partitions_[index].anchor);
+    if (status) partitions_[index].anchor = partitions_[index].intake.state();
   }
   recheck_partition_ = (recheck_partition_ + 1) % partition_count_;
-  rechecked_steady_ = now;
-  return {};
+  // After the answer: one that was waited for in vain must not be asked for at every step.
+  rechecked_steady_ = clock_.steady_ms();
+  // Nothing is taken because of it; a break of the connection is a matter of read_checked().
+  if (!status && status.error().kind == ErrorKind::retry) return {};
+  return status;
 }
 
 // Moves the states, and the ends that were pinned, to what the logs still hold. The records that

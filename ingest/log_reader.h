@@ -72,8 +72,9 @@ class LogReader {
 
   // Reads once and judges what was read; waits up to wait_ms where nothing is there. Returns how
   // many records were taken. `frontier` is the event time before which all was processed. After a
-  // broken connection, or a pause, the last record is compared again before any other is taken, and
-  // now and then an earlier one; after a `retry` error nothing is lost and the next step goes on.
+  // broken connection, or a pause, the last record is compared again before any other is taken;
+  // after a `retry` error nothing is lost and the next step goes on. Now and then an earlier record
+  // is compared too, where the source answers.
   Result<std::size_t> step(TimeMs frontier, DurationMs wait_ms);
 
   // The lowest watermark: records before it are all in.

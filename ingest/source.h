@@ -44,10 +44,12 @@ class Source {
   // The first record that the log still holds: what was before it, retention has removed.
   virtual Result<Position> oldest_position(StreamPartition where) { return first_position(where); }
   // Where the records end that may be read now: before end_position() while a transaction is open.
+  // Asked between reads, as record_at() is.
   virtual Result<Position> readable_end(StreamPartition where) { return end_position(where); }
 
-  // The next read of `where` begins at `position`; called once for each stream-partition before the
-  // first read. An error names the lost range where the log no longer reaches back to it.
+  // The next read of `where` begins at `position`. Called for each stream-partition before its
+  // first read, and may be called again at any time: what was read ahead is dropped. An error names
+  // the lost range where the log no longer reaches back to it.
   virtual Status seek(StreamPartition where, Position position) = 0;
 
   // Up to max_records of one stream-partition. Waits at most wait_ms when nothing is there yet.
@@ -62,7 +64,7 @@ class Source {
   }
 
   // The record at `position`, to compare it with what was read there before; none where retention
-  // has removed it.
+  // has removed it. Asked between reads too: then a live source does not wait long for an answer.
   virtual Result<std::optional<Record>> record_at(StreamPartition where, Position position) = 0;
 
   // Grows when the logs may have become others: a connection broke, or a broker did not know a

@@ -481,6 +481,70 @@ TEST_F(PipelineTest, AnotherSemanticConfigIsRefusedByName) {
   EXPECT_TRUE(pipeline.start());
 }
 
+// ---- a source that does not answer
+
+// A scripted source that is away now and then.
+class AbsentSource final : public Source {
+ public:
+  ScriptedSource logs{1};
+  bool is_away = false;
+
+  Result<std::uint32_t> partitions() override { return logs.partitions(); }
+  Result<Position> first_position(StreamPartition where) override {
+    return logs.first_position(where);
+  }
+  Result<Position> end_position(StreamPartition where) override { return logs.end_position(where); }
+  Status seek(StreamPartition where, Position position) override {
+    return logs.seek(where, position);
+  }
+  Result<ReadResult> read(StreamPartition where, std::size_t max_records,
+                          DurationMs wait_ms) override {
+    if (is_away) return retry_error("away");
+    return logs.read(where, max_records, wait_ms);
+  }
+  Result<std::optional<Record>> record_at(StreamPartition where, Position position) override {
+    return logs.record_at(where, position);
+  }
+  std::optional<EndConfirmation> confirmed_end(StreamPartition where) override {
+    return logs.confirmed_end(where);
+  }
+  std::string describe(StreamPartition where, Position position) const override {
+    return logs.describe(where, position);
+  }
+};
+
+TEST_F(PipelineTest, WhatWasReadIsCommittedWhileTheSourceDoesNotAnswer) {
+  Config config = shop_config({"store.commit_records=1000000", "store.commit_interval=\"5 s\""});
+  config.source.read_records = 100;
+  AbsentSource source;
+  const TemporaryFolder folder;
+  DrivenPipeline pipeline(config, folder.path(), {EndPolicy::Kind::hold, 0, true}, &source);
+  for (int second = 0; second < 50; ++second) {
+    for (const Stream stream : {Stream::impressions, Stream::clicks, Stream::purchases}) {
+      const TimeMs time = pipeline.clock.wall - 1'000'000 + second * 1'000;
+      source.logs.append({stream, 0}, event_line(time, "e" + std::to_string(second)));
+    }
+  }
+  ASSERT_TRUE(pipeline.start());
+  for (int step = 0; step < 6; ++step) ASSERT_TRUE(pipeline.join());
+  const auto read_of = [&] { return pipeline.join_stage().committed().intakes[0].read_position; };
+  ASSERT_EQ(read_of(), 0U);
+  source.is_away = true;
+  pipeline.clock.pass(6'000);
+  const auto more = pipeline.join();
+  ASSERT_FALSE(more);
+  EXPECT_EQ(more.error().kind, ErrorKind::retry);
+  EXPECT_EQ(read_of(), 50U);
+  // It goes on when the source is there again.
+  source.logs.append({Stream::impressions, 0}, event_line(pipeline.clock.wall, "last"));
+  source.is_away = false;
+  for (int step = 0; step < 6; ++step) {
+    pipeline.clock.pass(1'000);
+    ASSERT_TRUE(pipeline.join());
+  }
+  EXPECT_EQ(read_of(), 51U);
+}
+
 // ---- late_after_quiet
 
 TEST(IrreproducibleTest, SnapshotsSayItFromTheFirstSampleOn) {

@@ -84,7 +84,7 @@ class KafkaMockTest : public ::testing::Test {
   std::unique_ptr<Source> open() {
     auto source = open_kafka_source(config_, clock_,
                                     {.log = [](std::string_view) {},
-                                     .reach_within = 1'000,
+                                     .reach_within = reach_within_,
                                      .unreachable_after = 1'000,
                                      .refuse_compacted = false});  // the mock does not tell
     EXPECT_TRUE(source) << (source ? "" : source.error().message);
@@ -143,6 +143,7 @@ class KafkaMockTest : public ::testing::Test {
   std::vector<std::string> written_;
   std::vector<std::string> read_;
   int retries_ = 0;
+  DurationMs reach_within_ = 1'000;
 };
 
 // ---- errors that pass
@@ -262,6 +263,24 @@ TEST_F(KafkaMockSlowTest, BrokersThatComeBackAreReadOn) {
   set_all(rd_kafka_mock_broker_set_up);
   expect_all_read(*source);
   EXPECT_GT(source->connection_epoch(), epoch);
+}
+
+// Who reads has other work to do than to wait for a broker.
+TEST_F(KafkaMockSlowTest, AQuestionBetweenReadsIsNotWaitedForLong) {
+  reach_within_ = 60'000;
+  const auto source = open_at_start();
+  EXPECT_FALSE(read_on(*source, 100));
+  set_all(rd_kafka_mock_broker_set_down);
+  const DurationMs begin = clock_.steady_ms();
+  const auto record = source->record_at(kClicks0, 50);
+  const auto end = source->readable_end(kClicks0);
+  EXPECT_LT(clock_.steady_ms() - begin, 10'000);
+  ASSERT_FALSE(record);
+  EXPECT_EQ(record.error().kind, ErrorKind::retry) << record.error().message;
+  ASSERT_FALSE(end);
+  EXPECT_EQ(end.error().kind, ErrorKind::retry) << end.error().message;
+  set_all(rd_kafka_mock_broker_set_up);
+  expect_all_read(*source);
 }
 
 TEST_F(KafkaMockTest, ALeaderThatMovesIsFollowedAndNoted) {

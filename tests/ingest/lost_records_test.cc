@@ -186,6 +186,31 @@ TEST_F(LostRecordsTest, AnEarlierRecordIsComparedNowAndThen) {
   EXPECT_THAT(error->message, HasSubstr("the log was changed: impressions/0"));
 }
 
+// No step fails because of it, and it is not asked for again at every step.
+TEST_F(LostRecordsTest, AnEarlierRecordThatCannotBeAskedForIsLeftForTheNextPeriod) {
+  config_.source.read_records = 1;
+  begin();
+  step(3);
+  source_.is_away = true;
+  const auto read = reader_->states()[0].read_position;
+  for (int index = 0; index < 12 * 4; ++index) {
+    clock_.pass(250);
+    step(1);
+  }
+  EXPECT_GE(reader_->states()[0].read_position, read + 10);
+  EXPECT_EQ(source_.comparisons, 2);
+  // What could not be compared is compared later.
+  source_.logs.change(kImpressions, 0, line(0, "other"));
+  source_.is_away = false;
+  std::optional<Error> error;
+  for (int index = 0; index < 6 * 4 && !error; ++index) {
+    clock_.pass(250);
+    if (const auto taken = reader_->step(kTimeMin, 0); !taken) error = taken.error();
+  }
+  ASSERT_TRUE(error);
+  EXPECT_THAT(error->message, HasSubstr("the log was changed: impressions/0@0"));
+}
+
 TEST_F(LostRecordsTest, ALogCutBelowItsPinnedEndIsNotWaitedFor) {
   begin(kClose);
   step();

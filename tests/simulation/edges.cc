@@ -10,7 +10,12 @@ namespace sluice::simulation {
 
 SimulatedSource::SimulatedSource(const Plan& plan, const ShopLog& log, SimulatedClock& clock,
                                  FaultCounts& counts)
-    : plan_(plan), log_(log), clock_(clock), counts_(counts), random_(plan.seed, 3) {
+    : plan_(plan),
+      log_(log),
+      clock_(clock),
+      counts_(counts),
+      random_(plan.seed, 3),
+      questions_(plan.seed, 8) {
   for (const auto& [where, partition] : log_.partitions) {
     readings_[where].lost_before = partition.begin;
   }
@@ -61,7 +66,7 @@ SimulatedSource::Extent SimulatedSource::extent(StreamPartition where) const {
 }
 
 void SimulatedSource::poll() {
-  if (clock_.steady < disconnected_until_) return;
+  if (is_disconnected()) return;
   for (auto& [where, reading] : readings_) {
     while (!reading.asked.empty() && reading.asked.front().due_steady <= clock_.steady) {
       reading.confirmed = reading.asked.front().confirmation;
@@ -109,18 +114,25 @@ Status SimulatedSource::seek(StreamPartition where, Position position) {
   return {};
 }
 
+// Before the first record from after the break is given. Files know no connections.
+void SimulatedSource::connect_again() {
+  if (disconnected_until_ == 0 || is_disconnected()) return;
+  disconnected_until_ = 0;
+  if (!plan_.shape.is_like_files) ++epoch_;
+}
+
 Result<ReadResult> SimulatedSource::read(StreamPartition where, std::size_t max_records,
                                          DurationMs wait_ms) {
   ReadResult result;
   Reading& reading = readings_.at(where);
-  if (clock_.steady >= disconnected_until_ && is_fault(plan_.rates.disconnect, Fault::disconnect)) {
+  connect_again();
+  if (!is_disconnected() && is_fault(plan_.rates.disconnect, Fault::disconnect)) {
     disconnected_until_ = clock_.steady + random_.between(1, 5'000);
   }
-  if (is_calm_) disconnected_until_ = 0;
   if (is_fault(plan_.rates.read_error, Fault::read_error)) {
     return retry_error("a read failed (injected)");
   }
-  if (clock_.steady < disconnected_until_ || is_fault(plan_.rates.empty_read, Fault::empty_read)) {
+  if (is_disconnected() || is_fault(plan_.rates.empty_read, Fault::empty_read)) {
     clock_.sleep_ms(wait_ms);
     return result;
   }
@@ -175,8 +187,16 @@ Result<std::optional<Record>> SimulatedSource::unfinished(StreamPartition where)
 }
 
 Result<std::optional<Record>> SimulatedSource::record_at(StreamPartition where, Position position) {
-  SLUICE_TRY(fail_start());
-  if (position < readings_.at(where).lost_before) return std::optional<Record>();
+  const Reading& reading = readings_.at(where);
+  if (!reading.position) {
+    SLUICE_TRY(fail_start());  // it has not been sought yet
+  } else if (!plan_.shape.is_like_files && !is_calm_ &&
+             (is_disconnected() || questions_.one_in(plan_.rates.question_error))) {
+    counts_.note(Fault::question_error);
+    clock_.pass(questions_.pick({0, 20, 2'000}));
+    return retry_error("the broker does not answer a question (injected)");
+  }
+  if (position < reading.lost_before) return std::optional<Record>();
   const Extent there = extent(where);
   const auto& records = log_.partitions.at(where).records;
   for (std::size_t index = 0; index < there.count; ++index) {

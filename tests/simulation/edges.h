@@ -66,6 +66,7 @@ class SimulatedSource final : public Source {
                           DurationMs wait_ms) override;
   Result<std::optional<Record>> unfinished(StreamPartition where) override;
   Result<std::optional<Record>> record_at(StreamPartition where, Position position) override;
+  std::uint64_t connection_epoch() const override { return epoch_; }
   std::optional<EndConfirmation> confirmed_end(StreamPartition where) override;
   std::string describe(StreamPartition where, Position position) const override;
 
@@ -91,17 +92,21 @@ class SimulatedSource final : public Source {
   std::optional<Record> unfinished_of(StreamPartition where, const Extent& extent) const;
   bool is_fault(std::uint64_t one_in, Fault fault);
   Status fail_start();
+  bool is_disconnected() const { return !is_calm_ && clock_.steady < disconnected_until_; }
+  void connect_again();
 
   const Plan& plan_;
   const ShopLog& log_;
   SimulatedClock& clock_;
   FaultCounts& counts_;
   Random random_;
+  Random questions_;  // of record_at(): how often it is called changes nothing else
   std::map<StreamPartition, Reading> readings_;
   bool is_calm_ = false;
   bool is_all_revealed_ = false;
   bool has_grown_ = false;
-  DurationMs disconnected_until_ = 0;  // steady time
+  DurationMs disconnected_until_ = 0;  // steady time; 0: nothing is broken
+  std::uint64_t epoch_ = 0;            // grows when a broken connection is there again
 };
 
 // A store that survives the process, with exact crash semantics: what commit() acknowledged is

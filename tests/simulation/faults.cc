@@ -26,6 +26,7 @@ constexpr std::array<FaultText, kFaults> kTexts = {{
     {"disconnect", "no reads and no confirmed ends for a while"},
     {"short_read", "a read gives fewer records than it could"},
     {"empty_read", "a read gives nothing although more is there"},
+    {"question_error", "what was read before is asked for again, and no answer comes"},
     {"start_error", "the source fails while the service starts"},
     {"retention", "the log loses its records before the resume positions"},
     {"log_grows_behind_pin", "records come after a replay has pinned the logs' ends"},

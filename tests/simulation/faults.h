@@ -29,6 +29,7 @@ enum class Fault : std::uint8_t {
   disconnect,
   short_read,
   empty_read,
+  question_error,
   start_error,
   retention,
   log_grows_behind_pin,

@@ -167,6 +167,8 @@ Plan draw_plan(std::uint64_t seed) {
     plan.config.source.idle_after = random.pick({30, 200, span / 200 + 30});
   }
   if (plan.mode != Mode::live) plan.rates.may_step_forward = true;
+  Random questions(seed, 7);
+  plan.rates.question_error = rate(questions, {2, 6});
   return plan;
 }
 
@@ -197,7 +199,8 @@ std::string describe(const Plan& plan) {
       << rates.process_crash << ", machine crash " << rates.machine_crash << ", stop " << rates.stop
       << ", file error " << rates.file_error << ", commit error " << rates.commit_error
       << ", read error " << rates.read_error << ", disconnect " << rates.disconnect
-      << ", wall step " << rates.wall_step << ", stall " << rates.stall << "\n";
+      << ", question error " << rates.question_error << ", wall step " << rates.wall_step
+      << ", stall " << rates.stall << "\n";
   return out.str();
 }
 

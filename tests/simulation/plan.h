@@ -76,6 +76,7 @@ struct Rates {
   std::uint64_t config_change = 0, retention = 0;         // one in so many starts
   std::uint64_t learner_inside_commit = 0, join_inside_write = 0;
   std::uint64_t read_error = 0, disconnect = 0, short_read = 0, empty_read = 0;
+  std::uint64_t question_error = 0;
   std::uint64_t wall_step = 0, stall = 0;
   bool may_step_forward = false;
 };
