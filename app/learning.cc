@@ -97,11 +97,17 @@ Status Learning::sync_folders() {
 
 Status Learning::check_identity() {
   const fs::path path = folder_ / "identity.txt";
-  const std::string text = identity_text(config_);
-  if (!files_.exists(path)) return write_atomically(files_, path, text);
-  SLUICE_ASSIGN(const std::string before, files_.read(path));
+  if (!files_.exists(path)) return write_atomically(files_, path, identity_text(config_));
+  return compare_learner_identity(config_, files_, folder_);
+}
+
+Status compare_learner_identity(const Config& config, FileSystem& files, const fs::path& folder) {
+  const fs::path path = folder / "identity.txt";
+  if (!files.exists(path)) return {};
+  const std::string text = identity_text(config);
+  SLUICE_ASSIGN(const std::string before, files.read(path));
   if (before == text) return {};
-  return usage_error(folder_.string() + " was begun with another config of the learner" +
+  return usage_error(folder.string() + " was begun with another config of the learner" +
                      differing_lines(before, text) +
                      "; take the old values, another model.name or another --data-dir");
 }
@@ -201,7 +207,7 @@ Status Learning::on_batch(const TrainedBatch& batch) {
   }
   last_tick_ = batch.tick;
   // A snapshot first: it ends a window of the metrics, which is part of the checkpoint.
-  if (is_snapshot_due(batch.tick)) SLUICE_TRY(snapshot(batch.tick));
+  if (is_snapshot_due(batch.tick)) SLUICE_TRY(snapshot(batch.tick, false));
   const std::uint64_t every = config_.checkpoints.every;
   const bool is_due_by_count = batch.last_sequence / every > last_checkpoint_ / every;
   const bool is_due_by_time =
@@ -220,7 +226,7 @@ Status Learning::finish() {
   SLUICE_TRY(trainer_.finish());
   const std::uint64_t sequence = trainer_.trained_sequence();
   if (sequence == 0) return {};
-  if (snapshot_at_ < sequence) SLUICE_TRY(snapshot(last_tick_));
+  if (snapshot_at_ < sequence) SLUICE_TRY(snapshot(last_tick_, true));
   if (last_checkpoint_ < sequence) SLUICE_TRY(checkpoint());
   return {};
 }
@@ -279,7 +285,9 @@ Status Learning::update_first_needed() {
   return {};
 }
 
-Status Learning::snapshot(TimeMs tick) {
+// `is_last`: of closed logs, what no period has ended. A sample that would have been the very last
+// may be missing then, with none behind it that would bear the mark.
+Status Learning::snapshot(TimeMs tick, bool is_last) {
   const std::uint64_t sequence = trainer_.trained_sequence();
   const fs::path parent = folder_ / "snapshots";
   LearnerState state = trainer_.snapshot();
@@ -290,8 +298,8 @@ Status Learning::snapshot(TimeMs tick) {
   if (last_snapshot_.value_or(0) >= sequence && !files_.exists(parent / name)) return {};
 
   const std::string learner_hash = semantic_hash(config_, KeyGroup::learner).hex();
-  const bool is_reproducible =
-      !committed_.irreproducible_from || sequence < *committed_.irreproducible_from;
+  const auto& from = committed_.irreproducible_from;
+  const bool is_reproducible = !from || (!is_last && sequence < *from);
   Json manifest;
   manifest["format"] = kSnapshotFormat;
   manifest["kind"] = "full";

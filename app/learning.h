@@ -67,7 +67,7 @@ class Learning {
   Status restore(std::uint64_t sequence, const PublishedFolder& folder);
   Status on_batch(const TrainedBatch& batch);
   Status checkpoint();
-  Status snapshot(TimeMs tick);
+  Status snapshot(TimeMs tick, bool is_last);
   Status write_digest_line(const char* kind);
   Status update_first_needed();
   bool is_snapshot_due(TimeMs tick);
@@ -92,5 +92,10 @@ class Learning {
   std::optional<std::uint64_t> last_snapshot_;  // what LATEST names
   Committed committed_;
 };
+
+// A usage error that names the keys in which `config` differs from the learner's config that the
+// model in `folder` (models/<name>) was begun with; fine where nothing was begun.
+Status compare_learner_identity(const Config& config, FileSystem& files,
+                                const std::filesystem::path& folder);
 
 }  // namespace sluice

@@ -249,7 +249,8 @@ Result<Trace> Tracer::run() {
   const TraceFolder* const folder = options_.folder;
   std::vector<Position> pinned;
   if (folder != nullptr) pinned = folder->progress.pinned_ends;
-  if (!pinned.empty() && pinned.size() != kStreams * partitions) {
+  if (folder != nullptr && !folder->progress.shards.empty() &&
+      folder->progress.shards.size() != partitions) {
     return stop_error("the logs have " + std::to_string(partitions) + " partitions but " +
                       folder->path.string() + " began with another number: these are other logs");
   }

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "app/learning.h"
 #include "base/bytes.h"
 #include "learner/metrics.h"
 #include "store/key_value.h"
@@ -43,10 +44,26 @@ std::map<std::uint64_t, TraceFolder::DigestLine> parse_digests(std::string_view 
   return lines;
 }
 
+// A folder in which no model was begun has none to differ from.
+Status check_model(FileSystem& files, const fs::path& models, const Config& config) {
+  if (!files.exists(models)) return {};
+  if (files.exists(models / config.model.name)) {
+    return compare_learner_identity(config, files, models / config.model.name);
+  }
+  SLUICE_ASSIGN(auto names, files.list(models));
+  if (names.empty()) return {};
+  std::sort(names.begin(), names.end());
+  std::string known;
+  for (const std::string& name : names) known += (known.empty() ? "" : ", ") + name;
+  return usage_error("there is no model " + config.model.name + " in " + models.string() +
+                     ", only " + known + ": name one of them with --set model.name=");
+}
+
 }  // namespace
 
 Result<TraceFolder> TraceFolder::open(FileSystem& files, const fs::path& data_dir,
-                                      const std::string& model) {
+                                      const Config& config) {
+  const std::string& model = config.model.name;
   TraceFolder folder;
   folder.path = data_dir;
   if (!files.exists(data_dir / "store")) {
@@ -55,6 +72,8 @@ Result<TraceFolder> TraceFolder::open(FileSystem& files, const fs::path& data_di
                        (data_dir / "store").string());
   }
   SLUICE_ASSIGN(const auto store, open_rocksdb_to_read(data_dir / "store"));
+  SLUICE_TRY(compare_join_identity(config, *store));
+  SLUICE_TRY(check_model(files, data_dir / "models", config));
   SLUICE_ASSIGN(auto progress, read_progress(*store));
   if (progress) folder.progress = *std::move(progress);
   if (files.exists(data_dir / "digests.jsonl")) {

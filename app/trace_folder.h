@@ -20,9 +20,10 @@
 namespace sluice {
 
 struct TraceFolder {
-  // A usage error where it is no data folder.
+  // A usage error where it is no data folder, or was begun with another config of the join or the
+  // learner, or does not know the config's model.
   static Result<TraceFolder> open(FileSystem& files, const std::filesystem::path& data_dir,
-                                  const std::string& model);
+                                  const Config& config);
 
   std::filesystem::path path;
   JoinProgress progress;  // as of the last commit

@@ -149,7 +149,8 @@ Result<Json> trace_json(const Trace& trace, const std::string& id, const Config&
   if (folder != nullptr) {
     json["data_folder"] = {{"path", folder->path.string()},
                            {"samples", folder->progress.next_sequence - 1},
-                           {"compared_up_to", trace.compared_up_to}};
+                           {"compared_up_to", trace.compared_up_to},
+                           {"compared", trace.compared_up_to != 0}};
   }
   return json;
 }
@@ -255,6 +256,10 @@ std::string trace_text(const Json& trace) {
   if (!folder.is_null() && folder["compared_up_to"] != 0) {
     text += "; the samples up to " + folder["compared_up_to"].dump() + " are those of " +
             text_of(folder["path"]);
+  } else if (!folder.is_null()) {
+    text += "; the samples were not compared with those of " + text_of(folder["path"]) +
+            ": it has no digest so early" +
+            (folder["samples"] == 0 ? ", nor any sample" : " (--to-end reads on)");
   }
   return text + "\n";
 }
@@ -295,7 +300,7 @@ Result<std::optional<TraceFolder>> open_folder(FileSystem& files, const Argument
   if (arguments.data_dir.empty() && !files.exists(path / "store")) {
     return std::optional<TraceFolder>();
   }
-  SLUICE_ASSIGN(auto folder, TraceFolder::open(files, path, config.model.name));
+  SLUICE_ASSIGN(auto folder, TraceFolder::open(files, path, config));
   return std::optional(std::move(folder));
 }
 

@@ -46,6 +46,12 @@ std::string stored_features(const Config& config) {
   return text.empty() ? "none" : text;
 }
 
+std::map<std::string, std::string> identity_keys(const Config& config) {
+  std::map<std::string, std::string> keys = semantic_keys(config, KeyGroup::join);
+  keys["features"] = stored_features(config);
+  return keys;
+}
+
 std::uint64_t bytes_of(const Sample& sample) {
   return sizeof sample + sample.impression_id.size() + sample.user_id.size() +
          sample.item_id.size() + sample.features.size();
@@ -142,6 +148,24 @@ Result<std::optional<JoinProgress>> read_progress(KeyValueStore& store) {
   return std::optional(std::move(progress));
 }
 
+Status compare_join_identity(const Config& config, KeyValueStore& store) {
+  SLUICE_ASSIGN(const auto stored, store.get(Space::meta, kIdentityKey));
+  if (!stored) return {};
+  std::map<std::string, std::string> before = parse_lines(*stored);
+  before.erase("partitions");
+  std::string differing;
+  for (const auto& [key, value] : identity_keys(config)) {
+    const auto found = before.find(key);
+    const std::string was = found == before.end() ? "absent" : found->second;
+    if (was != value) differing += "; " + key + " was " + was + ", is " + value;
+    before.erase(key);
+  }
+  for (const auto& [key, value] : before) differing += "; " + key + " was " + value + ", is absent";
+  if (differing.empty()) return {};
+  return usage_error("this data folder was begun with another join config" + differing +
+                     ". Take the old values or another --data-dir");
+}
+
 Join::Join(const Config& config, KeyValueStore& store) : config_(config), store_(store) {}
 
 Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t partitions,
@@ -176,13 +200,11 @@ Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t par
 }
 
 Status Join::check_identity(std::uint32_t partitions) {
-  std::map<std::string, std::string> keys = semantic_keys(config_, KeyGroup::join);
-  keys["features"] = stored_features(config_);
-  std::string text;
-  for (const auto& [key, value] : keys) text += key + " = " + value + "\n";
   SLUICE_ASSIGN(const auto stored, store_.get(Space::meta, kIdentityKey));
   const std::string count = std::to_string(partitions);
   if (!stored) {
+    std::string text;
+    for (const auto& [key, value] : identity_keys(config_)) text += key + " = " + value + "\n";
     WriteBatch batch;
     batch.put(Space::meta, kIdentityKey, "partitions = " + count + "\n" + text);
     return store_.commit(batch);
@@ -194,18 +216,7 @@ Status Join::check_identity(std::uint32_t partitions) {
                       ": the number belongs to the lineage; replay into a "
                       "new data folder");
   }
-  before.erase("partitions");
-  std::string differing;
-  for (const auto& [key, value] : keys) {
-    const auto found = before.find(key);
-    const std::string was = found == before.end() ? "absent" : found->second;
-    if (was != value) differing += "; " + key + " was " + was + ", is " + value;
-    before.erase(key);
-  }
-  for (const auto& [key, value] : before) differing += "; " + key + " was " + value + ", is absent";
-  if (differing.empty()) return {};
-  return usage_error("this data folder was begun with another join config" + differing +
-                     ". Take the old values or another --data-dir");
+  return compare_join_identity(config_, store_);
 }
 
 TimeMs Join::next_deadline() const {

@@ -52,6 +52,10 @@ struct JoinProgress {
 // The committed one; none before the first commit of a lineage.
 Result<std::optional<JoinProgress>> read_progress(KeyValueStore& store);
 
+// A usage error that names the keys in which `config` differs from the join config that the store's
+// lineage was begun with; fine where nothing was begun. The number of partitions is not looked at.
+Status compare_join_identity(const Config& config, KeyValueStore& store);
+
 // Owned by the joining thread.
 class Join {
  public:

@@ -179,10 +179,44 @@ class TraceShop(TraceCase):
         done = self.trace(other, identity, None, "--data-dir", self.folder / "data", "--to-end",
                           expect=1)
         self.assertRegex(done.stderr, "other samples|ends before the place that was its end")
-        settings = {"join.click_window": '"20 min"'}
-        done = self.trace(self.config, identity, settings, "--data-dir", self.folder / "data",
-                          expect=1)
-        self.assertIn("other samples", done.stderr)
+
+    def test_another_config_than_the_folder_s_is_found_at_once(self):
+        """Whatever the impression: a life that ends before the first digest line would be a lie."""
+        lines, _ = self.replayed(self.config, "data", {})
+        first = min(lines, key=lambda name: int(lines[name][-1]["sequence"]))
+        for key, value in (("join.click_window", '"20 min"'), ("join.attribution", '"user_item"'),
+                           ("training.batch_size", "33"), ("model.name", '"other"'),
+                           ("features", None)):
+            settings = {key: value}
+            config = self.config
+            if key == "features":
+                config = self.shop / "fewer.toml"
+                config.write_text(self.config.read_text().replace('path = "features.position"',
+                                                                  'path = "features.place"'))
+                self.assertNotEqual(config.read_text(), self.config.read_text())
+                settings = {}
+            done = self.trace(config, first, settings, "--data-dir", self.folder / "data",
+                              expect=2)
+            self.assertIn("only model:" if key == "model.name" else key, done.stderr)
+        # What is no part of the model may differ.
+        trace = self.trace(self.config, first, {"training.threads": 1}, "--data-dir",
+                           self.folder / "data")
+        self.assertEqual(trace["data_folder"]["compared"],
+                         trace["data_folder"]["compared_up_to"] > 0)
+
+    def test_it_says_when_nothing_was_compared(self):
+        settings = {"checkpoints.every": 100000, "checkpoints.interval": '"1 h"',
+                    "snapshots.every": '"30 d"'}
+        lines, _ = self.replayed(self.config, "data", settings)
+        first = min(lines, key=lambda name: int(lines[name][-1]["sequence"]))
+        told = [self.trace(self.config, first, settings, "--data-dir", self.folder / "data", *more)
+                for more in ((), ("--to-end",))]
+        self.assertEqual([trace["data_folder"]["compared"] for trace in told], [False, True])
+        words = [sluice.BINARY, "trace", self.config, first, "--data-dir", self.folder / "data"]
+        for key, value in settings.items():
+            words += ["--set", f"{key}={value}"]
+        self.assertIn("were not compared with those of", sluice.call(words).stdout)
+        self.assertNotIn("not compared", sluice.call([*words, "--to-end"]).stdout)
 
     def test_while_a_service_runs(self):
         """Quiet partitions let the service go on where the logs alone decide nothing more."""
