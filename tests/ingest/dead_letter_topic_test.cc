@@ -75,6 +75,7 @@ std::vector<std::string> values_in(const Config& config) {
 }
 
 TEST(DeadLetterTopicTest, ATopicThatIsNotThereIsAnErrorAndNotMade) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   const auto address = test_broker();
   if (!address) GTEST_SKIP() << "SLUICE_KAFKA names no broker (./dev test starts one)";
   const Config config = config_for(*address, unique_name("nowhere"));
@@ -88,6 +89,7 @@ TEST(DeadLetterTopicTest, ATopicThatIsNotThereIsAnErrorAndNotMade) {
 }
 
 TEST(DeadLetterTopicTest, ACompactedTopicIsRefused) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   const auto address = test_broker();
   if (!address) GTEST_SKIP() << "SLUICE_KAFKA names no broker (./dev test starts one)";
   const Config config = config_for(*address, unique_name("compacted"));
@@ -99,6 +101,7 @@ TEST(DeadLetterTopicTest, ACompactedTopicIsRefused) {
 }
 
 TEST(DeadLetterTopicTest, ALetterTooLongForTheTopicIsCut) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   const auto address = test_broker();
   if (!address) GTEST_SKIP() << "SLUICE_KAFKA names no broker (./dev test starts one)";
   const Config config = config_for(*address, unique_name("short"));
@@ -120,6 +123,7 @@ TEST(DeadLetterTopicTest, ALetterTooLongForTheTopicIsCut) {
 }
 
 TEST(DeadLetterTopicTest, SlowABrokerThatIsKilledLosesNothingAndBlocksNobody) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   if (!test_broker()) GTEST_SKIP() << "SLUICE_KAFKA names no broker (./dev test starts one)";
   OwnBroker broker;
   const std::string address = broker.start();
@@ -165,6 +169,7 @@ TEST(DeadLetterTopicTest, SlowABrokerThatIsKilledLosesNothingAndBlocksNobody) {
 }
 
 TEST(DeadLetterTopicTest, PropertiesThatLetNothingBeSentAreRefused) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   Config config = config_for("127.0.0.1:1", "dead");
   for (const auto& [name, value] :
        {std::pair{"transactional.id", "a"}, {"message.max.bytes", "1000"}}) {
@@ -178,6 +183,7 @@ TEST(DeadLetterTopicTest, PropertiesThatLetNothingBeSentAreRefused) {
 }
 
 TEST(DeadLetterTopicTest, ALetterThatIsRefusedAloneHoldsUpNoOther) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   Config config = config_for("127.0.0.1:1", "dead");
   config.source.properties = {{"message.max.bytes", "8192"}};
   const auto sink = open_dead_letter_topic(config, "f", {[](std::string_view) {}, 300});
@@ -194,6 +200,7 @@ TEST(DeadLetterTopicTest, ALetterThatIsRefusedAloneHoldsUpNoOther) {
 }
 
 TEST(DeadLetterTopicTest, AnUnreachableBrokerIsWaitedFor) {
+  if (!sluice::testing::kCanConnect) GTEST_SKIP() << sluice::testing::kCannotConnect;
   Config config = config_for("127.0.0.1:1", "dead");
   std::string said;
   const auto sink =
