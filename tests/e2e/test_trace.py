@@ -205,6 +205,8 @@ class TraceShop(TraceCase):
                          trace["data_folder"]["compared_up_to"] > 0)
 
     def test_it_says_when_nothing_was_compared(self):
+        # A trace looks around every 20 000 records: so much must lie before the first digest line.
+        self.config = sluice.generate(self.folder / "long", "--impressions", 40000, "--seed", 14)
         settings = {"checkpoints.every": 100000, "checkpoints.interval": '"1 h"',
                     "snapshots.every": '"30 d"'}
         lines, _ = self.replayed(self.config, "data", settings)
