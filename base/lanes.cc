@@ -25,17 +25,37 @@ FlushDenormals::~FlushDenormals() {
   _mm_setcsr(saved_);
 }
 
+// Runs follow each other within microseconds while a batch is computed, so a thread first looks
+// for the next one for a while; then it waits in the system, so that a thread without work takes no
+// core from others. A run is open until its caller finds no more pieces: a thread that the system
+// did not let run until then is not waited for.
 struct Workers::Shared {
+  static constexpr int kLooks = 2'000;  // some tens of microseconds
+
+  // Of the current run: threads that take its pieces beside the caller, whether more may join, and
+  // above these bits the run's number.
+  static constexpr std::uint64_t kJoined = 0xffff;
+  static constexpr std::uint64_t kOpen = 1 << 16;
+  static constexpr std::uint64_t kNumber = 1 << 17;
+
   std::mutex mutex;
   std::condition_variable work_there;
   std::condition_variable work_done;
   const std::function<void(std::size_t, std::size_t)>* work = nullptr;  // null between runs
   std::size_t pieces = 0;
   std::atomic<std::size_t> next_piece{0};
-  std::size_t busy = 0;  // other threads that have not finished this run
-  std::uint64_t run = 0;
-  bool stopping = false;
+  std::atomic<std::uint64_t> state{0};
+  std::atomic<bool> stopping{false};
   std::vector<std::thread> others;
+
+  template <class Condition>
+  static bool look_for(const Condition& condition) {
+    for (int look = 0; look < kLooks; ++look) {
+      if (condition()) return true;
+      _mm_pause();
+    }
+    return false;
+  }
 
   void take_pieces(std::size_t thread) {
     const FlushDenormals flush;
@@ -46,16 +66,24 @@ struct Workers::Shared {
   }
 
   void loop(std::size_t thread) {
-    std::uint64_t seen = 0;
-    std::unique_lock lock(mutex);
+    std::uint64_t seen = 0;  // number of the last run that this thread joined
+    const auto is_called = [&] {
+      const std::uint64_t now = state;
+      return stopping || ((now & kOpen) != 0 && now / kNumber != seen);
+    };
     while (true) {
-      work_there.wait(lock, [&] { return stopping || run != seen; });
+      if (!look_for(is_called)) {
+        std::unique_lock lock(mutex);
+        work_there.wait(lock, is_called);
+      }
       if (stopping) return;
-      seen = run;
-      lock.unlock();
+      std::uint64_t now = state;
+      if ((now & kOpen) == 0 || !state.compare_exchange_strong(now, now + 1)) continue;
+      seen = now / kNumber;
       take_pieces(thread);
-      lock.lock();
-      if (--busy == 0) work_done.notify_one();
+      if (((state.fetch_sub(1) - 1) & (kJoined | kOpen)) != 0) continue;
+      const std::lock_guard lock(mutex);  // whoever is about to wait has looked at the state
+      work_done.notify_one();
     }
   }
 };
@@ -83,21 +111,26 @@ std::size_t Workers::threads() const {
 void Workers::run(std::size_t pieces, const std::function<void(std::size_t, std::size_t)>& work) {
   Shared& shared = *shared_;
   const bool alone = shared.others.empty() || pieces < 2;
-  {
-    const std::lock_guard lock(shared.mutex);
-    SLUICE_CHECK(shared.work == nullptr);
-    shared.work = &work;
-    shared.pieces = pieces;
-    shared.next_piece = 0;
-    if (!alone) {
-      shared.busy = shared.others.size();
-      ++shared.run;
+  SLUICE_CHECK(shared.work == nullptr);
+  shared.work = &work;
+  shared.pieces = pieces;
+  shared.next_piece = 0;
+  if (!alone) {
+    {
+      const std::lock_guard lock(shared.mutex);
+      shared.state = (shared.state / Shared::kNumber + 1) * Shared::kNumber | Shared::kOpen;
+    }
+    shared.work_there.notify_all();
+  }
+  shared.take_pieces(0);
+  if (!alone) {
+    shared.state &= ~Shared::kOpen;
+    const auto is_done = [&] { return (shared.state & Shared::kJoined) == 0; };
+    if (!Shared::look_for(is_done)) {
+      std::unique_lock lock(shared.mutex);
+      shared.work_done.wait(lock, is_done);
     }
   }
-  if (!alone) shared.work_there.notify_all();
-  shared.take_pieces(0);
-  std::unique_lock lock(shared.mutex);
-  shared.work_done.wait(lock, [&] { return shared.busy == 0; });
   shared.work = nullptr;
 }
 

@@ -67,6 +67,7 @@ class FeatureReader {
   explicit FeatureReader(std::string_view bytes) : bytes_(bytes) {}
   bool ok() const { return bytes_.ok(); }
   bool at_end() const { return bytes_.at_end(); }
+  std::size_t remaining() const { return bytes_.remaining(); }
   FeatureTag tag() { return static_cast<FeatureTag>(bytes_.u8()); }
   std::int64_t integer() { return bytes_.svarint(); }
   std::string_view text() { return bytes_.text(); }

@@ -75,6 +75,7 @@ Result<Sample> decode_sample(std::string_view& text) {
 
 Digest chain_sample(const Digest& digest, const Sample& sample) {
   std::string text;
+  text.reserve(64 + sample.impression_id.size() + sample.user_id.size() + sample.item_id.size());
   ByteWriter bytes(text);
   encode_labels(sample, bytes);
   return chain(digest, text);

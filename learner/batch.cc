@@ -1,5 +1,6 @@
 #include "learner/batch.h"
 
+#include <bit>
 #include <utility>
 
 #include "base/check.h"
@@ -25,38 +26,105 @@ void PendingBatch::add(Sample sample) {
 }
 
 std::vector<Sample> PendingBatch::take() {
-  return std::exchange(samples_, {});
+  std::vector<Sample> taken = std::exchange(samples_, {});
+  samples_.reserve(taken.size());  // the next one will be as large
+  return taken;
 }
 
-void BatchRows::gather(EmbeddingTable& table, std::size_t table_number,
-                       std::span<DecodedSamples> lanes, std::uint64_t step) {
-  rows_.clear();
+void BatchContexts::assign(std::span<const Digest> contexts) {
+  const std::size_t samples = contexts.size();
+  slots_.assign(std::bit_ceil(2 * samples + 1), 0);
+  of_sample_.resize(samples);
+  first_sample_.clear();
+  begins_.assign(1, 0);  // counts first, one place further up
+  for (std::size_t s = 0; s < samples; ++s) {
+    std::size_t n = contexts[s].low & (slots_.size() - 1);
+    while (slots_[n] != 0 && contexts[first_sample_[slots_[n] - 1]] != contexts[s]) {
+      n = (n + 1) & (slots_.size() - 1);
+    }
+    if (slots_[n] == 0) {
+      first_sample_.push_back(static_cast<std::uint32_t>(s));
+      begins_.push_back(0);
+      slots_[n] = static_cast<std::uint32_t>(first_sample_.size());
+    }
+    of_sample_[s] = slots_[n] - 1;
+    ++begins_[slots_[n]];
+  }
+  for (std::size_t c = 0; c < size(); ++c) begins_[c + 1] += begins_[c];
+  std::vector<std::uint32_t> next(begins_);
+  samples_.resize(samples);
+  for (std::size_t s = 0; s < samples; ++s) {
+    samples_[next[of_sample_[s]]++] = static_cast<std::uint32_t>(s);
+  }
+}
+
+void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
+                       std::span<DecodedSamples* const> decoded, std::uint64_t step) {
+  std::size_t terms = 0;
+  for (const DecodedSamples* const some : decoded) terms += some->by_part[part].size();
+  const std::size_t slots = std::bit_ceil(terms + terms / 2 + 16);
+  if (slots_.size() < slots) slots_.assign(slots, Slot{0, 0, 0});
+  ++stamp_;
+  SLUICE_CHECK(stamp_ != 0);
+  distinct_.clear();
   places_.clear();
   begins_.assign(1, 0);  // counts first, one place further up: begins_[n + 1] counts row n
-  for (DecodedSamples& lane : lanes) {
-    for (Term& term : lane.terms[table_number]) {
-      const std::uint32_t row = table.find_or_create(term.key);
-      if (table.last_batch(row) != step) {
-        table.set_last_batch(row, step);
-        table.batch_place(row) = static_cast<std::uint32_t>(rows_.size());
-        rows_.push_back(row);
-        begins_.push_back(0);
-      }
-      const std::uint32_t place = table.batch_place(row);
+  for (const DecodedSamples* const some : decoded) {
+    for (const std::uint32_t n : some->by_part[part]) {
+      const std::uint32_t place = place_of(some->terms[n]);
       ++begins_[place + 1];
       places_.push_back(place);
-      term.row = table.values(row);
     }
   }
+  find_rows(tables, step);
   for (std::size_t n = 0; n < rows_.size(); ++n) begins_[n + 1] += begins_[n];
   // A stable counting sort by row keeps (sample, field, id) order inside each row.
   next_.assign(begins_.begin(), begins_.end());
   uses_.resize(places_.size());
-  std::size_t n = 0;
-  for (const DecodedSamples& lane : lanes) {
-    for (const Term& term : lane.terms[table_number]) {
-      uses_[next_[places_[n++]]++] = {term.sample, term.column, term.weight};
+  std::size_t k = 0;
+  for (DecodedSamples* const some : decoded) {
+    for (const std::uint32_t n : some->by_part[part]) {
+      Term& term = some->terms[n];
+      const std::uint32_t place = places_[k++];
+      term.row = rows_[place]->values();
+      uses_[next_[place]++] = {term.at, term.weight};
     }
+  }
+}
+
+std::uint32_t BatchRows::place_of(const Term& term) {
+  const std::uint64_t hash = EmbeddingTable::hash_of(term.key);
+  const std::size_t mask = slots_.size() - 1;
+  std::size_t n = hash & mask;
+  for (; slots_[n].stamp == stamp_; n = (n + 1) & mask) {
+    const std::uint32_t place = slots_[n].place;
+    if (slots_[n].key == term.key && distinct_[place].table == term.table) return place;
+  }
+  const auto place = static_cast<std::uint32_t>(distinct_.size());
+  slots_[n] = {term.key, place, stamp_};
+  distinct_.push_back({term.key, hash, term.table});
+  begins_.push_back(0);
+  return place;
+}
+
+// Most of the rows are in memory that no cache holds: ask for the entries, then for the rows, some
+// look-ups ahead.
+void BatchRows::find_rows(std::span<EmbeddingTable> tables, std::uint64_t step) {
+  constexpr std::size_t kRowsAhead = 12;
+  constexpr std::size_t kEntriesAhead = 2 * kRowsAhead;
+  const std::size_t count = distinct_.size();
+  rows_.resize(count);
+  for (std::size_t n = 0; n < count + kEntriesAhead; ++n) {
+    if (n < count) tables[distinct_[n].table].prefetch_entry(distinct_[n].hash);
+    if (n >= kRowsAhead && n - kRowsAhead < count) {
+      const Distinct& next = distinct_[n - kRowsAhead];
+      tables[next.table].prefetch_row(next.hash);
+    }
+    if (n < kEntriesAhead) continue;
+    const Distinct& now = distinct_[n - kEntriesAhead];
+    EmbeddingRow* const row = tables[now.table].find_or_create(now.key, now.hash);
+    row->last_batch = step;
+    rows_[n - kEntriesAhead] = row;
   }
 }
 

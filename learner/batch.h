@@ -1,4 +1,4 @@
-// Where batches end, and which rows a batch touches.
+// Where batches end, which contexts a batch's samples share, and which rows it touches.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/hash.h"
 #include "config/config.h"
 #include "joiner/sample.h"
 #include "learner/embedding_table.h"
@@ -38,34 +39,73 @@ class PendingBatch {
   std::vector<Sample> samples_;
 };
 
-// The distinct rows of one table that a batch names, and where. One thread at a time; reused from
-// batch to batch.
+// The distinct contexts of a batch's samples (equal values of all features of the group), numbered
+// by first use. One thread at a time; reused from batch to batch.
+class BatchContexts {
+ public:
+  // One digest a sample: of the values (128 bits: equal digests are taken for equal values).
+  void assign(std::span<const Digest> contexts);
+  void clear() { assign({}); }
+
+  std::size_t size() const { return first_sample_.size(); }
+  std::span<const std::uint32_t> of_sample() const { return of_sample_; }
+  std::uint32_t first_sample(std::size_t context) const { return first_sample_[context]; }
+  // The samples of context c, ascending, are samples()[begins()[c] .. begins()[c + 1]).
+  std::span<const std::uint32_t> samples() const { return samples_; }
+  std::span<const std::uint32_t> begins() const { return begins_; }
+
+ private:
+  std::vector<std::uint32_t> slots_;  // open addressing: a context's number + 1, 0 is free
+  std::vector<std::uint32_t> of_sample_;
+  std::vector<std::uint32_t> first_sample_;
+  std::vector<std::uint32_t> samples_;
+  std::vector<std::uint32_t> begins_;
+};
+
+// The distinct rows that a batch names among those of one part of every table (EmbeddingTable), and
+// where it uses them. One thread at a time; reused from batch to batch.
 class BatchRows {
  public:
-  // Where a row is used: weight · row was added to column.. of the sample's input.
+  // Where a row is used: weight · row was added at `at` of the batch's inputs.
   struct Use {
-    std::uint32_t sample;
-    std::uint32_t column;
+    std::uint32_t at;
     float weight;
   };
 
-  // Finds or makes the row of every term (the table's terms of all lanes, in lane order), sets
-  // Term::row and marks the row as changed by `step`.
-  void gather(EmbeddingTable& table, std::size_t table_number, std::span<DecodedSamples> lanes,
-              std::uint64_t step);
+  // Finds or makes the row of every term of the part (of all `decoded`, in their order), sets
+  // Term::row and marks the rows as changed by `step`.
+  void gather(std::span<EmbeddingTable> tables, std::size_t part,
+              std::span<DecodedSamples* const> decoded, std::uint64_t step);
 
   std::size_t size() const { return rows_.size(); }
-  std::uint32_t row(std::size_t n) const { return rows_[n]; }
+  EmbeddingRow* row(std::size_t n) const { return rows_[n]; }
   // The n-th distinct row's uses, in (sample, field, id) order.
   std::span<const Use> uses(std::size_t n) const {
     return std::span(uses_).subspan(begins_[n], begins_[n + 1] - begins_[n]);
   }
 
  private:
-  std::vector<std::uint32_t> rows_;    // numbers in the table, by first use
+  struct Distinct {
+    std::uint64_t key;
+    std::uint64_t hash;
+    std::uint32_t table;
+  };
+  // Open addressing; a slot of another stamp is free, so nothing is cleared between batches.
+  struct Slot {
+    std::uint64_t key;
+    std::uint32_t place;
+    std::uint32_t stamp;
+  };
+  std::uint32_t place_of(const Term& term);
+  void find_rows(std::span<EmbeddingTable> tables, std::uint64_t step);
+
+  std::vector<Slot> slots_;
+  std::uint32_t stamp_ = 0;
+  std::vector<Distinct> distinct_;     // by first use
+  std::vector<EmbeddingRow*> rows_;    // of these
   std::vector<std::uint32_t> places_;  // of each term, in term order: index into rows_
-  std::vector<std::size_t> begins_;    // [rows + 1] into uses_
-  std::vector<std::size_t> next_;
+  std::vector<std::uint32_t> begins_;  // [rows + 1] into uses_
+  std::vector<std::uint32_t> next_;
   std::vector<Use> uses_;
 };
 

@@ -1,77 +1,141 @@
 // Rows of one embedding table, found by a 64-bit key. No fixed vocabulary and no modulo: a row is
 // made, with its initial value, when a sample that trains it names it, and stays.
+//
+// A row is one piece of memory: 16 bytes of header, its weights and its optimizer's state, padded
+// to cache lines (18 dimensions with Adam: 4 lines). The index is 8 bytes an entry and at most
+// three quarters full, about 12 bytes a row. It grows segment by segment (extendible hashing, Fagin
+// et al. 1979): making a row moves at most one segment's 1,536 entries, however large the table is.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/aligned_array.h"
+#include "base/hash.h"
 #include "learner/initial_values.h"
 
 namespace sluice {
 
-// One thread changes a table at a time; const calls may run together. Pointers to rows stay valid
-// as long as the table.
+struct EmbeddingRow {
+  std::uint64_t key;
+  std::uint64_t last_batch;  // the learner's step that last changed it; 0: none yet
+
+  // Weights [dim], then the optimizer's state.
+  float* values() { return reinterpret_cast<float*>(this + 1); }
+  const float* values() const { return reinterpret_cast<const float*>(this + 1); }
+};
+
+// Zeroed memory in pieces that stay where they are until the end. Thread-safe.
+class PieceMemory {
+ public:
+  std::byte* take(std::size_t bytes);  // begins at a cache line
+  std::size_t bytes() const;           // asked of the system so far
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<AlignedMemory> chunks_;
+  std::size_t chunk_bytes_ = 0;  // the last chunk's
+  std::size_t left_ = 0;         // of these
+  std::size_t next_bytes_ = 16 << 10;
+  std::size_t bytes_ = 0;
+};
+
+// Const calls may run together. Calls that make rows may too where their keys are of different
+// parts. Rows stay where they are as long as the table.
 class EmbeddingTable {
  public:
-  // `slots` arrays of optimizer state follow each row's weights: 2 (m, v) to train, 0 to score.
-  EmbeddingTable(std::string name, std::size_t dim, std::size_t slots, std::uint64_t seed);
+  static constexpr std::size_t kParts = 16;
+  static std::uint64_t hash_of(std::uint64_t key) { return mix64(key); }
+  static std::size_t part_of(std::uint64_t hash) { return hash >> 60; }
+
+  // `initial_state` is what a new row has after its weights: none to score.
+  EmbeddingTable(std::string name, std::size_t dim, std::vector<float> initial_state,
+                 std::uint64_t seed);
+  EmbeddingTable(EmbeddingTable&&) = default;
+  EmbeddingTable& operator=(EmbeddingTable&&) = default;
 
   const std::string& name() const { return name_; }
   std::size_t dim() const { return dim_; }
-  std::uint32_t rows() const { return static_cast<std::uint32_t>(info_.size()); }
+  std::size_t row_floats() const { return dim_ + initial_state_.size(); }
+  std::size_t rows() const;
+  std::size_t bytes() const { return memory_->bytes(); }
 
-  // The row's weights, [dim]; null where there is no such row.
-  const float* find(std::uint64_t key) const;
-  // The number of the row in [0, rows()), made with its initial weights and zero slots where
-  // absent.
-  std::uint32_t find_or_create(std::uint64_t key);
+  // Null where there is no such row.
+  const EmbeddingRow* find(std::uint64_t key) const;
+  // Made with its initial values where absent. `hash` is hash_of(key).
+  EmbeddingRow* find_or_create(std::uint64_t key) { return find_or_create(key, hash_of(key)); }
+  EmbeddingRow* find_or_create(std::uint64_t key, std::uint64_t hash);
+
+  // Ask for the memory that a look-up of `hash` will read: first its entry; once that is there, the
+  // row that the entry names.
+  void prefetch_entry(std::uint64_t hash) const;
+  void prefetch_row(std::uint64_t hash) const;
 
   // What a row that does not exist counts as.
   void initial(std::uint64_t key, std::span<float> out) const { initial_.fill(key, out); }
 
-  std::uint64_t key(std::uint32_t row) const { return info_[row].key; }
-  // The learner's step that last changed the row; 0: none yet.
-  std::uint64_t last_batch(std::uint32_t row) const { return info_[row].last_batch; }
-  void set_last_batch(std::uint32_t row, std::uint64_t step) { info_[row].last_batch = step; }
-  // Scratch of the batch being trained: the row's place among the batch's distinct rows.
-  std::uint32_t& batch_place(std::uint32_t row) { return info_[row].batch_place; }
+  std::vector<const EmbeddingRow*> by_key() const;  // ascending
 
-  // [1 + slots, dim]: weights, then m and v.
-  float* values(std::uint32_t row) { return chunk(row) + offset(row); }
-  const float* values(std::uint32_t row) const { return chunk(row) + offset(row); }
-  std::size_t stride() const { return stride_; }  // (1 + slots) · dim
-
-  // The rows' numbers in the order of their keys.
-  std::vector<std::uint32_t> by_key() const;
+  template <class F>
+  void for_each(F&& f) const;  // every row once, in no particular order
 
  private:
-  struct Info {
-    std::uint64_t key;
-    std::uint64_t last_batch;
-    std::uint32_t batch_place;
+  // Rows are at multiples of 64 and below 2^48: an entry is the address and 16 bits of the hash.
+  // Zero is free.
+  using Entry = std::uint64_t;
+  struct Segment {
+    Entry* entries = nullptr;
+    std::uint32_t rows = 0;
+    std::uint32_t depth = 0;  // leading bits of the hash (after the part's) that its rows share
   };
-  struct Entry {  // of the open-addressing index
-    std::uint64_t key;
-    std::uint32_t row;  // kNone: free
+  struct Part {
+    std::vector<Entry*> directory;          // by the leading bits of the hash: 2^depth
+    std::vector<std::uint32_t> segment_of;  // the same, as an index into segments
+    std::vector<Segment> segments;
+    std::uint32_t depth = 0;
+    std::uint32_t mask = 0;  // entries a segment − 1
+    std::size_t rows = 0;
+    std::byte* free_rows = nullptr;
+    std::size_t free_count = 0;
   };
-  static constexpr std::uint32_t kNone = 0xffffffff;
-  static constexpr std::uint32_t kChunkRows = 1024;
 
-  float* chunk(std::uint32_t row) const { return chunks_[row / kChunkRows].get(); }
-  std::size_t offset(std::uint32_t row) const { return (row % kChunkRows) * stride_; }
-  std::size_t place_of(std::uint64_t key) const;  // where the key is, or would go
-  void grow_index();
+  static std::size_t directory_place(const Part& part, std::uint64_t hash) {
+    return part.depth == 0 ? 0 : (hash << 4) >> (64 - part.depth);
+  }
+  static Entry entry_of(const EmbeddingRow* row, std::uint64_t hash) {
+    return reinterpret_cast<std::uint64_t>(row) << 16 | ((hash >> 16) & 0xffff);
+  }
+  static EmbeddingRow* row_of(Entry entry) { return reinterpret_cast<EmbeddingRow*>(entry >> 16); }
+  static const EmbeddingRow* look_up(const Part& part, std::uint64_t key, std::uint64_t hash);
+  static void put(Entry* entries, std::uint32_t mask, EmbeddingRow* row, std::uint64_t hash);
+  void make_room(Part& part, std::uint64_t hash);
+  void grow_segment(Part& part);
+  void split_segment(Part& part, std::uint32_t number);
+  EmbeddingRow* new_row(Part& part);
 
   std::string name_;
   std::size_t dim_;
-  std::size_t stride_;
+  std::vector<float> initial_state_;
+  std::size_t row_bytes_;
   InitialRows initial_;
-  std::vector<Info> info_;
-  std::vector<std::unique_ptr<float[]>> chunks_;  // kChunkRows rows each
-  std::vector<Entry> index_;                      // a power of two, at most half full
+  std::unique_ptr<PieceMemory> memory_;
+  std::array<Part, kParts> parts_;
 };
+
+template <class F>
+void EmbeddingTable::for_each(F&& f) const {
+  for (const Part& part : parts_) {
+    for (const Segment& segment : part.segments) {
+      for (std::uint32_t n = 0; n <= part.mask; ++n) {
+        if (segment.entries[n] != 0) f(*row_of(segment.entries[n]));
+      }
+    }
+  }
+}
 
 }  // namespace sluice

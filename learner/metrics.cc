@@ -97,15 +97,20 @@ bool ProgressiveMetric::decode(ByteReader& in) {
   return in.ok() && positives == positives_ && negatives + positives == samples_;
 }
 
-void ProgressiveMetrics::add(const FinalLabels& labels, const Prediction& prediction) {
-  const double a = prediction.ctr_logit;
-  const double b = prediction.cvr_logit;
-  if (labels.y_final) ctr_.add(labels.y, a, prediction.pctr, -softplus(-a), -softplus(a));
+ProgressiveMetrics::Judged::Judged(const FinalLabels& its_labels, const Prediction& its_prediction)
+    : labels(its_labels), prediction(its_prediction), p(log_rate_of(prediction.ctr_logit)) {
   if (!labels.z_final) return;
-  const double log_yes = -softplus(-a) - softplus(-b);
-  const double log_no = log_no_conversion(a, b);
+  q = log_rate_of(prediction.cvr_logit);
+  log_no_conversion = sluice::log_no_conversion(p, q);
+}
+
+void ProgressiveMetrics::add(const Judged& judged) {
+  const auto& [labels, prediction, p, q, log_no] = judged;
+  if (labels.y_final) ctr_.add(labels.y, prediction.ctr_logit, prediction.pctr, p.yes, p.no);
+  if (!labels.z_final) return;
+  const double log_yes = p.yes + q.yes;
   ctcvr_.add(labels.z, log_yes - log_no, prediction.pctcvr, log_yes, log_no);
-  if (labels.y) cvr_.add(labels.z, b, prediction.pcvr, -softplus(-b), -softplus(b));
+  if (labels.y) cvr_.add(labels.z, prediction.cvr_logit, prediction.pcvr, q.yes, q.no);
 }
 
 nlohmann::ordered_json ProgressiveMetrics::json() const {

@@ -56,8 +56,20 @@ class ProgressiveMetric {
 
 class ProgressiveMetrics {
  public:
-  // `prediction` is the impression's first. Only final labels count.
-  void add(const FinalLabels& labels, const Prediction& prediction);
+  // What one sample says, computed once for any number of accumulators. `prediction` is the
+  // impression's first.
+  struct Judged {
+    Judged(const FinalLabels& its_labels, const Prediction& its_prediction);
+    FinalLabels labels;
+    Prediction prediction;
+    LogRate p, q;
+    double log_no_conversion = 0;
+  };
+  // Only final labels count.
+  void add(const Judged& judged);
+  void add(const FinalLabels& labels, const Prediction& prediction) {
+    add(Judged(labels, prediction));
+  }
 
   // {"ctr": ..., "ctcvr": ..., "cvr": ...}
   nlohmann::ordered_json json() const;

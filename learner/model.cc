@@ -1,84 +1,101 @@
 #include "learner/model.h"
 
 #include <algorithm>
-#include <array>
 #include <memory>
 
 #include "base/check.h"
 #include "base/lanes.h"
+#include "learner/batch.h"
 #include "learner/esmm_loss.h"
 #include "learner/model_tensors.h"
 #include "learner/vector_math.h"
 
 namespace sluice {
 
-Model::Model(Schema schema, std::size_t slots)
+Model::Model(Schema schema, std::vector<float> initial_state)
     : schema_(std::move(schema)),
-      towers_(schema_.inputs(), schema_.model().hidden, schema_.model().seed) {
+      towers_(schema_.inputs(), schema_.model().hidden, schema_.model().seed,
+              schema_.model().precision) {
   for (const std::string& table : schema_.tables()) {
-    tables_.emplace_back(table, schema_.dim(), slots, schema_.model().seed);
+    tables_.emplace_back(table, schema_.dim(), initial_state, schema_.model().seed);
   }
 }
 
 Result<Model> Model::from_snapshot(const nlohmann::ordered_json& json, const Tensors& tensors) {
   SLUICE_ASSIGN(Schema schema, Schema::from_json(json));
-  Model model(std::move(schema), 0);
+  Model model(std::move(schema));
   SLUICE_TRY(read_tower_tensors(tensors, "", model.towers(), model.towers().parameters()));
+  model.towers().refresh();
   for (EmbeddingTable& table : model.tables()) SLUICE_TRY(read_table_tensors(tensors, table));
   return model;
 }
 
 std::vector<Prediction> Model::score(std::span<const std::string_view> blobs) const {
-  constexpr std::size_t kAtOnce = 4 * kTile;
+  constexpr std::size_t kAtOnce = 4 * kLaneUnit;
   const FlushDenormals flush;
   std::vector<Prediction> predictions;
   predictions.reserve(blobs.size());
+  TowerPass pass(towers_, 1);
   for (std::size_t begin = 0; begin < blobs.size(); begin += kAtOnce) {
-    score_some(blobs.subspan(begin, std::min(kAtOnce, blobs.size() - begin)), predictions);
+    score_some(blobs.subspan(begin, std::min(kAtOnce, blobs.size() - begin)), pass, predictions);
   }
   return predictions;
 }
 
-void Model::score_some(std::span<const std::string_view> blobs,
+void Model::score_some(std::span<const std::string_view> blobs, TowerPass& pass,
                        std::vector<Prediction>& out) const {
-  DecodedSamples decoded = schema_.make_decoded();
+  DecodedSamples own = schema_.make_decoded();
+  DecodedSamples shared = schema_.make_decoded();
+  std::vector<Digest> digests(blobs.size());
   for (std::size_t s = 0; s < blobs.size(); ++s) {
-    SLUICE_CHECK(schema_.decode(blobs[s], static_cast<std::uint32_t>(s), false, decoded));
+    const auto at = static_cast<std::uint32_t>(s * pass.input_row());
+    SLUICE_CHECK(schema_.decode(blobs[s], at, false, own, digests[s]));
   }
-  // Rows that the snapshot does not hold have their initial values.
+  BatchContexts contexts;
+  if (towers_.has_context()) contexts.assign(digests);
+  for (std::size_t c = 0; c < contexts.size(); ++c) {
+    schema_.decode_context(blobs[contexts.first_sample(c)],
+                           static_cast<std::uint32_t>(c * pass.context_row()), shared);
+  }
+  pass.begin(blobs.size(), contexts.size(), contexts.of_sample(),
+             rounded_up(blobs.size(), kLaneUnit));
   std::vector<std::unique_ptr<float[]>> absent_rows;
-  for (std::size_t t = 0; t < tables_.size(); ++t) {
-    for (Term& term : decoded.terms[t]) {
-      term.row = tables_[t].find(term.key);
-      if (term.row != nullptr) continue;
-      absent_rows.push_back(std::make_unique<float[]>(schema_.dim()));
-      tables_[t].initial(term.key, {absent_rows.back().get(), schema_.dim()});
-      term.row = absent_rows.back().get();
-    }
+  const auto pool_all = [&](DecodedSamples& decoded, std::size_t floats, float* x) {
+    find_rows(decoded, absent_rows);
+    std::fill_n(x, floats, 0.0F);
+    pool(decoded, schema_.dim(), 0, x);
+  };
+  if (contexts.size() > 0) {
+    pool_all(shared, contexts.size() * pass.context_row(), pass.context_input(0, 0));
+    pass.forward_contexts(0, contexts.size(), 0);
   }
-  const std::size_t columns = padded_to_tiles(blobs.size());
-  std::vector<float> x(schema_.inputs() * columns);
-  pool(decoded, schema_.dim(), 0, schema_.inputs(), columns, x.data());
-  std::vector<float> logits(kTowers * columns);
-  TowerWorkspace workspace;
-  float* const a = logits.data();
-  float* const b = a + columns;
-  towers_.forward(x.data(), columns, workspace, std::array{a, b});
-  for (std::size_t s = 0; s < blobs.size(); ++s) out.push_back(predict(a[s], b[s]));
+  pool_all(own, blobs.size() * pass.input_row(), pass.input(0, 0));
+  pass.forward(0, blobs.size(), 0);
+  for (std::size_t s = 0; s < blobs.size(); ++s) {
+    out.push_back(predict(pass.logits(Tower::ctr)[s], pass.logits(Tower::cvr)[s]));
+  }
 }
 
-void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first_sample,
-          std::size_t inputs, std::size_t columns, float* x) {
-  std::fill_n(x, inputs * columns, 0.0F);
-  for (const std::vector<Term>& terms : decoded.terms) {
-    for (const Term& term : terms) {
-      float* const at = x + (term.sample - first_sample) * inputs + term.column;
-      add_scaled(dim, term.weight, term.row, at);
+// Rows that the model does not hold have their initial values, kept in `absent_rows`.
+void Model::find_rows(DecodedSamples& decoded,
+                      std::vector<std::unique_ptr<float[]>>& absent_rows) const {
+  for (Term& term : decoded.terms) {
+    const EmbeddingTable& table = tables_[term.table];
+    if (const EmbeddingRow* const row = table.find(term.key)) {
+      term.row = row->values();
+      continue;
     }
+    absent_rows.push_back(std::make_unique<float[]>(schema_.dim()));
+    table.initial(term.key, {absent_rows.back().get(), schema_.dim()});
+    term.row = absent_rows.back().get();
   }
-  for (const DenseInput& dense : decoded.dense) {
-    x[(dense.sample - first_sample) * inputs + dense.column] = dense.value;
+}
+
+void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first, float* x) {
+  for (const Term& term : decoded.terms) {
+    add_scaled(dim, term.weight, term.row, x + (term.at - first));
   }
+  for (const DenseInput& dense : decoded.dense) x[dense.at - first] = dense.value;
 }
 
 }  // namespace sluice

@@ -2,6 +2,7 @@
 // snapshot to score impressions with.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "learner/embedding_table.h"
 #include "learner/prediction.h"
 #include "learner/schema.h"
+#include "learner/tower_pass.h"
 #include "learner/towers.h"
 #include "store/tensors.h"
 
@@ -19,8 +21,9 @@ namespace sluice {
 
 class Model {
  public:
-  // Initial weights, no rows. `slots`: of each row's optimizer state (2 to train, 0 to score).
-  Model(Schema schema, std::size_t slots);
+  // Initial weights, no rows. `initial_state`: what a new row has after its weights, for the
+  // optimizer; nothing to score.
+  explicit Model(Schema schema, std::vector<float> initial_state = {});
 
   // From what Trainer::snapshot() gave; keys and tensors beyond the model's are passed over.
   static Result<Model> from_snapshot(const nlohmann::ordered_json& json, const Tensors& tensors);
@@ -39,16 +42,17 @@ class Model {
   const std::vector<EmbeddingTable>& tables() const { return tables_; }
 
  private:
-  void score_some(std::span<const std::string_view> blobs, std::vector<Prediction>& out) const;
+  void score_some(std::span<const std::string_view> blobs, TowerPass& pass,
+                  std::vector<Prediction>& out) const;
+  void find_rows(DecodedSamples& decoded, std::vector<std::unique_ptr<float[]>>& absent_rows) const;
 
   Schema schema_;
   std::vector<EmbeddingTable> tables_;
   Towers towers_;
 };
 
-// Sum-pools each field's rows (Term::row, all set) and places the dense numbers: x is
-// [inputs, columns], zeroed here; sample number s is column s − first_sample.
-void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first_sample,
-          std::size_t inputs, std::size_t columns, float* x);
+// Adds up each field's rows (Term::row, all set) and places the dense numbers: position `at` of the
+// batch's inputs is x[at − first]. x is zero before.
+void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first, float* x);
 
 }  // namespace sluice

@@ -45,15 +45,15 @@ Status read_tower_tensors(const Tensors& tensors, const std::string& suffix, con
 
 void add_table_tensors(const EmbeddingTable& table, bool with_slots, Tensors& tensors) {
   const std::string prefix = "embedding." + table.name();
-  const std::vector<std::uint32_t> order = table.by_key();
+  const std::vector<const EmbeddingRow*> order = table.by_key();
   const std::size_t dim = table.dim();
   const std::size_t arrays = with_slots ? kRowArrays.size() : 1;
-  SLUICE_CHECK(table.stride() >= arrays * dim);
+  SLUICE_CHECK(table.row_floats() >= arrays * dim);
   std::vector<std::uint64_t> keys;
   std::vector<std::uint64_t> last_batches;
-  for (const std::uint32_t row : order) {
-    keys.push_back(table.key(row));
-    last_batches.push_back(table.last_batch(row));
+  for (const EmbeddingRow* const row : order) {
+    keys.push_back(row->key);
+    last_batches.push_back(row->last_batch);
   }
   tensors[prefix + ".keys"] = Tensor::of<std::uint64_t>({order.size()}, keys);
   if (with_slots) {
@@ -62,8 +62,8 @@ void add_table_tensors(const EmbeddingTable& table, bool with_slots, Tensors& te
   for (std::size_t n = 0; n < arrays; ++n) {
     std::vector<float> values;
     values.reserve(order.size() * dim);
-    for (const std::uint32_t row : order) {
-      const float* const begin = table.values(row) + n * dim;
+    for (const EmbeddingRow* const row : order) {
+      const float* const begin = row->values() + n * dim;
       values.insert(values.end(), begin, begin + dim);
     }
     tensors[prefix + kRowArrays[n]] = Tensor::of<float>({order.size(), dim}, values);
@@ -74,25 +74,26 @@ Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table) {
   SLUICE_CHECK(table.rows() == 0);
   const std::string prefix = "embedding." + table.name();
   const std::size_t dim = table.dim();
-  const bool with_slots = table.stride() > dim;
+  const bool with_slots = table.row_floats() > dim;
   const auto keys_tensor = tensors.find(prefix + ".keys");
   const std::uint64_t rows = keys_tensor == tensors.end() ? 0 : keys_tensor->second.elements();
   SLUICE_ASSIGN(const auto keys, read_array<std::uint64_t>(tensors, prefix + ".keys", {rows}));
   if (std::adjacent_find(keys.begin(), keys.end(), std::greater_equal<>()) != keys.end()) {
     return stop_error("tensor " + prefix + ".keys is not ascending");
   }
-  for (const std::uint64_t key : keys) table.find_or_create(key);
+  std::vector<EmbeddingRow*> made;
+  for (const std::uint64_t key : keys) made.push_back(table.find_or_create(key));
   for (std::size_t n = 0; n < (with_slots ? kRowArrays.size() : 1); ++n) {
     SLUICE_ASSIGN(const auto values,
                   read_array<float>(tensors, prefix + kRowArrays[n], {rows, dim}));
-    for (std::uint32_t row = 0; row < rows; ++row) {
-      std::copy_n(values.data() + row * dim, dim, table.values(row) + n * dim);
+    for (std::size_t row = 0; row < rows; ++row) {
+      std::copy_n(values.data() + row * dim, dim, made[row]->values() + n * dim);
     }
   }
   if (!with_slots) return {};
   SLUICE_ASSIGN(const auto last_batches,
                 read_array<std::uint64_t>(tensors, prefix + ".last_batch", {rows}));
-  for (std::uint32_t row = 0; row < rows; ++row) table.set_last_batch(row, last_batches[row]);
+  for (std::size_t row = 0; row < rows; ++row) made[row]->last_batch = last_batches[row];
   return {};
 }
 

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <limits>
 #include <set>
+#include <utility>
 
 #include "base/check.h"
 #include "base/hash.h"
@@ -104,7 +105,8 @@ bool is_tag_of(Type type, FeatureTag tag) {
 }  // namespace
 
 void DecodedSamples::clear() {
-  for (auto& list : terms) list.clear();
+  terms.clear();
+  for (auto& list : by_part) list.clear();
   dense.clear();
   std::fill(wrong_types.begin(), wrong_types.end(), 0);
 }
@@ -127,8 +129,11 @@ Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model, LogEdges 
   for (FeatureConfig& feature : features) {
     SLUICE_CHECK(fields_.empty() || fields_.back().feature.name < feature.name);
     Field field;
-    field.column = inputs_;
+    field.is_context = !feature.group.empty();
     field.width = feature.is_dense() ? 1 : dim();
+    std::size_t& columns = field.is_context ? inputs_.context : inputs_.own;
+    field.column = columns;
+    columns += field.width;
     if (!feature.is_dense()) {
       field.table = static_cast<std::size_t>(
           std::lower_bound(tables_.begin(), tables_.end(), feature.table) - tables_.begin());
@@ -140,10 +145,14 @@ Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model, LogEdges 
     } else if (!feature.edges.empty()) {
       field.buckets.emplace(false, feature.edges);
     }
-    inputs_ += field.width;
     field.feature = std::move(feature);
     fields_.push_back(std::move(field));
   }
+  if (!model_.hidden.empty()) return;
+  for (Field& field : fields_) {
+    if (!std::exchange(field.is_context, false)) field.column += inputs_.context;
+  }
+  inputs_ = {0, inputs_.all()};
 }
 
 Json Schema::json() const {
@@ -215,47 +224,73 @@ std::uint64_t Schema::row_key(std::size_t table, std::int64_t value) const {
 
 DecodedSamples Schema::make_decoded() const {
   DecodedSamples decoded;
-  decoded.terms.resize(tables_.size());
   decoded.wrong_types.resize(fields_.size());
   return decoded;
 }
 
-bool Schema::decode(std::string_view blob, std::uint32_t sample, bool count_wrong_types,
-                    DecodedSamples& out) const {
+// Reads what follows a value's tag and adds it to `out`, if there is one. False where it is none of
+// the field's values.
+bool Schema::read_value(FeatureReader& reader, const Field& field, FeatureTag tag, std::uint32_t at,
+                        DecodedSamples* out) const {
+  const auto table = static_cast<std::uint32_t>(field.table);
+  const auto column = at + static_cast<std::uint32_t>(field.column);
+  if (!reader.ok() || !is_tag_of(field.feature.type, tag)) return false;
+  if (tag == FeatureTag::number) {
+    const double value = reader.number();
+    if (out == nullptr) return true;
+    if (field.buckets) {
+      const std::uint64_t key = row_key(field.table, field.buckets->bucket(value));
+      out->add({key, nullptr, table, column, 1.0F});
+    } else {
+      out->dense.push_back({column, to_float(value)});
+    }
+    return true;
+  }
+  const bool is_list = tag == FeatureTag::list || tag == FeatureTag::weighted;
+  const std::size_t count = is_list ? reader.count() : 1;
+  for (std::size_t n = 0; n < count && reader.ok(); ++n) {
+    const FeatureTag id_tag = is_list ? reader.tag() : tag;
+    if (!is_tag_of(Type::id, id_tag)) return false;
+    const std::int64_t integer = id_tag == FeatureTag::integer ? reader.integer() : 0;
+    const std::string_view text = id_tag == FeatureTag::text ? reader.text() : std::string_view();
+    const float weight = tag == FeatureTag::weighted ? to_float(reader.number()) : 1.0F;
+    if (out == nullptr) continue;
+    const std::uint64_t key =
+        id_tag == FeatureTag::integer ? row_key(field.table, integer) : row_key(field.table, text);
+    out->add({key, nullptr, table, column, weight});
+  }
+  return true;
+}
+
+bool Schema::decode(std::string_view blob, std::uint32_t at, bool count_wrong_types,
+                    DecodedSamples& out, Digest& context) const {
   FeatureReader reader(blob);
+  std::string context_values;
   for (std::size_t f = 0; f < fields_.size(); ++f) {
     const Field& field = fields_[f];
-    const auto column = static_cast<std::uint32_t>(field.column);
+    const std::size_t before = reader.remaining();
     const FeatureTag tag = reader.tag();
-    if (tag == FeatureTag::absent && reader.ok()) continue;
     if (tag == FeatureTag::wrong_type) {
       if (count_wrong_types) ++out.wrong_types[f];
-      continue;
+    } else if (tag != FeatureTag::absent || !reader.ok()) {
+      if (!read_value(reader, field, tag, at, field.is_context ? nullptr : &out)) return false;
     }
-    if (!reader.ok() || !is_tag_of(field.feature.type, tag)) return false;
-    if (tag == FeatureTag::number) {
-      const double value = reader.number();
-      if (field.buckets) {
-        const std::uint64_t key = row_key(field.table, field.buckets->bucket(value));
-        out.terms[field.table].push_back({key, sample, column, 1.0F, nullptr});
-      } else {
-        out.dense.push_back({sample, column, to_float(value)});
-      }
-      continue;
-    }
-    const bool is_list = tag == FeatureTag::list || tag == FeatureTag::weighted;
-    const std::size_t count = is_list ? reader.count() : 1;
-    for (std::size_t n = 0; n < count && reader.ok(); ++n) {
-      const FeatureTag id_tag = is_list ? reader.tag() : tag;
-      if (!is_tag_of(Type::id, id_tag)) return false;
-      const std::uint64_t key = id_tag == FeatureTag::integer
-                                    ? row_key(field.table, reader.integer())
-                                    : row_key(field.table, reader.text());
-      const float weight = tag == FeatureTag::weighted ? to_float(reader.number()) : 1.0F;
-      out.terms[field.table].push_back({key, sample, column, weight, nullptr});
+    if (field.is_context) {
+      context_values.append(blob, blob.size() - before, before - reader.remaining());
     }
   }
+  // Each value says where it ends, so that other values never have the same bytes together.
+  context = hash128(context_values);
   return reader.ok() && reader.at_end();
+}
+
+void Schema::decode_context(std::string_view blob, std::uint32_t at, DecodedSamples& out) const {
+  FeatureReader reader(blob);
+  for (const Field& field : fields_) {
+    const FeatureTag tag = reader.tag();
+    if (tag == FeatureTag::wrong_type || tag == FeatureTag::absent) continue;
+    SLUICE_CHECK(read_value(reader, field, tag, at, field.is_context ? &out : nullptr));
+  }
 }
 
 }  // namespace sluice

@@ -2,10 +2,12 @@
 // input. Hidden layers with ReLU, then one logit without. The towers' first layers read the same
 // input and are one matrix, so one product.
 //
-// Matrices are column-major with a sample a column. Products run over tiles of kTile samples, the
-// last padded with zeros, in the library's general product. With the number of columns a multiple
-// of the tile every column passes the same kernel with the same order of additions, so a sample's
-// logits do not depend on its neighbours or its place (tests/learner checks it).
+// The input's first `context` columns belong to features that the impressions of one request share
+// (a config's feature group); the others are an impression's own. The two have a part of the first
+// layer each, so that the first one's product is computed once a request. Which columns these are
+// is the config's, never the batch's: the order of every sum is the same whoever shares.
+//
+// Here are the parameters and the copies of them that products read; learner/tower_pass.h computes.
 #pragma once
 
 #include <cstdint>
@@ -13,33 +15,38 @@
 #include <string>
 #include <vector>
 
-namespace sluice {
+#include "base/aligned_array.h"
+#include "config/config.h"
+#include "learner/kernels.h"
 
-inline constexpr std::size_t kTile = 32;  // samples
-constexpr std::size_t padded_to_tiles(std::size_t samples) {
-  return (samples + kTile - 1) / kTile * kTile;
-}
+namespace sluice {
 
 enum class Tower : std::uint8_t { ctr, cvr };
 inline constexpr std::size_t kTowers = 2;
 inline constexpr const char* kTowerNames[kTowers] = {"ctr", "cvr"};
 
-// What one lane's passes need; one for each thread, reused.
-struct TowerWorkspace {
-  std::vector<std::vector<float>> hidden;     // by layer: [2·width, columns], ctr's rows first
-  std::vector<std::vector<float>> gradients;  // the same shapes
-};
-
 class Towers {
  public:
-  // Initial weights by learner/initial_values.h.
-  Towers(std::size_t inputs, std::vector<std::uint64_t> hidden, std::uint64_t seed);
+  struct Inputs {
+    std::size_t context = 0;  // columns that impressions share; they come first
+    std::size_t own = 0;
+    std::size_t all() const { return context + own; }
+  };
 
-  std::size_t inputs() const { return inputs_; }
+  // Initial weights by learner/initial_values.h. `kernels` outlives the object.
+  Towers(Inputs inputs, std::vector<std::uint64_t> hidden, std::uint64_t seed,
+         ModelConfig::Precision precision = ModelConfig::Precision::f32,
+         const Kernels& kernels = best_kernels());
 
-  // All parameters in one array; gradients and optimizer slots are laid out alike.
-  std::span<float> parameters() { return parameters_; }
-  std::span<const float> parameters() const { return parameters_; }
+  const Inputs& inputs() const { return inputs_; }
+  const std::vector<std::uint64_t>& hidden() const { return hidden_; }
+  bool is_bf16() const { return precision_ == ModelConfig::Precision::bf16; }
+  const Kernels& kernels() const { return *kernels_; }
+
+  // All parameters in one array; gradients and optimizer slots are laid out alike. Whoever changes
+  // them calls refresh() before the next pass.
+  std::span<float> parameters() { return {parameters_.data(), parameter_count_}; }
+  std::span<const float> parameters() const { return {parameters_.data(), parameter_count_}; }
 
   // One layer's weights ([out, in]) or biases ([out]) inside such an array.
   struct Array {
@@ -56,38 +63,57 @@ class Towers {
   static std::vector<float> read(const Array& array, std::span<const float> parameters);
   static void write(const Array& array, std::span<const float> values, std::span<float> parameters);
 
-  // x: [inputs, columns]; logits: one array of [columns] a tower. `columns` is a multiple of kTile.
-  void forward(const float* x, std::size_t columns, TowerWorkspace& workspace,
-               std::span<float* const, kTowers> logits) const;
+  // One matrix of a hidden layer, [in, out] with `out` together: columns in_begin.. of the layer's
+  // input make columns out_begin.. of its output. The first layer has one for the context, where
+  // there is one, and one for the own columns, both towers' outputs together; deeper layers have
+  // one a tower.
+  struct Part {
+    std::size_t layer = 0;
+    std::size_t in_begin = 0, in = 0;
+    std::size_t out_begin = 0, out = 0;
+    std::size_t weight = 0;  // offset of row 0; rows follow each other
+    bool has_bias = false;   // in the row after the last
+    // Copies: what products read.
+    std::size_t transposed_row = 0;
+    AlignedArray<float> transposed = {};  // f32: [out, in]
+    AlignedArray<Bf16> forward = {};      // bf16: right operand, k = in, n = out
+    AlignedArray<Bf16> backward = {};     // bf16: right operand, k = out, n = in
+  };
+  const std::vector<Part>& parts() const { return parts_; }
+  bool has_context() const { return inputs_.context > 0; }
 
-  // After forward() with the same x and workspace: the gradients of a loss whose gradients by the
-  // logits are given. parameter_gradients (laid out as parameters()) and x_gradients
-  // ([inputs, columns]) are overwritten.
-  void backward(const float* x, std::size_t columns, TowerWorkspace& workspace,
-                std::span<const float* const, kTowers> logit_gradients,
-                std::span<float> parameter_gradients, float* x_gradients) const;
+  // The logit layer of a tower: weights at `weight` [in], the bias after them; its input is the
+  // columns in_begin.. of the last hidden layer, of the own inputs where there is none.
+  struct Logit {
+    std::size_t in_begin = 0, in = 0;
+    std::size_t weight = 0;
+  };
+  const Logit& logit(std::size_t tower) const { return logits_[tower]; }
+
+  // Brings the copies of rows [begin, end) of a part up to date. `begin` is a multiple of 32, `end`
+  // too or the part's last. Different rows may be refreshed by different threads.
+  void refresh(std::size_t part, std::size_t begin, std::size_t end);
+  void refresh();  // all of them
 
  private:
-  struct Layer {
-    std::size_t in = 0;
-    std::size_t out = 0;
-    std::size_t weight = 0;  // offset of a column-major [out, in]
-    std::size_t bias = 0;
-  };
-  Layer add_layer(std::size_t in, std::size_t out);
-  void name_layer(Tower tower, std::size_t number, const Layer& layer, std::size_t first_row,
-                  std::size_t rows);
-  void backward_logit(Tower tower, const float* input, std::size_t input_stride,
-                      std::size_t columns, const float* logit_gradients, float* gradients,
-                      float* input_gradients) const;
+  std::size_t add_layer(std::size_t in, std::size_t out);
+  void name_layer(Tower tower, std::size_t number, std::size_t in, std::size_t weight,
+                  std::size_t row, std::size_t first_column, std::size_t columns);
+  void add_part(Part part);
 
-  std::size_t inputs_;
+  Inputs inputs_;
   std::vector<std::uint64_t> hidden_;
-  Layer first_;                             // both towers'; unused where there is no hidden layer
-  std::vector<std::vector<Layer>> deeper_;  // [tower][layer − 1]
-  Layer logit_[kTowers];
+  ModelConfig::Precision precision_;
+  const Kernels* kernels_;
+  std::vector<Part> parts_;
+  Logit logits_[kTowers];
   std::vector<Array> arrays_;
-  std::vector<float> parameters_;
+  std::size_t parameter_count_ = 0;
+  AlignedArray<float> parameters_;  // products may read a block beyond the last
 };
+
+constexpr std::size_t rounded_up(std::size_t count, std::size_t unit) {
+  return (count + unit - 1) / unit * unit;
+}
 
 }  // namespace sluice

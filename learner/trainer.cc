@@ -1,7 +1,6 @@
 #include "learner/trainer.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -13,7 +12,6 @@ namespace sluice {
 
 namespace {
 
-constexpr std::size_t kParametersAPiece = 4096;
 constexpr std::size_t kRowsAPiece = 256;
 constexpr std::size_t kRowSlots = 2;  // Adam's m and v
 
@@ -30,7 +28,8 @@ std::string kept_key(const Sample& sample) {
 }
 
 Learned::Learned(const Config& config)
-    : model(Schema(config.features, config.model), kRowSlots),
+    : model(Schema(config.features, config.model),
+            std::vector<float>(kRowSlots * config.model.embedding_dim, 0.0F)),
       dense_m(model.towers().parameters().size()),
       dense_v(dense_m.size()),
       wrong_types(config.features.size()) {
@@ -82,110 +81,161 @@ nlohmann::ordered_json Trainer::window_metrics() const {
   return impl_->learned.window_metrics.json();
 }
 
-// A batch's way: decode, find rows, predict and differentiate, validate, learn.
+// A batch's way: decode, find rows, predict and differentiate, validate and learn. Each step's
+// pieces are independent; what they write does not depend on who computes them, nor how they are
+// cut.
 Status Trainer::Impl::train() {
   const std::vector<Sample> samples = pending.take();
   const std::uint64_t step = learned.steps + 1;
   std::vector<Prediction> predictions(samples.size());
 
-  cut_lanes(samples.size());
-  decode_and_gather(samples, step);
-  compute_gradients(samples, predictions);
-  validate(samples, predictions);
-  update_dense(step);
-  update_rows(step);
+  decode(samples);
+  decode_contexts(samples);
+  gather(step);
+  forward_contexts();
+  compute_lanes(samples, predictions);
+  backward_contexts();
+  update(samples, predictions, step);
 
   learned.steps = step;
   learned.trained_sequence = samples.back().sequence;
   learned.tick = floor_to(samples.back().time, config.join.tick);
-  for (const Sample& sample : samples) {
-    learned.samples_digest = chain_sample(learned.samples_digest, sample);
-  }
   if (!listener) return {};
   return listener({samples, predictions, learned.trained_sequence, learned.tick});
 }
 
-void Trainer::Impl::cut_lanes(std::size_t samples) {
-  const std::size_t lane_samples = config.training.lane;
-  const std::size_t inputs = learned.model.schema().inputs();
-  lane_count = (samples + lane_samples - 1) / lane_samples;
-  if (lanes.size() < lane_count) lanes.resize(lane_count);
-  while (decoded.size() < lane_count) decoded.push_back(learned.model.schema().make_decoded());
-  for (std::size_t n = 0; n < lane_count; ++n) {
-    Lane& lane = lanes[n];
-    lane.begin = static_cast<std::uint32_t>(n * lane_samples);
-    lane.end = static_cast<std::uint32_t>(std::min((n + 1) * lane_samples, samples));
-    lane.columns = padded_to_tiles(lane.end - lane.begin);
-    lane.parameter_gradients.resize(learned.dense_m.size());
-    lane.x_gradients.resize(inputs * lane.columns);
+std::vector<Trainer::Impl::Lane> Trainer::Impl::lanes_of(std::size_t rows) const {
+  const std::size_t most = rounded_up(config.training.lane, kLaneUnit);
+  std::vector<Lane> result;
+  for (std::size_t begin = 0; begin < rows; begin += most) {
+    result.push_back({begin, std::min(begin + most, rows)});
   }
+  return result;
 }
 
-void Trainer::Impl::decode_and_gather(const std::vector<Sample>& samples, std::uint64_t step) {
+void Trainer::Impl::decode(const std::vector<Sample>& samples) {
   const Schema& schema = learned.model.schema();
-  workers.run(lane_count, [&](std::size_t n, std::size_t) {
-    decoded[n].clear();
-    for (std::uint32_t s = lanes[n].begin; s < lanes[n].end; ++s) {
+  lanes = lanes_of(samples.size());
+  while (own.size() < lanes.size()) own.push_back(schema.make_decoded());
+  context_digests.resize(samples.size());
+  workers.run(lanes.size(), [&](std::size_t n, std::size_t) {
+    own[n].clear();
+    for (std::size_t s = lanes[n].begin; s < lanes[n].end; ++s) {
       // An impression's second sample has the same features: only the first is counted.
       const bool is_first = samples[s].y_final;
-      SLUICE_CHECK(schema.decode(samples[s].features, s, is_first, decoded[n]));
+      const auto at = static_cast<std::uint32_t>(s * pass.input_row());
+      SLUICE_CHECK(schema.decode(samples[s].features, at, is_first, own[n], context_digests[s]));
     }
   });
-  // In ESMM every sample has a final term, and both terms reach every table: all rows that are
-  // named are trained, so they may be made here.
-  const std::span<DecodedSamples> parts(decoded.data(), lane_count);
-  workers.run(batch_rows.size(), [&](std::size_t t, std::size_t) {
-    batch_rows[t].gather(learned.model.tables()[t], t, parts, step);
-  });
-  for (const DecodedSamples& part : parts) {
-    for (std::size_t f = 0; f < part.wrong_types.size(); ++f) {
-      learned.wrong_types[f] += part.wrong_types[f];
+  for (std::size_t n = 0; n < lanes.size(); ++n) {
+    for (std::size_t f = 0; f < learned.wrong_types.size(); ++f) {
+      learned.wrong_types[f] += own[n].wrong_types[f];
     }
   }
 }
 
-void Trainer::Impl::compute_gradients(const std::vector<Sample>& samples,
-                                      std::vector<Prediction>& predictions) {
-  workers.run(lane_count, [&](std::size_t n, std::size_t thread) {
-    compute_lane(n, thread_scratch[thread], samples, predictions);
+void Trainer::Impl::decode_contexts(const std::vector<Sample>& samples) {
+  const Schema& schema = learned.model.schema();
+  contexts.clear();
+  if (schema.inputs().context > 0) contexts.assign(context_digests);
+  context_lanes = lanes_of(contexts.size());
+  while (shared.size() < context_lanes.size()) shared.push_back(schema.make_decoded());
+  pass.begin(samples.size(), contexts.size(), contexts.of_sample(),
+             rounded_up(config.training.lane, kLaneUnit));
+  const std::size_t first = pass.first_context_gradient();
+  workers.run(context_lanes.size(), [&](std::size_t n, std::size_t) {
+    shared[n].clear();
+    for (std::size_t c = context_lanes[n].begin; c < context_lanes[n].end; ++c) {
+      schema.decode_context(samples[contexts.first_sample(c)].features,
+                            static_cast<std::uint32_t>(first + c * pass.context_row()), shared[n]);
+    }
   });
 }
 
-void Trainer::Impl::compute_lane(std::size_t n, ThreadScratch& scratch,
-                                 const std::vector<Sample>& samples,
-                                 std::vector<Prediction>& predictions) {
-  Lane& lane = lanes[n];
-  const Model& model = learned.model;
-  const std::size_t inputs = model.schema().inputs();
-  const std::size_t columns = lane.columns;
-  scratch.x.resize(inputs * columns);
-  scratch.logits.resize(kTowers * columns);
-  scratch.logit_gradients.assign(kTowers * columns, 0.0F);  // padding has none
-  float* const a = scratch.logits.data();
-  float* const b = a + columns;
-  float* const a_gradients = scratch.logit_gradients.data();
-  float* const b_gradients = a_gradients + columns;
+// In ESMM every sample has a final term, and both terms reach every table: all rows that are named
+// are trained, so they may be made here.
+void Trainer::Impl::gather(std::uint64_t step) {
+  std::vector<DecodedSamples*> decoded;
+  for (std::size_t n = 0; n < lanes.size(); ++n) decoded.push_back(&own[n]);
+  for (std::size_t n = 0; n < context_lanes.size(); ++n) decoded.push_back(&shared[n]);
+  workers.run(batch_rows.size(), [&](std::size_t part, std::size_t) {
+    batch_rows[part].gather(learned.model.tables(), part, decoded, step);
+  });
+}
 
-  pool(decoded[n], model.schema().dim(), lane.begin, inputs, columns, scratch.x.data());
-  model.towers().forward(scratch.x.data(), columns, scratch.workspace, std::array{a, b});
+void Trainer::Impl::forward_contexts() {
+  const std::size_t row = pass.context_row();
+  workers.run(context_lanes.size(), [&](std::size_t n, std::size_t thread) {
+    const auto [begin, end] = context_lanes[n];
+    float* const x = pass.context_input(begin, thread);
+    std::fill_n(x, (end - begin) * row, 0.0F);
+    pool(shared[n], learned.model.schema().dim(),
+         static_cast<std::uint32_t>(pass.first_context_gradient() + begin * row), x);
+    pass.forward_contexts(begin, end, thread);
+  });
+}
+
+void Trainer::Impl::compute_lanes(const std::vector<Sample>& samples,
+                                  std::vector<Prediction>& predictions) {
+  const std::size_t row = pass.input_row();
   const auto batch_samples = static_cast<double>(samples.size());
-  for (std::uint32_t s = lane.begin; s < lane.end; ++s) {
-    const std::size_t column = s - lane.begin;
-    predictions[s] = predict(a[column], b[column]);
-    const EsmmLoss loss = esmm_loss(a[column], b[column], labels_of(samples[s]));
-    a_gradients[column] = static_cast<float>(loss.ctr_gradient / batch_samples);
-    b_gradients[column] = static_cast<float>(loss.cvr_gradient / batch_samples);
+  workers.run(lanes.size(), [&](std::size_t n, std::size_t thread) {
+    const auto [begin, end] = lanes[n];
+    float* const x = pass.input(begin, thread);
+    std::fill_n(x, (end - begin) * row, 0.0F);
+    pool(own[n], learned.model.schema().dim(), static_cast<std::uint32_t>(begin * row), x);
+    pass.forward(begin, end, thread);
+    const float* const a = pass.logits(Tower::ctr);
+    const float* const b = pass.logits(Tower::cvr);
+    for (std::size_t s = begin; s < end; ++s) {
+      const Rate p = rate_of(a[s]);
+      const Rate q = rate_of(b[s]);
+      predictions[s] = predict(a[s], b[s], p, q);
+      const LossGradients gradients = esmm_gradients(a[s], b[s], p, q, labels_of(samples[s]));
+      pass.logit_gradients(Tower::ctr)[s] = static_cast<float>(gradients.ctr / batch_samples);
+      pass.logit_gradients(Tower::cvr)[s] = static_cast<float>(gradients.cvr / batch_samples);
+    }
+    pass.backward(begin, end, thread);
+  });
+}
+
+void Trainer::Impl::backward_contexts() {
+  workers.run(context_lanes.size(), [&](std::size_t n, std::size_t thread) {
+    pass.backward_contexts(context_lanes[n].begin, context_lanes[n].end, thread, contexts.samples(),
+                           contexts.begins());
+  });
+}
+
+// All that changes what was learned; the pieces touch different things.
+void Trainer::Impl::update(const std::vector<Sample>& samples, std::vector<Prediction>& predictions,
+                           std::uint64_t step) {
+  const AdamStep dense_step(config.training.dense, step);
+  const AdamStep row_step(config.training.embeddings, step);
+  const auto& weight_pieces = pass.pieces();
+  std::vector<RowPiece> row_pieces;
+  for (std::size_t part = 0; part < batch_rows.size(); ++part) {
+    const std::size_t rows = batch_rows[part].size();
+    for (std::size_t begin = 0; begin < rows; begin += kRowsAPiece) {
+      row_pieces.push_back({part, begin, std::min(begin + kRowsAPiece, rows)});
+    }
   }
-  model.towers().backward(scratch.x.data(), columns, scratch.workspace,
-                          std::array<const float*, kTowers>{a_gradients, b_gradients},
-                          lane.parameter_gradients, lane.x_gradients.data());
+  // The largest first, so that the threads end together.
+  workers.run(1 + weight_pieces.size() + row_pieces.size(), [&](std::size_t n, std::size_t thread) {
+    if (n == 0) {
+      validate(samples, predictions);
+    } else if (n <= weight_pieces.size()) {
+      update_weights(weight_pieces[n - 1], thread, dense_step);
+    } else {
+      update_rows(row_pieces[n - 1 - weight_pieces.size()], row_step);
+    }
+  });
 }
 
 void Trainer::Impl::validate(const std::vector<Sample>& samples,
                              std::vector<Prediction>& predictions) {
-  const FlushDenormals flush;
   for (std::size_t s = 0; s < samples.size(); ++s) {
     const Sample& sample = samples[s];
+    learned.samples_digest = chain_sample(learned.samples_digest, sample);
     if (!sample.y_final) {
       const auto first = learned.kept.find(kept_key(sample));
       SLUICE_CHECK(first != learned.kept.end());
@@ -194,56 +244,44 @@ void Trainer::Impl::validate(const std::vector<Sample>& samples,
     } else if (sample.y && !sample.z_final) {
       SLUICE_CHECK(learned.kept.emplace(kept_key(sample), predictions[s]).second);
     }
-    learned.metrics.add(labels_of(sample), predictions[s]);
-    learned.window_metrics.add(labels_of(sample), predictions[s]);
+    const ProgressiveMetrics::Judged judged(labels_of(sample), predictions[s]);
+    learned.metrics.add(judged);
+    learned.window_metrics.add(judged);
   }
 }
 
-void Trainer::Impl::update_dense(std::uint64_t step) {
-  const AdamStep adam(config.training.dense, step);
-  const std::span<float> weights = learned.model.towers().parameters();
-  const std::size_t pieces = (weights.size() + kParametersAPiece - 1) / kParametersAPiece;
-  workers.run(pieces, [&](std::size_t piece, std::size_t) {
-    const std::size_t begin = piece * kParametersAPiece;
-    const std::size_t count = std::min(kParametersAPiece, weights.size() - begin);
-    std::array<float, kParametersAPiece> gradient;
-    std::copy_n(lanes[0].parameter_gradients.data() + begin, count, gradient.data());
-    for (std::size_t n = 1; n < lane_count; ++n) {
-      add(count, lanes[n].parameter_gradients.data() + begin, gradient.data());
-    }
-    adam.apply(count, gradient.data(), weights.data() + begin, learned.dense_m.data() + begin,
-               learned.dense_v.data() + begin);
-  });
+void Trainer::Impl::update_weights(const TowerPass::Piece& piece, std::size_t thread,
+                                   const AdamStep& adam) {
+  std::size_t gradient_row = 0;
+  const float* const gradient = pass.weight_gradient(piece, thread, gradient_row);
+  float* const weights = learned.model.towers().parameters().data();
+  for (std::size_t r = 0; r < piece.rows(); ++r) {
+    const std::size_t at = piece.offset + r * piece.row;
+    adam.apply(piece.row, gradient + r * gradient_row, weights + at, learned.dense_m.data() + at,
+               learned.dense_v.data() + at);
+  }
+  Towers& towers = learned.model.towers();
+  if (piece.part < towers.parts().size()) towers.refresh(piece.part, piece.begin, piece.end);
 }
 
-void Trainer::Impl::update_rows(std::uint64_t step) {
-  const AdamStep adam(config.training.embeddings, step);
+void Trainer::Impl::update_rows(const RowPiece& piece, const AdamStep& adam) {
+  constexpr std::size_t kAhead = 8;
   const std::size_t dim = learned.model.schema().dim();
-  const std::size_t inputs = learned.model.schema().inputs();
-  const std::size_t lane_samples = config.training.lane;
-  row_pieces.clear();
-  for (std::size_t t = 0; t < batch_rows.size(); ++t) {
-    for (std::size_t begin = 0; begin < batch_rows[t].size(); begin += kRowsAPiece) {
-      row_pieces.push_back({t, begin, std::min(begin + kRowsAPiece, batch_rows[t].size())});
+  const BatchRows& rows = batch_rows[piece.part];
+  std::vector<float> gradient(dim);
+  for (std::size_t n = piece.begin; n < piece.end; ++n) {
+    if (n + kAhead < piece.end) {
+      const auto* const next = reinterpret_cast<const std::byte*>(rows.row(n + kAhead));
+      for (std::size_t at = 0; at < 3 * dim * sizeof(float); at += 64)
+        __builtin_prefetch(next + at);
     }
+    std::fill(gradient.begin(), gradient.end(), 0.0F);
+    for (const BatchRows::Use& use : rows.uses(n)) {
+      add_scaled(dim, use.weight, pass.input_gradients() + use.at, gradient.data());
+    }
+    float* const weights = rows.row(n)->values();
+    adam.apply(dim, gradient.data(), weights, weights + dim, weights + 2 * dim);
   }
-  workers.run(row_pieces.size(), [&](std::size_t p, std::size_t) {
-    const RowPiece& piece = row_pieces[p];
-    const BatchRows& rows = batch_rows[piece.table];
-    EmbeddingTable& table = learned.model.tables()[piece.table];
-    std::vector<float> gradient(dim);
-    for (std::size_t n = piece.begin; n < piece.end; ++n) {
-      std::fill(gradient.begin(), gradient.end(), 0.0F);
-      for (const BatchRows::Use& use : rows.uses(n)) {
-        const Lane& lane = lanes[use.sample / lane_samples];
-        const float* const column =
-            lane.x_gradients.data() + (use.sample - lane.begin) * inputs + use.column;
-        add_scaled(dim, use.weight, column, gradient.data());
-      }
-      float* const weights = table.values(rows.row(n));
-      adam.apply(dim, gradient.data(), weights, weights + dim, weights + 2 * dim);
-    }
-  });
 }
 
 }  // namespace sluice

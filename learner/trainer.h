@@ -4,11 +4,11 @@
 //
 // Operation: offer() every sample of the log in sequence order; pass() tells how far event time has
 // gone, so that a batch that no sample can join any more is trained at once; finish() trains the
-// last partial batch. Each batch end calls the listener. save(), snapshot() and the digests describe
-// the last batch end: samples that wait for their batch to fill are in none of them and are offered
-// again after a restore(). Where one batch end makes both, snapshot() comes before save(), so that a
-// restored trainer has the window of metrics that follows the snapshot. One thread calls; the
-// Workers compute.
+// last partial batch. Each batch end calls the listener. save(), snapshot() and the digests
+// describe the last batch end: samples that wait for their batch to fill are in none of them and
+// are offered again after a restore(). Where one batch end makes both, snapshot() comes before
+// save(), so that a restored trainer has the window of metrics that follows the snapshot. One
+// thread calls; the Workers compute.
 #pragma once
 
 #include <cstdint>

@@ -2,16 +2,19 @@
 // digests).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "learner/adam.h"
 #include "learner/batch.h"
 #include "learner/esmm_loss.h"
 #include "learner/metrics.h"
 #include "learner/model.h"
+#include "learner/tower_pass.h"
 #include "learner/trainer.h"
 
 namespace sluice {
@@ -43,8 +46,7 @@ struct Trainer::Impl {
         workers(its_workers),
         learned(its_config),
         pending(its_config.training, its_config.join.tick),
-        thread_scratch(its_workers.threads()),
-        batch_rows(learned.model.tables().size()) {}
+        pass(learned.model.towers(), its_workers.threads()) {}
 
   // Trains the pending samples as one batch and tells the listener.
   Status train();
@@ -57,42 +59,36 @@ struct Trainer::Impl {
 
   // The rest is train()'s: scratch that is made anew by every batch.
 
-  // A lane's part of the batch: samples [begin, end).
+  // Rows [begin, end) of what one thread computes at a time; their number is `at` the most.
   struct Lane {
-    std::uint32_t begin = 0;
-    std::uint32_t end = 0;
-    std::size_t columns = 0;  // padded to tiles
-    std::vector<float> parameter_gradients;
-    std::vector<float> x_gradients;  // [inputs, columns]
+    std::size_t begin = 0, end = 0;
   };
-  struct ThreadScratch {
-    std::vector<float> x;
-    std::vector<float> logits;           // [tower, columns]
-    std::vector<float> logit_gradients;  // [tower, columns]
-    TowerWorkspace workspace;
-  };
-  // Distinct rows [begin, end) of one table: a piece of the row updates.
+  std::vector<Lane> lanes_of(std::size_t rows) const;
+  // Distinct rows [begin, end) of one part of the tables: a piece of the row updates.
   struct RowPiece {
-    std::size_t table;
-    std::size_t begin;
-    std::size_t end;
+    std::size_t part, begin, end;
   };
 
-  void cut_lanes(std::size_t samples);
-  void decode_and_gather(const std::vector<Sample>& samples, std::uint64_t step);
-  void compute_gradients(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
-  void compute_lane(std::size_t lane, ThreadScratch& scratch, const std::vector<Sample>& samples,
-                    std::vector<Prediction>& predictions);
+  void decode(const std::vector<Sample>& samples);
+  void decode_contexts(const std::vector<Sample>& samples);
+  void gather(std::uint64_t step);
+  void forward_contexts();
+  void compute_lanes(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
+  void backward_contexts();
+  void update(const std::vector<Sample>& samples, std::vector<Prediction>& predictions,
+              std::uint64_t step);
   void validate(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
-  void update_dense(std::uint64_t step);
-  void update_rows(std::uint64_t step);
+  void update_weights(const TowerPass::Piece& piece, std::size_t thread, const AdamStep& adam);
+  void update_rows(const RowPiece& piece, const AdamStep& adam);
 
-  std::vector<Lane> lanes;  // of the batch; later ones keep their memory
-  std::size_t lane_count = 0;
-  std::vector<DecodedSamples> decoded;  // by lane
-  std::vector<ThreadScratch> thread_scratch;
-  std::vector<BatchRows> batch_rows;  // by table
-  std::vector<RowPiece> row_pieces;
+  TowerPass pass;
+  std::vector<Lane> lanes;              // of samples
+  std::vector<DecodedSamples> own;      // by lane: the impressions' own columns
+  std::vector<Digest> context_digests;  // by sample
+  BatchContexts contexts;
+  std::vector<Lane> context_lanes;
+  std::vector<DecodedSamples> shared;  // by lane of contexts
+  std::array<BatchRows, EmbeddingTable::kParts> batch_rows;
 };
 
 }  // namespace sluice

@@ -127,6 +127,7 @@ Status read_state(const LearnerState& state, Learned& learned) {
   }
   Towers& towers = learned.model.towers();
   SLUICE_TRY(read_tower_tensors(tensors, "", towers, towers.parameters()));
+  towers.refresh();
   SLUICE_TRY(read_tower_tensors(tensors, "_adam_m", towers, learned.dense_m));
   SLUICE_TRY(read_tower_tensors(tensors, "_adam_v", towers, learned.dense_v));
   for (EmbeddingTable& table : learned.model.tables()) {
@@ -150,13 +151,13 @@ Digest Trainer::model_digest() const {
   const Learned& learned = impl_->learned;
   DigestSum digest;
   for (const EmbeddingTable& table : learned.model.tables()) {
-    for (std::uint32_t row = 0; row < table.rows(); ++row) {
+    table.for_each([&](const EmbeddingRow& row) {
       ByteWriter out = digest.begin('r', table.name());
-      out.u64(table.key(row));
-      out.u64(table.last_batch(row));
-      digest.floats(table.values(row), table.stride());
+      out.u64(row.key);
+      out.u64(row.last_batch);
+      digest.floats(row.values(), table.row_floats());
       digest.end();
-    }
+    });
   }
   for (const Towers::Array& array : learned.model.towers().arrays()) {
     digest.begin('l', array.name);

@@ -27,14 +27,24 @@ inline void add(std::size_t n, const float* __restrict x, float* __restrict y) {
   for (; i < n; ++i) y[i] += x[i];
 }
 
-// z = max(z + bias, 0); a value that is not a number becomes 0.
-inline void add_bias_relu(std::size_t n, const float* __restrict bias, float* __restrict z) {
+// z = max(z, 0); a value that is not a number becomes 0.
+inline void relu(std::size_t n, float* __restrict z) {
   const auto one = [](float value) { return value > 0.0F ? value : 0.0F; };
   std::size_t i = 0;
   for (; i + kVectorWidth <= n; i += kVectorWidth) {
-    for (std::size_t k = i; k < i + kVectorWidth; ++k) z[k] = one(z[k] + bias[k]);
+    for (std::size_t k = i; k < i + kVectorWidth; ++k) z[k] = one(z[k]);
   }
-  for (; i < n; ++i) z[i] = one(z[i] + bias[i]);
+  for (; i < n; ++i) z[i] = one(z[i]);
+}
+
+// y = scale · x where the activation h is above 0, else 0.
+inline void scale_relu(std::size_t n, float scale, const float* __restrict x,
+                       const float* __restrict h, float* __restrict y) {
+  std::size_t i = 0;
+  for (; i + kVectorWidth <= n; i += kVectorWidth) {
+    for (std::size_t k = i; k < i + kVectorWidth; ++k) y[k] = h[k] > 0.0F ? scale * x[k] : 0.0F;
+  }
+  for (; i < n; ++i) y[i] = h[i] > 0.0F ? scale * x[i] : 0.0F;
 }
 
 // The gradient of ReLU: d = 0 where the activation h is 0.

@@ -1,5 +1,7 @@
 #include "learner/batch.h"
 
+#include <algorithm>
+#include <array>
 #include <map>
 
 #include <gtest/gtest.h>
@@ -97,34 +99,72 @@ TEST(Trainer, WithoutASpanOnlyFinishTrainsAPartialBatch) {
 }
 
 RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
-  EmbeddingTable table("t", 2, 2, 1);
-  BatchRows rows;
-  std::uint32_t sample = 0;
+  std::vector<EmbeddingTable> tables;
+  tables.emplace_back("t", 2, std::vector<float>(4), 1);
+  tables.emplace_back("u", 2, std::vector<float>(4), 1);
+  std::array<BatchRows, EmbeddingTable::kParts> parts;
+  std::uint32_t at = 0;
   for (std::uint64_t step = 1; step <= 3; ++step) {
     std::vector<DecodedSamples> lanes(*rc::gen::inRange<std::size_t>(1, 4));
-    std::map<std::uint64_t, std::vector<std::tuple<std::uint32_t, std::uint32_t, float>>> wanted;
+    std::map<const EmbeddingRow*, std::vector<std::pair<std::uint32_t, float>>> wanted;
+    std::vector<DecodedSamples*> decoded;
     for (DecodedSamples& lane : lanes) {
-      lane.terms.resize(1);
+      decoded.push_back(&lane);
       for (const std::uint64_t key : *rc::gen::container<std::vector<std::uint64_t>>(
-               rc::gen::inRange<std::uint64_t>(0, 12))) {
-        const auto column = static_cast<std::uint32_t>(2 * (key % 2));
-        const float weight = static_cast<float>(++sample) / 2;
-        lane.terms[0].push_back({key, sample, column, weight, nullptr});
-        wanted[key].emplace_back(sample, column, weight);
+               rc::gen::inRange<std::uint64_t>(0, 40))) {
+        const std::uint32_t table = *rc::gen::inRange<std::uint32_t>(0, 2);
+        lane.add({key, nullptr, table, ++at, static_cast<float>(at) / 2});
       }
     }
-    rows.gather(table, 0, lanes, step);
-    RC_ASSERT(rows.size() == wanted.size());
-    for (std::size_t n = 0; n < rows.size(); ++n) {
-      RC_ASSERT(table.last_batch(rows.row(n)) == step);
-      std::vector<std::tuple<std::uint32_t, std::uint32_t, float>> uses;
-      for (const BatchRows::Use& use : rows.uses(n)) {
-        uses.emplace_back(use.sample, use.column, use.weight);
-      }
-      RC_ASSERT(uses == wanted[table.key(rows.row(n))]);
-    }
+    for (std::size_t p = 0; p < parts.size(); ++p) parts[p].gather(tables, p, decoded, step);
     for (const DecodedSamples& lane : lanes) {
-      for (const Term& term : lane.terms[0]) RC_ASSERT(term.row == table.find(term.key));
+      for (const Term& term : lane.terms) {
+        const EmbeddingRow* const row = tables[term.table].find(term.key);
+        RC_ASSERT(row != nullptr && row->values() == term.row);
+        wanted[row].emplace_back(term.at, term.weight);
+      }
+    }
+    std::size_t distinct = 0;
+    for (const BatchRows& rows : parts) {
+      distinct += rows.size();
+      for (std::size_t n = 0; n < rows.size(); ++n) {
+        RC_ASSERT(rows.row(n)->last_batch == step);
+        std::vector<std::pair<std::uint32_t, float>> uses;
+        for (const BatchRows::Use& use : rows.uses(n)) uses.emplace_back(use.at, use.weight);
+        RC_ASSERT(uses == wanted[rows.row(n)]);
+      }
+    }
+    RC_ASSERT(distinct == wanted.size());
+  }
+}
+
+RC_GTEST_PROP(BatchContextsProperty, AreTheDistinctOnesByFirstUse, ()) {
+  BatchContexts contexts;
+  for (int batch = 0; batch < 3; ++batch) {
+    std::vector<Digest> digests;
+    std::vector<std::uint32_t> of_sample;
+    std::vector<Digest> distinct;
+    for (const auto n :
+         *rc::gen::container<std::vector<std::uint64_t>>(rc::gen::inRange<std::uint64_t>(0, 12))) {
+      digests.push_back({n % 3, n / 3});  // digests that collide in one half
+      const auto found = std::find(distinct.begin(), distinct.end(), digests.back());
+      of_sample.push_back(static_cast<std::uint32_t>(found - distinct.begin()));
+      if (found == distinct.end()) distinct.push_back(digests.back());
+    }
+    contexts.assign(digests);
+    RC_ASSERT(contexts.size() == distinct.size());
+    RC_ASSERT(std::equal(of_sample.begin(), of_sample.end(), contexts.of_sample().begin(),
+                         contexts.of_sample().end()));
+    for (std::uint32_t c = 0; c < contexts.size(); ++c) {
+      RC_ASSERT(digests[contexts.first_sample(c)] == distinct[c]);
+      std::vector<std::uint32_t> wanted;
+      for (std::uint32_t s = 0; s < of_sample.size(); ++s) {
+        if (of_sample[s] == c) wanted.push_back(s);
+      }
+      const auto its = contexts.samples().subspan(contexts.begins()[c],
+                                                  contexts.begins()[c + 1] - contexts.begins()[c]);
+      RC_ASSERT(std::equal(wanted.begin(), wanted.end(), its.begin(), its.end()));
+      RC_ASSERT(contexts.first_sample(c) == wanted.front());
     }
   }
 }

@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t kDim = 3;
 
 RC_GTEST_PROP(EmbeddingTableProperty, BehavesAsAMap, ()) {
-  EmbeddingTable table("t", kDim, 2, 9);
+  EmbeddingTable table("t", kDim, std::vector<float>(2 * kDim, 0.0F), 9);
   std::unordered_map<std::uint64_t, std::vector<float>> map;
   // Few low bits, so that keys collide in the index; some keys are large, and zero is a key.
   const auto key = rc::gen::oneOf(
@@ -25,35 +25,63 @@ RC_GTEST_PROP(EmbeddingTableProperty, BehavesAsAMap, ()) {
   float stamp = 0;
   for (const std::uint64_t k : *rc::gen::container<std::vector<std::uint64_t>>(key)) {
     RC_ASSERT((table.find(k) != nullptr) == map.contains(k));
-    const std::uint32_t row = table.find_or_create(k);
+    EmbeddingRow* const row = table.find_or_create(k);
+    RC_ASSERT(row->key == k);
     if (!map.contains(k)) {
       std::vector<float> initial(kDim);
       table.initial(k, initial);
-      RC_ASSERT(std::equal(initial.begin(), initial.end(), table.values(row)));
-      RC_ASSERT(std::all_of(table.values(row) + kDim, table.values(row) + 3 * kDim,
+      RC_ASSERT(std::equal(initial.begin(), initial.end(), row->values()));
+      RC_ASSERT(std::all_of(row->values() + kDim, row->values() + 3 * kDim,
                             [](float slot) { return slot == 0; }));
       map[k].resize(3 * kDim);
     }
-    for (std::size_t j = 0; j < 3 * kDim; ++j) table.values(row)[j] = map[k][j] = ++stamp;
+    for (std::size_t j = 0; j < 3 * kDim; ++j) row->values()[j] = map[k][j] = ++stamp;
   }
   RC_ASSERT(table.rows() == map.size());
   std::vector<std::uint64_t> keys;
-  for (const std::uint32_t row : table.by_key()) keys.push_back(table.key(row));
+  for (const EmbeddingRow* const row : table.by_key()) keys.push_back(row->key);
   RC_ASSERT(std::is_sorted(keys.begin(), keys.end()));
   for (const auto& [k, values] : map) {
-    const float* const row = table.find(k);
+    const EmbeddingRow* const row = table.find(k);
     RC_ASSERT(row != nullptr);
-    RC_ASSERT(std::equal(values.begin(), values.end(), row));
+    RC_ASSERT(std::equal(values.begin(), values.end(), row->values()));
   }
 }
 
+// Past the first segments' splits, in every part.
 TEST(EmbeddingTable, RowsStayWhereTheyAreWhileItGrows) {
-  EmbeddingTable table("t", kDim, 0, 9);
-  std::vector<const float*> rows;
-  for (std::uint64_t k = 0; k < 5000; ++k) {
-    rows.push_back(table.values(table.find_or_create(mix64(k))));
+  constexpr std::uint64_t kRows = 200'000;
+  EmbeddingTable table("t", kDim, {1.0F, 2.0F}, 9);
+  std::vector<const EmbeddingRow*> rows;
+  for (std::uint64_t k = 0; k < kRows; ++k) rows.push_back(table.find_or_create(k));
+  EXPECT_EQ(table.rows(), kRows);
+  std::vector<float> initial(kDim);
+  for (std::uint64_t k = 0; k < kRows; ++k) {
+    ASSERT_EQ(table.find(k), rows[k]);
+    ASSERT_EQ(rows[k]->key, k);
+    ASSERT_EQ(rows[k]->last_batch, 0U);
+    table.initial(k, initial);
+    ASSERT_TRUE(std::equal(initial.begin(), initial.end(), rows[k]->values()));
+    ASSERT_EQ(rows[k]->values()[kDim], 1.0F);
+    ASSERT_EQ(rows[k]->values()[kDim + 1], 2.0F);
   }
-  for (std::uint64_t k = 0; k < 5000; ++k) EXPECT_EQ(table.find(mix64(k)), rows[k]);
+  EXPECT_EQ(table.find(kRows), nullptr);
+  std::size_t seen = 0;
+  table.for_each([&](const EmbeddingRow& row) { seen += table.find(row.key) == &row ? 1 : 0; });
+  EXPECT_EQ(seen, kRows);
+}
+
+// A row of 5 floats is one line of 64 bytes; the index has its 8 bytes an entry at most twice over
+// after a split, and memory comes in chunks that double.
+TEST(EmbeddingTable, TellsItsMemory) {
+  EmbeddingTable table("t", kDim, {0.0F, 0.0F}, 9);
+  const std::size_t empty = table.bytes();
+  EXPECT_LT(empty, 64U << 10);
+  constexpr std::uint64_t kRows = 500'000;
+  for (std::uint64_t k = 0; k < kRows; ++k) table.find_or_create(k);
+  const double bytes_a_row = static_cast<double>(table.bytes()) / kRows;
+  EXPECT_GT(bytes_a_row, 64 + 8);
+  EXPECT_LT(bytes_a_row, 64 + 32);
 }
 
 TEST(EmbeddingTable, InitialRowsAreUniformWithTheirStandardDeviation) {

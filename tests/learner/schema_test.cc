@@ -58,14 +58,17 @@ TEST(Buckets, EdgesCountThoseAtOrBelow) {
 
 DecodedSamples decode(const Schema& schema, const nlohmann::json& values) {
   DecodedSamples decoded = schema.make_decoded();
-  EXPECT_TRUE(schema.decode(testing::encode_features(schema.features(), values), 4, true, decoded));
+  Digest context;
+  EXPECT_TRUE(schema.decode(testing::encode_features(schema.features(), values), 400, true, decoded,
+                            context));
   return decoded;
 }
 
 TEST(Schema, LaysFieldsOutInTheOrderOfTheirNames) {
   const Config config = small_config();
   const Schema schema(config.features, config.model);
-  EXPECT_EQ(schema.inputs(), 5 * 5 + 1);
+  EXPECT_EQ(schema.inputs().own, 5U * 5 + 1);
+  EXPECT_EQ(schema.inputs().context, 0U);
   EXPECT_THAT(schema.tables(), ::testing::ElementsAre("c_weighted", "d_log", "e_edges", "shared"));
   EXPECT_EQ(schema.fields()[1].column, 5U);
   EXPECT_EQ(schema.fields()[0].table, schema.fields()[1].table);
@@ -82,22 +85,89 @@ TEST(Schema, DecodesEveryKindOfFeature) {
                                                  {"d_log", -10.0},
                                                  {"e_edges", 50},
                                                  {"f_dense", 1e300}});
-  const auto& shared = decoded.terms[3];
-  ASSERT_EQ(shared.size(), 4U);
-  EXPECT_EQ(shared[0].key, hash64("x", hash64("shared")));
-  EXPECT_EQ(shared[0].column, 0U);
-  EXPECT_EQ(shared[1].key, shared[2].key);  // 7 and "7" are one id
-  EXPECT_EQ(shared[1].key, hash64("7", hash64("shared")));
-  EXPECT_EQ(shared[3].key, shared[0].key);  // one table, one row
-  EXPECT_EQ(shared[3].column, 5U);
-  EXPECT_EQ(shared[3].sample, 4U);
-  EXPECT_EQ(decoded.terms[0][0].weight, -0.5F);
-  EXPECT_EQ(decoded.terms[0][1].weight, 2.0F);
-  EXPECT_EQ(decoded.terms[1][0].key, hash64("-19", hash64("d_log")));
-  EXPECT_EQ(decoded.terms[2][0].key, hash64("3", hash64("e_edges")));
+  const auto& terms = decoded.terms;
+  ASSERT_EQ(terms.size(), 8U);
+  EXPECT_EQ(terms[0].key, hash64("x", hash64("shared")));
+  EXPECT_EQ(terms[0].table, 3U);
+  EXPECT_EQ(terms[0].at, 400U);
+  EXPECT_EQ(terms[1].key, terms[2].key);  // 7 and "7" are one id
+  EXPECT_EQ(terms[1].key, hash64("7", hash64("shared")));
+  EXPECT_EQ(terms[3].key, terms[0].key);  // one table, one row
+  EXPECT_EQ(terms[3].table, 3U);
+  EXPECT_EQ(terms[3].at, 405U);
+  EXPECT_EQ(terms[4].weight, -0.5F);
+  EXPECT_EQ(terms[5].weight, 2.0F);
+  EXPECT_EQ(terms[6].key, hash64("-19", hash64("d_log")));
+  EXPECT_EQ(terms[6].table, 1U);
+  EXPECT_EQ(terms[7].key, hash64("3", hash64("e_edges")));
   ASSERT_EQ(decoded.dense.size(), 1U);
-  EXPECT_EQ(decoded.dense[0].column, 25U);
+  EXPECT_EQ(decoded.dense[0].at, 425U);
   EXPECT_EQ(decoded.dense[0].value, std::numeric_limits<float>::max());
+  std::vector<std::uint32_t> numbers;
+  for (std::size_t part = 0; part < decoded.by_part.size(); ++part) {
+    EXPECT_TRUE(std::is_sorted(decoded.by_part[part].begin(), decoded.by_part[part].end()));
+    for (const std::uint32_t n : decoded.by_part[part]) {
+      numbers.push_back(n);
+      EXPECT_EQ(EmbeddingTable::part_of(EmbeddingTable::hash_of(terms.at(n).key)), part);
+    }
+  }
+  EXPECT_THAT(numbers, ::testing::UnorderedElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+TEST(Schema, AGroupsColumnsAreTheContexts) {
+  Config config = small_config();
+  config.features[1].group = config.features[4].group = config.features[5].group = "context";
+  const Schema schema(config.features, config.model);
+  EXPECT_EQ(schema.inputs().context, 5U + 5 + 1);
+  EXPECT_EQ(schema.inputs().own, 3U * 5);
+  const nlohmann::json values = {
+      {"a_id", "x"}, {"b_ids", {7, 8}}, {"c_weighted", {{"w", 0.5}, {8, 2}}},
+      {"d_log", 3},  {"e_edges", 50},   {"f_dense", 2}};
+  const auto decode_both = [&](const nlohmann::json& changes, DecodedSamples& own,
+                               DecodedSamples& shared) {
+    nlohmann::json changed = values;
+    changed.update(changes);
+    const std::string blob = testing::encode_features(schema.features(), changed);
+    Digest context;
+    EXPECT_TRUE(schema.decode(blob, 100, true, own, context));
+    schema.decode_context(blob, 200, shared);
+    return context;
+  };
+  DecodedSamples own = schema.make_decoded();
+  DecodedSamples shared = schema.make_decoded();
+  const Digest digest = decode_both(nlohmann::json::object(), own, shared);
+  const auto places = [](const DecodedSamples& decoded) {
+    std::vector<std::uint32_t> at;
+    for (const Term& term : decoded.terms) at.push_back(term.at);
+    return at;
+  };
+  EXPECT_THAT(places(own), ::testing::ElementsAre(100, 105, 105, 110));
+  EXPECT_TRUE(own.dense.empty());
+  EXPECT_THAT(places(shared), ::testing::ElementsAre(200, 200, 205));
+  ASSERT_EQ(shared.dense.size(), 1U);
+  EXPECT_EQ(shared.dense[0].at, 210U);
+
+  const auto digest_of = [&](const nlohmann::json& changes) {
+    DecodedSamples a = schema.make_decoded(), b = schema.make_decoded();
+    return decode_both(changes, a, b);
+  };
+  EXPECT_EQ(digest_of({{"a_id", "y"}, {"d_log", 9}, {"c_weighted", nullptr}}), digest);
+  EXPECT_NE(digest_of({{"b_ids", {8, 7}}}), digest);
+  EXPECT_NE(digest_of({{"e_edges", 51}}), digest);
+  EXPECT_NE(digest_of({{"f_dense", nullptr}}), digest);
+  EXPECT_NE(digest_of({{"f_dense", "x"}}), digest_of({{"f_dense", nullptr}}));
+}
+
+// Without a hidden layer there is nothing to share, but the columns' order is the same.
+TEST(Schema, AModelWithoutHiddenLayersHasNoContext) {
+  Config config = small_config();
+  config.features[5].group = "context";
+  config.model.hidden.clear();
+  const Schema schema(config.features, config.model);
+  EXPECT_EQ(schema.inputs().context, 0U);
+  EXPECT_EQ(schema.inputs().own, 5U * 5 + 1);
+  EXPECT_EQ(schema.fields()[5].column, 0U);
+  EXPECT_EQ(schema.fields()[0].column, 1U);
 }
 
 TEST(Schema, AbsentAndWrongTypesGiveNothing) {
@@ -105,7 +175,7 @@ TEST(Schema, AbsentAndWrongTypesGiveNothing) {
   const Schema schema(config.features, config.model);
   const DecodedSamples decoded =
       decode(schema, {{"a_id", nullptr}, {"b_ids", "not a list"}, {"f_dense", "x"}});
-  for (const auto& terms : decoded.terms) EXPECT_TRUE(terms.empty());
+  EXPECT_TRUE(decoded.terms.empty());
   EXPECT_TRUE(decoded.dense.empty());
   EXPECT_THAT(decoded.wrong_types, ::testing::ElementsAre(0, 1, 0, 0, 0, 1));
 }
@@ -114,16 +184,18 @@ TEST(Schema, BlobsOfOtherFeaturesAreRefused) {
   const Config config = small_config();
   const Schema schema(config.features, config.model);
   DecodedSamples decoded = schema.make_decoded();
+  Digest context;
   const std::string blob = testing::encode_features(config.features, {{"a_id", "x"}, {"d_log", 2}});
-  ASSERT_TRUE(schema.decode(blob, 0, true, decoded));
-  EXPECT_FALSE(schema.decode(blob + '\0', 0, true, decoded));
+  ASSERT_TRUE(schema.decode(blob, 0, true, decoded, context));
+  EXPECT_FALSE(schema.decode(blob + '\0', 0, true, decoded, context));
   for (std::size_t size = 0; size < blob.size(); ++size) {
-    EXPECT_FALSE(schema.decode(std::string_view(blob).substr(0, size), 0, true, decoded)) << size;
+    EXPECT_FALSE(schema.decode(std::string_view(blob).substr(0, size), 0, true, decoded, context))
+        << size;
   }
   auto others = config.features;
   std::swap(others[0].type, others[5].type);
   const Schema other(others, config.model);
-  EXPECT_FALSE(other.decode(blob, 0, true, decoded));
+  EXPECT_FALSE(other.decode(blob, 0, true, decoded, context));
 }
 
 TEST(Schema, JsonBringsEveryBitBack) {

@@ -10,9 +10,12 @@
 #include <rapidcheck/gtest.h>
 
 #include "learner/esmm_loss.h"
+#include "learner/tower_pass.h"
 
 namespace sluice {
 namespace {
+
+using Precision = ModelConfig::Precision;
 
 std::vector<float> random_floats(std::size_t count, std::uint32_t seed) {
   std::mt19937 random(seed);
@@ -23,50 +26,63 @@ std::vector<float> random_floats(std::size_t count, std::uint32_t seed) {
   return values;
 }
 
-// The logits of samples [0, n) of x ([inputs, n]), which may begin at any column of the tiles.
+// Fills the inputs of the lane [begin, end) from x, [samples, inputs.own].
+void fill_lane(TowerPass& pass, std::size_t inputs, const float* x, std::size_t begin,
+               std::size_t end, std::size_t thread) {
+  float* const lane = pass.input(begin, thread);
+  for (std::size_t s = begin; s < end; ++s) {
+    std::copy_n(x + s * inputs, inputs, lane + (s - begin) * pass.input_row());
+  }
+}
+
+// The logits of samples [0, n) of x ([n, inputs]), `shift` foreign samples before and `more` after.
 std::array<std::vector<float>, kTowers> logits_of(const Towers& towers, const float* x,
                                                   std::size_t n, std::size_t shift = 0,
-                                                  std::size_t tiles_more = 0) {
-  const std::size_t columns = padded_to_tiles(shift + n) + tiles_more * kTile;
-  std::vector<float> padded = random_floats(towers.inputs() * columns, 99);  // foreign neighbours
-  std::copy_n(x, towers.inputs() * n, padded.data() + shift * towers.inputs());
-  std::vector<float> a(columns), b(columns);
-  TowerWorkspace workspace;
-  towers.forward(padded.data(), columns, workspace, std::array{a.data(), b.data()});
-  const auto cut = [&](const std::vector<float>& all) {
-    return std::vector<float>(all.begin() + static_cast<std::ptrdiff_t>(shift),
-                              all.begin() + static_cast<std::ptrdiff_t>(shift + n));
+                                                  std::size_t more = 0, std::size_t lane = 64) {
+  const std::size_t inputs = towers.inputs().own;
+  const std::size_t samples = shift + n + more;
+  std::vector<float> all = random_floats(inputs * samples, 99);
+  std::copy_n(x, inputs * n, all.data() + shift * inputs);
+  TowerPass pass(towers, 1);
+  pass.begin(samples, 0, {}, lane);
+  for (std::size_t begin = 0; begin < samples; begin += lane) {
+    const std::size_t end = std::min(begin + lane, samples);
+    fill_lane(pass, inputs, all.data(), begin, end, 0);
+    pass.forward(begin, end, 0);
+  }
+  const auto cut = [&](Tower tower) {
+    return std::vector<float>(pass.logits(tower) + shift, pass.logits(tower) + shift + n);
   };
-  return {cut(a), cut(b)};
+  return {cut(Tower::ctr), cut(Tower::cvr)};
 }
 
 bool same_bits(float a, float b) {
   return std::memcmp(&a, &b, sizeof a) == 0;
 }
 
-void check_same_bits(const Towers& towers, std::size_t samples, std::uint32_t seed,
-                     const std::vector<std::size_t>& shifts, std::size_t tiles_more) {
-  const std::size_t inputs = towers.inputs();
-  const std::vector<float> x = random_floats(inputs * samples, seed);
-  const auto together = logits_of(towers, x.data(), samples);
-  for (std::size_t s = 0; s < samples; ++s) {
-    const std::size_t shift = shifts[s % shifts.size()];
-    const auto alone = logits_of(towers, x.data() + s * inputs, 1, shift, tiles_more);
-    RC_ASSERT(same_bits(alone[0][0], together[0][s]));
-    RC_ASSERT(same_bits(alone[1][0], together[1][s]));
-  }
+const Kernels& any_kernels() {
+  return *usable_kernels()[*rc::gen::inRange<std::size_t>(0, usable_kernels().size())];
 }
 
-RC_GTEST_PROP(TowersProperty, ASamplesLogitsAreTheSameBitsInAnyBatch, ()) {
+RC_GTEST_PROP(TowersProperty, ASamplesLogitsAreTheSameBitsInAnyBatchAndOnAnyKernels, ()) {
   const auto inputs = *rc::gen::inRange<std::size_t>(1, 80);
   const auto hidden = *rc::gen::container<std::vector<std::uint64_t>>(
       *rc::gen::inRange<std::size_t>(0, 4), rc::gen::inRange<std::uint64_t>(1, 60));
-  const Towers towers(inputs, hidden, *rc::gen::arbitrary<std::uint64_t>());
+  const auto seed = *rc::gen::arbitrary<std::uint64_t>();
+  const auto precision = *rc::gen::element(Precision::f32, Precision::bf16);
+  const Towers towers({0, inputs}, hidden, seed, precision);
+  const Towers others({0, inputs}, hidden, seed, precision, any_kernels());
   const auto samples = *rc::gen::inRange<std::size_t>(1, 100);
-  const auto shifts =
-      *rc::gen::container<std::vector<std::size_t>>(3, rc::gen::inRange<std::size_t>(0, 70));
-  check_same_bits(towers, samples, *rc::gen::arbitrary<std::uint32_t>(), shifts,
-                  *rc::gen::inRange<std::size_t>(0, 3));
+  const std::vector<float> x =
+      random_floats(inputs * samples, *rc::gen::arbitrary<std::uint32_t>());
+  const auto together = logits_of(towers, x.data(), samples);
+  for (std::size_t s = 0; s < samples; ++s) {
+    const auto alone =
+        logits_of(others, x.data() + s * inputs, 1, *rc::gen::inRange<std::size_t>(0, 70),
+                  *rc::gen::inRange<std::size_t>(0, 70), 32);
+    RC_ASSERT(same_bits(alone[0][0], together[0][s]));
+    RC_ASSERT(same_bits(alone[1][0], together[1][s]));
+  }
 }
 
 // The sizes in use: sums over 360 and more inputs are cut into several runs inside a product.
@@ -75,7 +91,7 @@ RC_GTEST_PROP(TowersProperty, RealSizesGiveTheSameBitsInAnyBatch, ()) {
   const auto inputs = *rc::gen::element<std::size_t>(360, 468, 611);
   const auto hidden =
       *rc::gen::elementOf(std::vector<Widths>{{200, 80}, {360, 200, 80}, {201, 83}, {1, 300}});
-  const Towers towers(inputs, hidden, 1);
+  const Towers towers({0, inputs}, hidden, 1, *rc::gen::element(Precision::f32, Precision::bf16));
   const auto samples = *rc::gen::inRange<std::size_t>(1, 140);
   const auto shift = *rc::gen::inRange<std::size_t>(0, 200);
   const std::vector<float> x = random_floats(inputs * samples, 5);
@@ -122,46 +138,101 @@ class DoubleNetwork {
   std::map<std::string, std::vector<double>> arrays_;
 };
 
-void check_gradients(std::size_t inputs, const std::vector<std::uint64_t>& hidden) {
-  constexpr std::size_t kSamples = 12;
-  const std::array<FinalLabels, 4> labels = {{{false, true, false, true},
-                                              {true, true, true, true},
-                                              {true, true, false, false},
-                                              {true, false, false, true}}};
+// Laid out as the parameters; every one of them once.
+std::vector<float> weight_gradients(const Towers& towers, TowerPass& pass) {
+  std::vector<float> gradients(towers.parameters().size(), 1e30F);
+  for (const TowerPass::Piece& piece : pass.pieces()) {
+    std::size_t row = 0;
+    const float* const gradient = pass.weight_gradient(piece, 0, row);
+    for (std::size_t r = 0; r < piece.rows(); ++r) {
+      for (std::size_t k = 0; k < piece.row; ++k) {
+        float& at = gradients[piece.offset + r * piece.row + k];
+        EXPECT_EQ(at, 1e30F);
+        at = gradient[r * row + k];
+      }
+    }
+  }
+  return gradients;
+}
+
+// A batch of samples, some of which share a context; labels in turn.
+struct SmallBatch {
+  static constexpr std::size_t kSamples = 12;
+  static constexpr std::array<FinalLabels, 4> kLabels = {{{false, true, false, true},
+                                                          {true, true, true, true},
+                                                          {true, true, false, false},
+                                                          {true, false, false, true}}};
+  Towers::Inputs inputs;
+  std::vector<std::uint32_t> context_of = {};  // by sample
+  std::vector<float> own = {}, shared = {};    // [samples, own], [contexts, context]
+  std::vector<std::uint32_t> samples = {}, begins = {};
+
+  SmallBatch(Towers::Inputs its_inputs, std::size_t contexts) : inputs(its_inputs) {
+    own = random_floats(inputs.own * kSamples, 3);
+    shared = random_floats(inputs.context * contexts, 4);
+    if (inputs.context == 0) return;
+    begins.push_back(0);
+    for (std::uint32_t c = 0; c < contexts; ++c) {
+      for (std::uint32_t s = 0; s < kSamples; ++s) {
+        if (s * 5 % contexts == c) samples.push_back(s);
+      }
+      begins.push_back(static_cast<std::uint32_t>(samples.size()));
+    }
+    for (std::uint32_t s = 0; s < kSamples; ++s) {
+      context_of.push_back(static_cast<std::uint32_t>(s * 5 % contexts));
+    }
+  }
+  std::size_t contexts() const { return begins.empty() ? 0 : begins.size() - 1; }
+  FinalLabels labels(std::size_t s) const { return kLabels[s % kLabels.size()]; }
+
+  void train(TowerPass& pass) const {
+    pass.begin(kSamples, contexts(), context_of, kLaneUnit);
+    if (contexts() > 0) {
+      for (std::size_t c = 0; c < contexts(); ++c) {
+        std::copy_n(shared.data() + c * inputs.context, inputs.context,
+                    pass.context_input(0, 0) + c * pass.context_row());
+      }
+      pass.forward_contexts(0, contexts(), 0);
+    }
+    fill_lane(pass, inputs.own, own.data(), 0, kSamples, 0);
+    pass.forward(0, kSamples, 0);
+    for (std::size_t s = 0; s < kSamples; ++s) {
+      const EsmmLoss at =
+          esmm_loss(pass.logits(Tower::ctr)[s], pass.logits(Tower::cvr)[s], labels(s));
+      pass.logit_gradients(Tower::ctr)[s] = static_cast<float>(at.ctr_gradient / kSamples);
+      pass.logit_gradients(Tower::cvr)[s] = static_cast<float>(at.cvr_gradient / kSamples);
+    }
+    pass.backward(0, kSamples, 0);
+    if (contexts() > 0) pass.backward_contexts(0, contexts(), 0, samples, begins);
+  }
+};
+
+void check_gradients(Towers::Inputs inputs, const std::vector<std::uint64_t>& hidden,
+                     std::size_t contexts = 0) {
   Towers towers(inputs, hidden, 5);
-  const std::size_t columns = padded_to_tiles(kSamples);
-  std::vector<float> x(inputs * columns);
-  const std::vector<float> values = random_floats(inputs * kSamples, 3);
-  std::copy(values.begin(), values.end(), x.begin());
+  const SmallBatch batch(inputs, contexts);
+  TowerPass pass(towers, 1);
+  batch.train(pass);
+  const std::vector<float> gradients = weight_gradients(towers, pass);
+
   DoubleNetwork network(towers, hidden.size() + 1);
-  std::vector<double> x_double(x.begin(), x.end());
+  std::vector<double> own(batch.own.begin(), batch.own.end());
+  std::vector<double> shared(batch.shared.begin(), batch.shared.end());
   const auto loss = [&] {
     double sum = 0;
-    for (std::size_t s = 0; s < kSamples; ++s) {
-      const auto* const begin = x_double.data() + s * inputs;
-      const std::vector<double> input(begin, begin + inputs);
+    for (std::size_t s = 0; s < SmallBatch::kSamples; ++s) {
+      std::vector<double> input;
+      if (contexts > 0) {
+        const double* const row = shared.data() + batch.context_of[s] * inputs.context;
+        input.assign(row, row + inputs.context);
+      }
+      input.insert(input.end(), own.data() + s * inputs.own, own.data() + (s + 1) * inputs.own);
       sum += esmm_loss(network.logit(Tower::ctr, input), network.logit(Tower::cvr, input),
-                       labels[s % labels.size()])
+                       batch.labels(s))
                  .loss;
     }
-    return sum / kSamples;
+    return sum / SmallBatch::kSamples;
   };
-
-  std::vector<float> a(columns), b(columns), a_gradients(columns), b_gradients(columns);
-  TowerWorkspace workspace;
-  towers.forward(x.data(), columns, workspace, std::array{a.data(), b.data()});
-  for (std::size_t s = 0; s < kSamples; ++s) {
-    const EsmmLoss at = esmm_loss(a[s], b[s], labels[s % labels.size()]);
-    a_gradients[s] = static_cast<float>(at.ctr_gradient / kSamples);
-    b_gradients[s] = static_cast<float>(at.cvr_gradient / kSamples);
-  }
-  // Overwritten, not added to.
-  std::vector<float> gradients(towers.parameters().size(), 1e30F);
-  std::vector<float> x_gradients(inputs * columns, 1e30F);
-  towers.backward(x.data(), columns, workspace,
-                  std::array<const float*, kTowers>{a_gradients.data(), b_gradients.data()},
-                  gradients, x_gradients.data());
-
   const auto central_difference = [&](double& at) {
     constexpr double kStep = 1e-6;
     const double middle = at;
@@ -179,21 +250,103 @@ void check_gradients(std::size_t inputs, const std::vector<std::uint64_t>& hidde
       EXPECT_NEAR(computed[k], central_difference(parameters[k]), 2e-6) << array.name << " " << k;
     }
   }
-  for (std::size_t k = 0; k < x_double.size(); ++k) {
-    const double wanted = k < inputs * kSamples ? central_difference(x_double[k]) : 0;
-    EXPECT_NEAR(x_gradients[k], wanted, 2e-6) << "x " << k;
+  for (std::size_t k = 0; k < own.size(); ++k) {
+    const float computed =
+        pass.input_gradients()[k / inputs.own * pass.input_row() + k % inputs.own];
+    EXPECT_NEAR(computed, central_difference(own[k]), 2e-6) << "own " << k;
+  }
+  for (std::size_t k = 0; k < shared.size(); ++k) {
+    const float computed =
+        pass.input_gradients()[pass.first_context_gradient() +
+                               k / inputs.context * pass.context_row() + k % inputs.context];
+    EXPECT_NEAR(computed, central_difference(shared[k]), 2e-6) << "context " << k;
   }
 }
 
 TEST(Towers, GradientsAreCentralDifferences) {
-  check_gradients(7, {9, 5});
-  check_gradients(13, {6});
-  check_gradients(4, {8, 7, 6});
-  check_gradients(5, {});
+  check_gradients({0, 7}, {9, 5});
+  check_gradients({0, 13}, {6});
+  check_gradients({0, 4}, {8, 7, 6});
+  check_gradients({0, 5}, {});
+}
+
+TEST(Towers, GradientsWithASharedContextAreCentralDifferences) {
+  check_gradients({6, 4}, {9, 5}, 5);
+  check_gradients({3, 1}, {6}, 1);
+  check_gradients({2, 3}, {8, 7, 6}, 12);
+}
+
+// Who shares a context with whom changes no bit of a sample's logits.
+TEST(Towers, ASharedContextGivesTheLogitsOfOneOfItsOwn) {
+  for (const Precision precision : {Precision::f32, Precision::bf16}) {
+    const Towers towers({70, 45}, {33, 21}, 5, precision);
+    const SmallBatch shared({70, 45}, 3);
+    SmallBatch apart({70, 45}, SmallBatch::kSamples);
+    for (std::size_t s = 0; s < SmallBatch::kSamples; ++s) {
+      std::copy_n(shared.shared.data() + shared.context_of[s] * 70, 70,
+                  apart.shared.data() + apart.context_of[s] * 70);
+    }
+    TowerPass one(towers, 1), other(towers, 1);
+    shared.train(one);
+    apart.train(other);
+    for (const Tower tower : {Tower::ctr, Tower::cvr}) {
+      EXPECT_EQ(
+          std::memcmp(one.logits(tower), other.logits(tower), SmallBatch::kSamples * sizeof(float)),
+          0);
+    }
+  }
+}
+
+// Logits and all gradients: the same bits on every instruction set that this CPU has, in lanes of
+// any size. The slowest kernels are compared with sums one by one in kernels_test.cc.
+RC_GTEST_PROP(TowersProperty, AllKernelsAndLanesGiveTheSameGradients, ()) {
+  const Towers::Inputs inputs = {*rc::gen::inRange<std::size_t>(0, 40),
+                                 *rc::gen::inRange<std::size_t>(1, 70)};
+  const auto hidden = *rc::gen::container<std::vector<std::uint64_t>>(
+      *rc::gen::inRange<std::size_t>(1, 4), rc::gen::inRange<std::uint64_t>(1, 60));
+  const auto precision = *rc::gen::element(Precision::f32, Precision::bf16);
+  const SmallBatch batch(inputs, *rc::gen::inRange<std::size_t>(1, 12));
+  std::vector<float> wanted;
+  for (const Kernels* const kernels : usable_kernels()) {
+    const Towers towers(inputs, hidden, 3, precision, *kernels);
+    TowerPass pass(towers, 1);
+    batch.train(pass);
+    std::vector<float> computed = weight_gradients(towers, pass);
+    for (std::size_t s = 0; s < SmallBatch::kSamples; ++s) {
+      const float* const row = pass.input_gradients() + s * pass.input_row();
+      computed.insert(computed.end(), row, row + inputs.own);
+    }
+    for (std::size_t c = 0; c < batch.contexts(); ++c) {
+      const float* const row =
+          pass.input_gradients() + pass.first_context_gradient() + c * pass.context_row();
+      computed.insert(computed.end(), row, row + inputs.context);
+    }
+    if (wanted.empty()) wanted = computed;
+    RC_ASSERT(std::memcmp(wanted.data(), computed.data(), wanted.size() * sizeof(float)) == 0);
+  }
+}
+
+// bf16 keeps 8 bits of each factor: gradients are near those of f32, and not the same.
+TEST(Towers, GradientsInBf16AreNearThoseInF32) {
+  const SmallBatch batch({20, 30}, 4);
+  std::vector<std::vector<float>> gradients;
+  for (const Precision precision : {Precision::f32, Precision::bf16}) {
+    const Towers towers({20, 30}, {40, 24}, 5, precision);
+    TowerPass pass(towers, 1);
+    batch.train(pass);
+    gradients.push_back(weight_gradients(towers, pass));
+  }
+  double difference = 0, norm = 0;
+  for (std::size_t k = 0; k < gradients[0].size(); ++k) {
+    difference += std::pow(double{gradients[0][k]} - gradients[1][k], 2);
+    norm += std::pow(double{gradients[0][k]}, 2);
+  }
+  EXPECT_LT(std::sqrt(difference / norm), 0.02);
+  EXPECT_GT(std::sqrt(difference / norm), 1e-5);
 }
 
 TEST(Towers, ArraysCoverTheParametersOnce) {
-  Towers towers(7, {9, 5}, 5);
+  Towers towers({0, 7}, {9, 5}, 5);
   std::vector<float> seen(towers.parameters().size(), 0.0F);
   for (const Towers::Array& array : towers.arrays()) {
     std::vector<float> counts = Towers::read(array, seen);

@@ -1,0 +1,408 @@
+#include "learner/tower_pass.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "learner/vector_math.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr Bf16 kBf16One = 0x3f80;
+constexpr std::size_t kPieceRows = 96;  // a multiple of 32
+constexpr std::size_t kSamplesAtOnce = 128;
+constexpr float kOne = 1.0F;
+
+// A row is padded so that it begins at a cache line; in bf16 a product writes whole blocks of 16
+// columns from any part's first one on.
+std::size_t row_floats(std::size_t columns) {
+  return rounded_up(columns + kBlockRows, kBlockRows);
+}
+
+}  // namespace
+
+TowerPass::TowerPass(const Towers& towers, std::size_t threads)
+    : towers_(towers),
+      scratch_(threads),
+      x_row_(row_floats(towers.inputs().own)),
+      context_x_row_(row_floats(towers.inputs().context)),
+      hidden_(towers.hidden().size()),
+      deltas_(towers.hidden().size()),
+      operands_(towers.parts().size()) {
+  for (std::size_t l = 0; l < hidden_.size(); ++l) rows_.push_back(row_floats(width(l)));
+  for (Scratch& scratch : scratch_) {
+    scratch.hidden.resize(hidden_.size());
+    scratch.deltas.resize(deltas_.size());
+  }
+  cut_pieces();
+}
+
+void TowerPass::cut_pieces() {
+  const auto& parts = towers_.parts();
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    for (std::size_t begin = 0; begin < parts[p].in; begin += kPieceRows) {
+      const std::size_t end = std::min(begin + kPieceRows, parts[p].in);
+      pieces_.push_back({p, begin, end, parts[p].has_bias && end == parts[p].in,
+                         parts[p].weight + begin * parts[p].out, parts[p].out});
+    }
+  }
+  for (std::size_t t = 0; t < kTowers; ++t) {
+    const Towers::Logit& logit = towers_.logit(t);
+    pieces_.push_back({parts.size() + t, 0, logit.in, true, logit.weight, 1});
+  }
+}
+
+bool TowerPass::is_context(const Towers::Part& part) const {
+  return part.layer == 0 && !part.has_bias;
+}
+
+// Blocks of 32 rows that a part's weight gradient sums over.
+std::size_t TowerPass::depth_blocks(const Towers::Part& part) const {
+  return rounded_up(is_context(part) ? contexts_ : samples_, kBlockDepth) / kBlockDepth;
+}
+
+void TowerPass::begin(std::size_t samples, std::size_t contexts,
+                      std::span<const std::uint32_t> context_of, std::size_t lane) {
+  SLUICE_CHECK(samples > 0 && lane > 0 && lane % kLaneUnit == 0);
+  SLUICE_CHECK(context_of.size() == (towers_.has_context() ? samples : 0));
+  samples_ = samples;
+  contexts_ = contexts;
+  context_of_ = context_of;
+  const std::size_t rows = rounded_up(samples, kLaneUnit);
+  const std::size_t context_rows = rounded_up(contexts, kLaneUnit);
+  const bool is_bf16 = towers_.is_bf16();
+  const std::size_t layers = hidden_.size();
+  x_gradients_.reserve(rows * x_row_ + context_rows * context_x_row_);
+  for (std::size_t t = 0; t < kTowers; ++t) {
+    logits_[t].reserve(rows);
+    logit_gradients_[t].reserve(rows);
+  }
+  if (towers_.has_context()) {
+    context_x_.reserve(context_rows * context_x_row_);
+    context_z_.reserve(context_rows * rows_[0]);
+    context_delta_.reserve(context_rows * rows_[0]);
+  }
+  // What steps after a lane's read: all in f32; in bf16 what is summed in f32 over samples.
+  if (!is_bf16 || layers == 0) x_.reserve(rows * x_row_);
+  for (std::size_t l = 0; l < layers; ++l) {
+    if (!is_bf16 || l + 1 == layers) hidden_[l].reserve(rows * rows_[l]);
+    if (!is_bf16 || (l == 0 && towers_.has_context())) deltas_[l].reserve(rows * rows_[l]);
+  }
+  if (!is_bf16) return;
+  for (Scratch& scratch : scratch_) {
+    scratch.x.reserve(lane * x_row_);
+    for (std::size_t l = 0; l < layers; ++l) {
+      scratch.hidden[l].reserve(lane * rows_[l]);
+      scratch.deltas[l].reserve(lane * rows_[l]);
+    }
+  }
+  for (std::size_t p = 0; p < operands_.size(); ++p) {
+    const Towers::Part& part = towers_.parts()[p];
+    const std::size_t depth = depth_blocks(part) * kBlockDepth;
+    operands_[p].left.reserve(rounded_up(part.in + 1, kBlockRows) * depth);
+    operands_[p].right.reserve(rounded_up(part.out, kBlockRows) * depth);
+  }
+}
+
+float* TowerPass::input(std::size_t begin, std::size_t thread) {
+  const bool keeps = !towers_.is_bf16() || hidden_.empty();
+  return keeps ? x_.data() + begin * x_row_ : scratch_[thread].x.data();
+}
+
+float* TowerPass::context_input(std::size_t begin, std::size_t) {
+  return context_x_.data() + begin * context_x_row_;
+}
+
+float* TowerPass::hidden(std::size_t layer, std::size_t begin, Scratch& scratch) {
+  const bool keeps = !towers_.is_bf16() || layer + 1 == hidden_.size();
+  return keeps ? hidden_[layer].data() + begin * rows_[layer] : scratch.hidden[layer].data();
+}
+
+float* TowerPass::delta(std::size_t layer, std::size_t begin, Scratch& scratch) {
+  const bool keeps = !towers_.is_bf16() || (layer == 0 && towers_.has_context());
+  return keeps ? deltas_[layer].data() + begin * rows_[layer] : scratch.deltas[layer].data();
+}
+
+// out = start + in · weights.
+void TowerPass::product(const Towers::Part& part, const float* in, std::size_t in_row,
+                        std::size_t rows, float* out, std::size_t out_row, Start start,
+                        Finish finish, Scratch& scratch) {
+  const Kernels& kernels = towers_.kernels();
+  if (!towers_.is_bf16()) {
+    kernels.multiply({rows, part.out, part.in, in, in_row, 1,
+                      towers_.parameters().data() + part.weight, part.out, out, out_row, start,
+                      finish});
+    return;
+  }
+  const std::size_t depth = rounded_up(part.in, kBlockDepth);
+  scratch.left.reserve(rounded_up(rows, kLaneUnit) * depth);
+  kernels.pack_left({in, in_row, rows, part.in, scratch.left.data(), depth * kBlockRows});
+  kernels.multiply_bf16({rounded_up(rows, kBlockRows) / kBlockRows,
+                         rounded_up(part.out, kBlockRows) / kBlockRows, depth / kBlockDepth,
+                         scratch.left.data(), depth * kBlockRows, part.forward.data(),
+                         depth * kBlockRows, out, out_row, start});
+  if (finish == Finish::relu) {
+    for (std::size_t r = 0; r < rows; ++r) relu(part.out, out + r * out_row);
+  }
+}
+
+// out = delta · weightsᵀ.
+void TowerPass::product_backward(const Towers::Part& part, const float* delta,
+                                 std::size_t delta_row, std::size_t rows, float* out,
+                                 std::size_t out_row, Scratch& scratch) {
+  const Kernels& kernels = towers_.kernels();
+  if (!towers_.is_bf16()) {
+    kernels.multiply({rows,
+                      part.in,
+                      part.out,
+                      delta,
+                      delta_row,
+                      1,
+                      part.transposed.data(),
+                      part.transposed_row,
+                      out,
+                      out_row,
+                      {},
+                      Finish::none});
+    return;
+  }
+  const std::size_t depth = rounded_up(part.out, kBlockDepth);
+  scratch.left.reserve(rounded_up(rows, kLaneUnit) * depth);
+  kernels.pack_left({delta, delta_row, rows, part.out, scratch.left.data(), depth * kBlockRows});
+  kernels.multiply_bf16({rounded_up(rows, kBlockRows) / kBlockRows,
+                         rounded_up(part.in, kBlockRows) / kBlockRows,
+                         depth / kBlockDepth,
+                         scratch.left.data(),
+                         depth * kBlockRows,
+                         part.backward.data(),
+                         depth * kBlockRows,
+                         out,
+                         out_row,
+                         {}});
+}
+
+// The rows of a part's input as an operand of its weight gradient, with a row of ones for the bias.
+void TowerPass::keep_left(std::size_t p, const float* in, std::size_t in_row, std::size_t begin,
+                          std::size_t end) {
+  const Towers::Part& part = towers_.parts()[p];
+  const std::size_t step = depth_blocks(part) * kBlockElements;
+  Bf16* const out = operands_[p].left.data() + begin / kBlockDepth * kBlockElements;
+  towers_.kernels().pack_left_transposed({in, in_row, end - begin, part.in, out, step});
+  if (!part.has_bias) return;
+  Bf16* const ones = out + part.in / kBlockRows * step + part.in % kBlockRows * kBlockDepth;
+  for (std::size_t s = 0; s < rounded_up(end - begin, kBlockDepth); ++s) {
+    ones[s / kBlockDepth * kBlockElements + s % kBlockDepth] = s < end - begin ? kBf16One : Bf16{0};
+  }
+}
+
+void TowerPass::keep_right(std::size_t p, const float* delta, std::size_t row, std::size_t begin,
+                           std::size_t end) {
+  const Towers::Part& part = towers_.parts()[p];
+  towers_.kernels().pack_right({delta, row, end - begin, part.out,
+                                operands_[p].right.data() + begin / kBlockDepth * kBlockElements,
+                                depth_blocks(part) * kBlockElements});
+}
+
+void TowerPass::forward_contexts(std::size_t begin, std::size_t end, std::size_t thread) {
+  const Towers::Part& part = towers_.parts()[0];
+  const float* const x = context_x_.data() + begin * context_x_row_;
+  const float* const bias =
+      towers_.parameters().data() + part.weight + towers_.inputs().all() * part.out;
+  product(part, x, context_x_row_, end - begin, context_z_.data() + begin * rows_[0], rows_[0],
+          {bias, 0}, Finish::none, scratch_[thread]);
+  if (towers_.is_bf16()) keep_left(0, x, context_x_row_, begin, end);
+}
+
+// What the rows of a part's output begin with: the biases, or what their contexts made of them.
+Start TowerPass::start_of(const Towers::Part& part, std::size_t begin, std::size_t rows,
+                          float* out) {
+  if (part.layer > 0 || !towers_.has_context()) {
+    return {towers_.parameters().data() + part.weight + part.in * part.out, 0};
+  }
+  const std::size_t row = rows_[0];
+  for (std::size_t r = 0; r < rows; ++r) {
+    std::copy_n(context_z_.data() + context_of_[begin + r] * row, part.out, out + r * row);
+  }
+  return {out, row};
+}
+
+void TowerPass::forward(std::size_t begin, std::size_t end, std::size_t thread) {
+  Scratch& scratch = scratch_[thread];
+  const float* in = input(begin, thread);
+  std::size_t in_row = x_row_;
+  for (std::size_t p = 0; p < operands_.size(); ++p) {
+    const Towers::Part& part = towers_.parts()[p];
+    if (is_context(part)) continue;
+    if (part.layer > 0) {
+      in = hidden(part.layer - 1, begin, scratch) + part.in_begin;
+      in_row = rows_[part.layer - 1];
+    }
+    float* const out = hidden(part.layer, begin, scratch) + part.out_begin;
+    product(part, in, in_row, end - begin, out, rows_[part.layer],
+            start_of(part, begin, end - begin, out), Finish::relu, scratch);
+    if (towers_.is_bf16()) keep_left(p, in, in_row, begin, end);
+  }
+  const std::size_t layers = hidden_.size();
+  if (layers == 0) {
+    logits_forward(in, in_row, begin, end);
+  } else {
+    logits_forward(hidden(layers - 1, begin, scratch), rows_.back(), begin, end);
+  }
+}
+
+void TowerPass::logits_forward(const float* last, std::size_t row, std::size_t begin,
+                               std::size_t end) {
+  for (std::size_t t = 0; t < kTowers; ++t) {
+    const Towers::Logit& logit = towers_.logit(t);
+    const float* const weights = towers_.parameters().data() + logit.weight;
+    for (std::size_t s = begin; s < end; ++s) {
+      const float* const in = last + (s - begin) * row + logit.in_begin;
+      logits_[t].data()[s] = dot(logit.in, weights, in) + weights[logit.in];
+    }
+  }
+}
+
+// delta = the logits' gradients times their weights, over the rows of `last`.
+void TowerPass::logits_backward(const float* last, std::size_t row, std::size_t begin,
+                                std::size_t end, float* delta) {
+  const bool is_relu = !hidden_.empty();
+  for (std::size_t s = begin; s < end; ++s) {
+    float* const out = delta + (s - begin) * row;
+    const float* const h = last + (s - begin) * row;
+    if (!is_relu) std::fill_n(out, towers_.inputs().own, 0.0F);
+    for (std::size_t t = 0; t < kTowers; ++t) {
+      const Towers::Logit& logit = towers_.logit(t);
+      const float* const weights = towers_.parameters().data() + logit.weight;
+      const float d = logit_gradients_[t].data()[s];
+      if (is_relu) {
+        scale_relu(logit.in, d, weights, h + logit.in_begin, out + logit.in_begin);
+      } else {
+        add_scaled(logit.in, d, weights, out);
+      }
+    }
+  }
+}
+
+void TowerPass::backward(std::size_t begin, std::size_t end, std::size_t thread) {
+  Scratch& scratch = scratch_[thread];
+  const std::size_t rows = end - begin;
+  float* const dx = x_gradients_.data() + begin * x_row_;
+  if (hidden_.empty()) {
+    logits_backward(input(begin, thread), x_row_, begin, end, dx);
+    return;
+  }
+  const std::size_t last = hidden_.size() - 1;
+  logits_backward(hidden(last, begin, scratch), rows_[last], begin, end,
+                  delta(last, begin, scratch));
+  const std::size_t own = towers_.has_context() ? 1 : 0;  // the first layer's part
+  for (std::size_t l = last; l > 0; --l) {
+    // In this order: in bf16 what a tower's product writes beyond its columns is the next one's.
+    for (std::size_t t = 0; t < kTowers; ++t) {
+      const std::size_t p = own + 1 + kTowers * (l - 1) + t;
+      const Towers::Part& part = towers_.parts()[p];
+      const float* const d = delta(l, begin, scratch) + part.out_begin;
+      float* const below = delta(l - 1, begin, scratch) + part.in_begin;
+      const float* const h = hidden(l - 1, begin, scratch) + part.in_begin;
+      if (towers_.is_bf16()) keep_right(p, d, rows_[l], begin, end);
+      product_backward(part, d, rows_[l], rows, below, rows_[l - 1], scratch);
+      for (std::size_t r = 0; r < rows; ++r) {
+        mask_relu(part.in, h + r * rows_[l - 1], below + r * rows_[l - 1]);
+      }
+    }
+  }
+  const float* const d = delta(0, begin, scratch);
+  if (towers_.is_bf16()) keep_right(own, d, rows_[0], begin, end);
+  product_backward(towers_.parts()[own], d, rows_[0], rows, dx, x_row_, scratch);
+}
+
+void TowerPass::backward_contexts(std::size_t begin, std::size_t end, std::size_t thread,
+                                  std::span<const std::uint32_t> samples,
+                                  std::span<const std::uint32_t> begins) {
+  const Towers::Part& part = towers_.parts()[0];
+  float* const sums = context_delta_.data() + begin * rows_[0];
+  for (std::size_t c = begin; c < end; ++c) {
+    float* const sum = sums + (c - begin) * rows_[0];
+    std::fill_n(sum, part.out, 0.0F);
+    for (std::uint32_t n = begins[c]; n < begins[c + 1]; ++n) {
+      add(part.out, deltas_[0].data() + samples[n] * rows_[0], sum);
+    }
+  }
+  if (towers_.is_bf16()) keep_right(0, sums, rows_[0], begin, end);
+  product_backward(part, sums, rows_[0], end - begin,
+                   x_gradients_.data() + first_context_gradient() + begin * context_x_row_,
+                   context_x_row_, scratch_[thread]);
+}
+
+const float* TowerPass::weight_gradient(const Piece& piece, std::size_t thread,
+                                        std::size_t& gradient_row) {
+  const Kernels& kernels = towers_.kernels();
+  AlignedArray<float>& gradient = scratch_[thread].gradient;
+  const std::size_t parts = operands_.size();
+  gradient_row = rounded_up(piece.row, kBlockRows);
+  if (piece.part >= parts) {  // a logit layer: [1, in] and its bias
+    const std::size_t t = piece.part - parts;
+    const float* const last = hidden_.empty() ? x_.data() : hidden_.back().data();
+    const std::size_t row = hidden_.empty() ? x_row_ : rows_.back();
+    const float* const d = logit_gradients_[t].data();
+    gradient_row = 1;
+    gradient.reserve(piece.end + 1);
+    kernels.multiply({1,
+                      piece.end,
+                      samples_,
+                      d,
+                      0,
+                      1,
+                      last + towers_.logit(t).in_begin,
+                      row,
+                      gradient.data(),
+                      piece.end,
+                      {},
+                      Finish::none});
+    kernels.multiply(
+        {1, 1, samples_, &kOne, 0, 0, d, 1, gradient.data() + piece.end, 1, {}, Finish::none});
+    return gradient.data();
+  }
+  const Towers::Part& part = towers_.parts()[piece.part];
+  gradient.reserve(rounded_up(piece.rows(), kBlockRows) * gradient_row);
+  if (towers_.is_bf16()) {
+    const std::size_t step = depth_blocks(part) * kBlockElements;
+    kernels.multiply_bf16({rounded_up(piece.rows(), kBlockRows) / kBlockRows,
+                           rounded_up(part.out, kBlockRows) / kBlockRows,
+                           depth_blocks(part),
+                           operands_[piece.part].left.data() + piece.begin / kBlockRows * step,
+                           step,
+                           operands_[piece.part].right.data(),
+                           step,
+                           gradient.data(),
+                           gradient_row,
+                           {}});
+    return gradient.data();
+  }
+  const bool of_contexts = is_context(part);
+  const std::size_t count = of_contexts ? contexts_ : samples_;
+  const std::size_t d_row = rows_[part.layer];
+  const std::size_t in_row = of_contexts       ? context_x_row_
+                             : part.layer == 0 ? x_row_
+                                               : rows_[part.layer - 1];
+  const float* const in = of_contexts       ? context_x_.data()
+                          : part.layer == 0 ? x_.data()
+                                            : hidden_[part.layer - 1].data() + part.in_begin;
+  const float* const d =
+      of_contexts ? context_delta_.data() : deltas_[part.layer].data() + part.out_begin;
+  const std::size_t rows = piece.end - piece.begin;
+  // The biases' sums pass by while the gradients are in the cache.
+  for (std::size_t s = 0; s < count; s += kSamplesAtOnce) {
+    const std::size_t some = std::min(kSamplesAtOnce, count - s);
+    const Start start = s == 0 ? Start{} : Start{gradient.data(), gradient_row};
+    kernels.multiply({rows, part.out, some, in + piece.begin + s * in_row, 1, in_row, d + s * d_row,
+                      d_row, gradient.data(), gradient_row, start, Finish::none});
+    if (!piece.has_bias) continue;
+    float* const bias = gradient.data() + rows * gradient_row;
+    kernels.multiply({1, part.out, some, &kOne, 0, 0, d + s * d_row, d_row, bias, gradient_row,
+                      s == 0 ? Start{} : Start{bias, 0}, Finish::none});
+  }
+  return gradient.data();
+}
+
+}  // namespace sluice
