@@ -8,14 +8,13 @@
 
 namespace sluice {
 
-EmbeddingTable::EmbeddingTable(std::string name, std::size_t dim, std::size_t slots,
-                               std::uint64_t seed)
+EmbeddingTable::EmbeddingTable(std::string name, RowLayout layout, std::uint64_t seed)
     : name_(std::move(name)),
-      dim_(dim),
-      stride_((1 + slots) * dim),
+      layout_(std::move(layout)),
+      stride_(layout_.floats()),
       initial_(seed, name_),
       index_(16, Entry{0, kNone}) {
-  SLUICE_CHECK(dim > 0);
+  SLUICE_CHECK(layout_.dim > 0);
 }
 
 std::size_t EmbeddingTable::place_of(std::uint64_t key) const {
@@ -42,7 +41,8 @@ std::uint32_t EmbeddingTable::find_or_create(std::uint64_t key) {
   index_[place] = {key, row};
   info_.push_back({key, 0, 0});
   if (row % kChunkRows == 0) chunks_.push_back(std::make_unique<float[]>(kChunkRows * stride_));
-  initial(key, {values(row), dim_});
+  initial(key, {values(row), dim()});
+  layout_.begin_slots(values(row));
   return row;
 }
 

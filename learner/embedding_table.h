@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "learner/initial_values.h"
+#include "learner/optimizer.h"
 
 namespace sluice {
 
@@ -16,17 +17,17 @@ namespace sluice {
 // as long as the table.
 class EmbeddingTable {
  public:
-  // `slots` arrays of optimizer state follow each row's weights: 2 (m, v) to train, 0 to score.
-  EmbeddingTable(std::string name, std::size_t dim, std::size_t slots, std::uint64_t seed);
+  // The slots of `layout` are the optimizer state that follows each row's weights; none to score.
+  EmbeddingTable(std::string name, RowLayout layout, std::uint64_t seed);
 
   const std::string& name() const { return name_; }
-  std::size_t dim() const { return dim_; }
+  std::size_t dim() const { return layout_.dim; }
+  const RowLayout& layout() const { return layout_; }
   std::uint32_t rows() const { return static_cast<std::uint32_t>(info_.size()); }
 
   // The row's weights, [dim]; null where there is no such row.
   const float* find(std::uint64_t key) const;
-  // The number of the row in [0, rows()), made with its initial weights and zero slots where
-  // absent.
+  // The number of the row in [0, rows()), made with its initial weights and slots where absent.
   std::uint32_t find_or_create(std::uint64_t key);
 
   // What a row that does not exist counts as.
@@ -39,10 +40,10 @@ class EmbeddingTable {
   // Scratch of the batch being trained: the row's place among the batch's distinct rows.
   std::uint32_t& batch_place(std::uint32_t row) { return info_[row].batch_place; }
 
-  // [1 + slots, dim]: weights, then m and v.
+  // [stride()]: weights, then slots, as layout() says.
   float* values(std::uint32_t row) { return chunk(row) + offset(row); }
   const float* values(std::uint32_t row) const { return chunk(row) + offset(row); }
-  std::size_t stride() const { return stride_; }  // (1 + slots) · dim
+  std::size_t stride() const { return stride_; }  // layout().floats()
 
   // The rows' numbers in the order of their keys.
   std::vector<std::uint32_t> by_key() const;
@@ -66,7 +67,7 @@ class EmbeddingTable {
   void grow_index();
 
   std::string name_;
-  std::size_t dim_;
+  RowLayout layout_;
   std::size_t stride_;
   InitialRows initial_;
   std::vector<Info> info_;

@@ -19,8 +19,8 @@ namespace sluice {
 
 class Model {
  public:
-  // Initial weights, no rows. `slots`: of each row's optimizer state (2 to train, 0 to score).
-  Model(Schema schema, std::size_t slots);
+  // Initial weights, no rows. `row_slots`: each row's optimizer state; none to score.
+  Model(Schema schema, const std::vector<Slot>& row_slots);
 
   // From what Trainer::snapshot() gave; keys and tensors beyond the model's are passed over.
   static Result<Model> from_snapshot(const nlohmann::ordered_json& json, const Tensors& tensors);

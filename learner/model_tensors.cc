@@ -1,7 +1,6 @@
 #include "learner/model_tensors.h"
 
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include "base/check.h"
@@ -10,8 +9,28 @@ namespace sluice {
 
 namespace {
 
-// In the order in which a row's values lie in memory.
-constexpr std::array<const char*, 3> kRowArrays = {".rows", ".adam_m", ".adam_v"};
+// One array of a table's rows: the weights or a slot.
+struct RowArray {
+  std::string name;
+  std::vector<std::uint64_t> shape;
+  std::size_t offset;  // in a row
+  std::size_t floats;  // of a row
+};
+
+std::vector<RowArray> row_arrays(const EmbeddingTable& table, bool with_state) {
+  const RowLayout& layout = table.layout();
+  const std::string prefix = "embedding." + table.name() + ".";
+  const std::uint64_t rows = table.rows();
+  std::vector<RowArray> arrays = {{prefix + "rows", {rows, layout.dim}, 0, layout.dim}};
+  for (std::size_t n = 0; with_state && n < layout.slots.size(); ++n) {
+    const Slot& slot = layout.slots[n];
+    std::vector<std::uint64_t> shape = {rows};
+    if (!slot.per_row) shape.push_back(layout.dim);
+    arrays.push_back(
+        {prefix + slot.name, std::move(shape), layout.slot_offset(n), layout.slot_floats(n)});
+  }
+  return arrays;
+}
 
 template <class T>
 Result<std::vector<T>> read_array(const Tensors& tensors, const std::string& name,
@@ -43,12 +62,9 @@ Status read_tower_tensors(const Tensors& tensors, const std::string& suffix, con
   return {};
 }
 
-void add_table_tensors(const EmbeddingTable& table, bool with_slots, Tensors& tensors) {
+void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& tensors) {
   const std::string prefix = "embedding." + table.name();
   const std::vector<std::uint32_t> order = table.by_key();
-  const std::size_t dim = table.dim();
-  const std::size_t arrays = with_slots ? kRowArrays.size() : 1;
-  SLUICE_CHECK(table.stride() >= arrays * dim);
   std::vector<std::uint64_t> keys;
   std::vector<std::uint64_t> last_batches;
   for (const std::uint32_t row : order) {
@@ -56,25 +72,23 @@ void add_table_tensors(const EmbeddingTable& table, bool with_slots, Tensors& te
     last_batches.push_back(table.last_batch(row));
   }
   tensors[prefix + ".keys"] = Tensor::of<std::uint64_t>({order.size()}, keys);
-  if (with_slots) {
+  if (with_state) {
     tensors[prefix + ".last_batch"] = Tensor::of<std::uint64_t>({order.size()}, last_batches);
   }
-  for (std::size_t n = 0; n < arrays; ++n) {
+  for (const RowArray& array : row_arrays(table, with_state)) {
     std::vector<float> values;
-    values.reserve(order.size() * dim);
+    values.reserve(order.size() * array.floats);
     for (const std::uint32_t row : order) {
-      const float* const begin = table.values(row) + n * dim;
-      values.insert(values.end(), begin, begin + dim);
+      const float* const begin = table.values(row) + array.offset;
+      values.insert(values.end(), begin, begin + array.floats);
     }
-    tensors[prefix + kRowArrays[n]] = Tensor::of<float>({order.size(), dim}, values);
+    tensors[array.name] = Tensor::of<float>(array.shape, values);
   }
 }
 
-Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table) {
+Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTable& table) {
   SLUICE_CHECK(table.rows() == 0);
   const std::string prefix = "embedding." + table.name();
-  const std::size_t dim = table.dim();
-  const bool with_slots = table.stride() > dim;
   const auto keys_tensor = tensors.find(prefix + ".keys");
   const std::uint64_t rows = keys_tensor == tensors.end() ? 0 : keys_tensor->second.elements();
   SLUICE_ASSIGN(const auto keys, read_array<std::uint64_t>(tensors, prefix + ".keys", {rows}));
@@ -82,14 +96,14 @@ Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table) {
     return stop_error("tensor " + prefix + ".keys is not ascending");
   }
   for (const std::uint64_t key : keys) table.find_or_create(key);
-  for (std::size_t n = 0; n < (with_slots ? kRowArrays.size() : 1); ++n) {
-    SLUICE_ASSIGN(const auto values,
-                  read_array<float>(tensors, prefix + kRowArrays[n], {rows, dim}));
+  for (const RowArray& array : row_arrays(table, with_state)) {
+    SLUICE_ASSIGN(const auto values, read_array<float>(tensors, array.name, array.shape));
     for (std::uint32_t row = 0; row < rows; ++row) {
-      std::copy_n(values.data() + row * dim, dim, table.values(row) + n * dim);
+      std::copy_n(values.data() + row * array.floats, array.floats,
+                  table.values(row) + array.offset);
     }
   }
-  if (!with_slots) return {};
+  if (!with_state) return {};
   SLUICE_ASSIGN(const auto last_batches,
                 read_array<std::uint64_t>(tensors, prefix + ".last_batch", {rows}));
   for (std::uint32_t row = 0; row < rows; ++row) table.set_last_batch(row, last_batches[row]);

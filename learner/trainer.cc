@@ -5,7 +5,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "learner/adam.h"
 #include "learner/trainer_impl.h"
 #include "learner/vector_math.h"
 
@@ -15,7 +14,10 @@ namespace {
 
 constexpr std::size_t kParametersAPiece = 4096;
 constexpr std::size_t kRowsAPiece = 256;
-constexpr std::size_t kRowSlots = 2;  // Adam's m and v
+
+constexpr std::size_t pieces_of(std::size_t parameters) {
+  return (parameters + kParametersAPiece - 1) / kParametersAPiece;
+}
 
 FinalLabels labels_of(const Sample& sample) {
   return {sample.y, sample.y_final, sample.z, sample.z_final};
@@ -30,15 +32,17 @@ std::string kept_key(const Sample& sample) {
 }
 
 Learned::Learned(const Config& config)
-    : model(Schema(config.features, config.model), kRowSlots),
-      dense_m(model.towers().parameters().size()),
-      dense_v(dense_m.size()),
+    : model(Schema(config.features, config.model), slots_of(config.training.embeddings)),
+      dense_slots(slots_of(config.training.dense)),
       wrong_types(config.features.size()) {
   SLUICE_CHECK(config.model.recipe == "esmm");
-  SLUICE_CHECK(config.training.dense.optimizer == OptimizerConfig::Rule::adam);
-  SLUICE_CHECK(config.training.embeddings.optimizer == OptimizerConfig::Rule::adam);
   SLUICE_CHECK(config.training.lane > 0);
   SLUICE_CHECK(config.model.precision == ModelConfig::Precision::f32);
+  const std::span<const float> weights = model.towers().parameters();
+  for (const Slot& slot : dense_slots) {
+    SLUICE_CHECK(!slot.per_row);
+    slot.begin(weights.size(), weights.data(), dense_state.emplace_back(weights.size()).data());
+  }
 }
 
 Trainer::Trainer(const Config& config, Workers& workers)
@@ -116,7 +120,7 @@ void Trainer::Impl::cut_lanes(std::size_t samples) {
     lane.begin = static_cast<std::uint32_t>(n * lane_samples);
     lane.end = static_cast<std::uint32_t>(std::min((n + 1) * lane_samples, samples));
     lane.columns = padded_to_tiles(lane.end - lane.begin);
-    lane.parameter_gradients.resize(learned.dense_m.size());
+    lane.parameter_gradients.resize(learned.model.towers().parameters().size());
     lane.x_gradients.resize(inputs * lane.columns);
   }
 }
@@ -199,25 +203,51 @@ void Trainer::Impl::validate(const std::vector<Sample>& samples,
   }
 }
 
+// The lanes in their order, parameters [begin, begin + count).
+void Trainer::Impl::sum_dense_gradients(std::size_t begin, std::size_t count, float* out) const {
+  std::copy_n(lanes[0].parameter_gradients.data() + begin, count, out);
+  for (std::size_t n = 1; n < lane_count; ++n) {
+    add(count, lanes[n].parameter_gradients.data() + begin, out);
+  }
+}
+
+// The norm is known only when the whole gradient is, which is therefore kept.
+float Trainer::Impl::dense_clip_scale(const OptimizerStep& optimizer) {
+  const std::size_t parameters = learned.model.towers().parameters().size();
+  dense_gradient.resize(parameters);
+  workers.run(pieces_of(parameters), [&](std::size_t piece, std::size_t) {
+    const std::size_t begin = piece * kParametersAPiece;
+    const std::size_t count = std::min(kParametersAPiece, parameters - begin);
+    sum_dense_gradients(begin, count, dense_gradient.data() + begin);
+  });
+  return optimizer.clip_scale(sum_of_squares(parameters, dense_gradient.data()));
+}
+
 void Trainer::Impl::update_dense(std::uint64_t step) {
-  const AdamStep adam(config.training.dense, step);
+  const OptimizerStep optimizer(config.training.dense, step);
+  const float scale = optimizer.clips() ? dense_clip_scale(optimizer) : 1.0F;
   const std::span<float> weights = learned.model.towers().parameters();
-  const std::size_t pieces = (weights.size() + kParametersAPiece - 1) / kParametersAPiece;
-  workers.run(pieces, [&](std::size_t piece, std::size_t) {
+  workers.run(pieces_of(weights.size()), [&](std::size_t piece, std::size_t) {
     const std::size_t begin = piece * kParametersAPiece;
     const std::size_t count = std::min(kParametersAPiece, weights.size() - begin);
     std::array<float, kParametersAPiece> gradient;
-    std::copy_n(lanes[0].parameter_gradients.data() + begin, count, gradient.data());
-    for (std::size_t n = 1; n < lane_count; ++n) {
-      add(count, lanes[n].parameter_gradients.data() + begin, gradient.data());
+    if (optimizer.clips()) {
+      std::transform(dense_gradient.begin() + static_cast<std::ptrdiff_t>(begin),
+                     dense_gradient.begin() + static_cast<std::ptrdiff_t>(begin + count),
+                     gradient.begin(), [scale](float g) { return scale * g; });
+    } else {
+      sum_dense_gradients(begin, count, gradient.data());
     }
-    adam.apply(count, gradient.data(), weights.data() + begin, learned.dense_m.data() + begin,
-               learned.dense_v.data() + begin);
+    std::array<float*, kMaxSlots> slots = {};
+    for (std::size_t n = 0; n < learned.dense_state.size(); ++n) {
+      slots[n] = learned.dense_state[n].data() + begin;
+    }
+    optimizer.apply(count, gradient.data(), weights.data() + begin, slots[0], slots[1]);
   });
 }
 
 void Trainer::Impl::update_rows(std::uint64_t step) {
-  const AdamStep adam(config.training.embeddings, step);
+  const OptimizerStep optimizer(config.training.embeddings, step);
   const std::size_t dim = learned.model.schema().dim();
   const std::size_t inputs = learned.model.schema().inputs();
   const std::size_t lane_samples = config.training.lane;
@@ -240,8 +270,7 @@ void Trainer::Impl::update_rows(std::uint64_t step) {
             lane.x_gradients.data() + (use.sample - lane.begin) * inputs + use.column;
         add_scaled(dim, use.weight, column, gradient.data());
       }
-      float* const weights = table.values(rows.row(n));
-      adam.apply(dim, gradient.data(), weights, weights + dim, weights + 2 * dim);
+      optimizer.apply_row(dim, gradient.data(), table.values(rows.row(n)));
     }
   });
 }

@@ -12,6 +12,7 @@
 #include "learner/esmm_loss.h"
 #include "learner/metrics.h"
 #include "learner/model.h"
+#include "learner/optimizer.h"
 #include "learner/trainer.h"
 
 namespace sluice {
@@ -21,9 +22,9 @@ struct Learned {
   explicit Learned(const Config& config);
 
   Model model;
-  std::vector<float> dense_m;  // laid out as Towers::parameters()
-  std::vector<float> dense_v;
-  std::uint64_t steps = 0;  // batches trained
+  std::vector<Slot> dense_slots;
+  std::vector<std::vector<float>> dense_state;  // by slot, each laid out as Towers::parameters()
+  std::uint64_t steps = 0;                      // batches trained
   std::uint64_t trained_sequence = 0;
   TimeMs tick = 0;  // start of the last trained sample's tick
   Digest samples_digest;
@@ -84,6 +85,8 @@ struct Trainer::Impl {
   void compute_lane(std::size_t lane, ThreadScratch& scratch, const std::vector<Sample>& samples,
                     std::vector<Prediction>& predictions);
   void validate(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
+  void sum_dense_gradients(std::size_t begin, std::size_t count, float* out) const;
+  float dense_clip_scale(const OptimizerStep& optimizer);  // fills dense_gradient
   void update_dense(std::uint64_t step);
   void update_rows(std::uint64_t step);
 
@@ -93,6 +96,7 @@ struct Trainer::Impl {
   std::vector<ThreadScratch> thread_scratch;
   std::vector<BatchRows> batch_rows;  // by table
   std::vector<RowPiece> row_pieces;
+  std::vector<float> dense_gradient;  // of the batch; only where it is clipped
 };
 
 }  // namespace sluice

@@ -97,7 +97,7 @@ TEST(Trainer, WithoutASpanOnlyFinishTrainsAPartialBatch) {
 }
 
 RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
-  EmbeddingTable table("t", 2, 2, 1);
+  EmbeddingTable table("t", RowLayout{2, slots_of(OptimizerConfig{})}, 1);
   BatchRows rows;
   std::uint32_t sample = 0;
   for (std::uint64_t step = 1; step <= 3; ++step) {

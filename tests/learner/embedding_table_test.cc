@@ -15,7 +15,10 @@ namespace {
 constexpr std::size_t kDim = 3;
 
 RC_GTEST_PROP(EmbeddingTableProperty, BehavesAsAMap, ()) {
-  EmbeddingTable table("t", kDim, 2, 9);
+  OptimizerConfig optimizer;
+  optimizer.optimizer = OptimizerConfig::Rule::ftrl;
+  optimizer.learning_rate = 0.25;
+  EmbeddingTable table("t", RowLayout{kDim, slots_of(optimizer)}, 9);
   std::unordered_map<std::uint64_t, std::vector<float>> map;
   // Few low bits, so that keys collide in the index; some keys are large, and zero is a key.
   const auto key = rc::gen::oneOf(
@@ -30,8 +33,10 @@ RC_GTEST_PROP(EmbeddingTableProperty, BehavesAsAMap, ()) {
       std::vector<float> initial(kDim);
       table.initial(k, initial);
       RC_ASSERT(std::equal(initial.begin(), initial.end(), table.values(row)));
-      RC_ASSERT(std::all_of(table.values(row) + kDim, table.values(row) + 3 * kDim,
-                            [](float slot) { return slot == 0; }));
+      for (std::size_t j = 0; j < kDim; ++j) {  // z and n of FTRL
+        RC_ASSERT(table.values(row)[kDim + j] == -4 * initial[j]);
+        RC_ASSERT(table.values(row)[2 * kDim + j] == 0);
+      }
       map[k].resize(3 * kDim);
     }
     for (std::size_t j = 0; j < 3 * kDim; ++j) table.values(row)[j] = map[k][j] = ++stamp;
@@ -48,7 +53,7 @@ RC_GTEST_PROP(EmbeddingTableProperty, BehavesAsAMap, ()) {
 }
 
 TEST(EmbeddingTable, RowsStayWhereTheyAreWhileItGrows) {
-  EmbeddingTable table("t", kDim, 0, 9);
+  EmbeddingTable table("t", RowLayout{kDim, {}}, 9);
   std::vector<const float*> rows;
   for (std::uint64_t k = 0; k < 5000; ++k) {
     rows.push_back(table.values(table.find_or_create(mix64(k))));

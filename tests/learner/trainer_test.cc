@@ -1,5 +1,7 @@
 #include "learner/trainer.h"
 
+#include <set>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
@@ -33,27 +35,121 @@ TEST(Trainer, AnyNumberOfThreadsGivesTheSameModel) {
   EXPECT_EQ(digests[0], digests[2]);
 }
 
+// One config for each update rule, of the layers and of the rows.
+std::vector<Config> configs_by_optimizer() {
+  std::vector<Config> configs;
+  for (const OptimizerConfig& optimizer : testing::all_optimizers()) {
+    Config config = small_config();
+    const bool is_for_rows = optimizer.optimizer == OptimizerConfig::Rule::rowwise_adagrad;
+    if (!is_for_rows) config.training.dense = optimizer;
+    config.training.embeddings = optimizer;
+    configs.push_back(config);
+  }
+  return configs;
+}
+
 // A digest that left something out would let two different models pass as equal.
 TEST(Trainer, DigestSeesEveryPartOfTheModel) {
-  const Config config = small_config();
-  Workers workers(1);
-  Trainer trainer(config, workers);
-  offer_all(trainer, SampleStream(config, 2).take(200));
-  const LearnerState state = trainer.save();
-  const Digest digest = trainer.model_digest();
-  for (const auto& [name, tensor] : state.tensors) {
-    if (tensor.bytes.empty() || name == "metrics" || name == "window_metrics") continue;
-    SCOPED_TRACE(name);
-    LearnerState changed = state;
-    // The lowest byte of the last element: keys stay ascending.
-    std::string& bytes = changed.tensors[name].bytes;
-    const bool is_u64 = name.ends_with(".keys") || name.ends_with(".last_batch");
-    bytes[bytes.size() - (is_u64 ? 8 : 4)] ^= 1;
-    ASSERT_TRUE(trainer.restore(changed).has_value());
-    EXPECT_NE(trainer.model_digest(), digest);
+  for (const Config& config : configs_by_optimizer()) {
+    Workers workers(1);
+    Trainer trainer(config, workers);
+    offer_all(trainer, SampleStream(config, 2).take(200));
+    const LearnerState state = trainer.save();
+    const Digest digest = trainer.model_digest();
+    for (const auto& [name, tensor] : state.tensors) {
+      if (tensor.bytes.empty() || name == "metrics" || name == "window_metrics") continue;
+      SCOPED_TRACE(name);
+      LearnerState changed = state;
+      // The lowest byte of the last element: keys stay ascending.
+      std::string& bytes = changed.tensors[name].bytes;
+      const bool is_u64 = name.ends_with(".keys") || name.ends_with(".last_batch");
+      bytes[bytes.size() - (is_u64 ? 8 : 4)] ^= 1;
+      ASSERT_TRUE(trainer.restore(changed).has_value());
+      EXPECT_NE(trainer.model_digest(), digest);
+    }
+    ASSERT_TRUE(trainer.restore(state).has_value());
+    EXPECT_EQ(trainer.model_digest(), digest);
   }
-  ASSERT_TRUE(trainer.restore(state).has_value());
-  EXPECT_EQ(trainer.model_digest(), digest);
+}
+
+std::set<std::string> state_names(const LearnerState& state, const std::string& prefix) {
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : state.tensors) {
+    if (name.starts_with(prefix)) names.insert(name.substr(prefix.size()));
+  }
+  return names;
+}
+
+TEST(Trainer, EveryOptimizersStateIsSavedUnderItsNames) {
+  const std::vector<std::set<std::string>> slots = {
+      {"adam_m", "adam_v"},   {"adagrad_sum"}, {"ftrl_z", "ftrl_n"}, {"momentum"}, {},
+      {"rowwise_adagrad_sum"}};
+  const std::vector<Config> configs = configs_by_optimizer();
+  ASSERT_EQ(configs.size(), slots.size());
+  for (std::size_t n = 0; n < configs.size(); ++n) {
+    Workers workers(1);
+    Trainer trainer(configs[n], workers);
+    offer_all(trainer, SampleStream(configs[n], 2).take(100));
+    const LearnerState state = trainer.save();
+    std::set<std::string> of_rows = {"keys", "last_batch", "rows"};
+    of_rows.insert(slots[n].begin(), slots[n].end());
+    EXPECT_EQ(state_names(state, "embedding.shared."), of_rows);
+    std::set<std::string> of_layer = {""};
+    const bool is_for_rows = slots[n].contains("rowwise_adagrad_sum");
+    for (const std::string& slot : slots[is_for_rows ? 0 : n]) of_layer.insert("_" + slot);
+    EXPECT_EQ(state_names(state, "tower.cvr.1.bias"), of_layer);
+    if (!is_for_rows) continue;
+    EXPECT_EQ(state.tensors.at("embedding.shared.rowwise_adagrad_sum").shape,
+              state.tensors.at("embedding.shared.keys").shape);
+  }
+}
+
+TEST(Trainer, RestoredByEveryOptimizerEqualsUninterrupted) {
+  for (const Config& config : configs_by_optimizer()) {
+    const std::vector<Sample> samples = SampleStream(config, 3).take(400);
+    const std::vector<Sample> first(samples.begin(), samples.begin() + 200);
+    const std::vector<Sample> second(samples.begin() + 200, samples.end());
+    Workers workers(2);
+    Trainer uninterrupted(config, workers);
+    offer_all(uninterrupted, samples);
+    Trainer before(config, workers);
+    offer_all(before, first);
+    const LearnerState saved = before.save();
+    Trainer after(config, workers);
+    ASSERT_TRUE(after
+                    .restore({nlohmann::ordered_json::parse(saved.json.dump()),
+                              *decode_tensors(encode_tensors(saved.tensors))})
+                    .has_value());
+    EXPECT_EQ(after.model_digest(), before.model_digest());
+    offer_all(after, second);
+    EXPECT_EQ(after.model_digest(), uninterrupted.model_digest());
+    EXPECT_NE(after.model_digest(), before.model_digest());
+  }
+}
+
+TEST(Trainer, EveryOptimizerGivesTheSameModelOnAnyNumberOfThreads) {
+  for (const Config& config : configs_by_optimizer()) {
+    const std::vector<Sample> samples = SampleStream(config, 4).take(300);
+    std::vector<Digest> digests;
+    for (const std::size_t threads : {1, 3}) {
+      Workers workers(threads);
+      Trainer trainer(config, workers);
+      offer_all(trainer, samples);
+      digests.push_back(trainer.model_digest());
+    }
+    EXPECT_EQ(digests[0], digests[1]);
+  }
+}
+
+TEST(Trainer, AStateOfAnotherOptimizerIsRefused) {
+  const std::vector<Config> configs = configs_by_optimizer();
+  Workers workers(1);
+  Trainer adam(configs[0], workers);
+  Trainer adagrad(configs[1], workers);
+  offer_all(adam, SampleStream(configs[0], 2).take(100));
+  const Status status = adagrad.restore(adam.save());
+  ASSERT_FALSE(status.has_value());
+  EXPECT_THAT(status.error().message, ::testing::HasSubstr("adagrad_sum is missing"));
 }
 
 TEST(Trainer, AnotherOrderOfRowsInMemoryGivesTheSameDigest) {
