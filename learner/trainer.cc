@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <optional>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -21,6 +23,14 @@ constexpr std::size_t pieces_of(std::size_t parameters) {
 
 FinalLabels labels_of(const Sample& sample) {
   return {sample.y, sample.y_final, sample.z, sample.z_final};
+}
+
+constexpr const char* kNotFiniteAdvice =
+    "; the model has diverged, or a dense number or a weight of an id is too large: give that "
+    "feature buckets, lower the learning rates or set clip_norm, and replay into a new data folder";
+
+std::string sample_text(const Sample& sample) {
+  return "sample " + std::to_string(sample.sequence) + " (impression " + sample.impression_id + ")";
 }
 
 }  // namespace
@@ -86,7 +96,8 @@ nlohmann::ordered_json Trainer::window_metrics() const {
   return impl_->learned.window_metrics.json();
 }
 
-// A batch's way: decode, find rows, predict and differentiate, validate, learn.
+// A batch's way: decode, find rows, predict and differentiate, validate, learn. What is not finite
+// ends it before anyone is told of the batch, so that nothing of it is published.
 Status Trainer::Impl::train() {
   const std::vector<Sample> samples = pending.take();
   const std::uint64_t step = learned.steps + 1;
@@ -95,9 +106,11 @@ Status Trainer::Impl::train() {
   cut_lanes(samples.size());
   decode_and_gather(samples, step);
   compute_gradients(samples, predictions);
+  SLUICE_TRY(check_logits(samples, predictions));
   validate(samples, predictions);
   update_dense(step);
   update_rows(step);
+  SLUICE_TRY(check_updated(samples));
 
   learned.steps = step;
   learned.trained_sequence = samples.back().sequence;
@@ -183,6 +196,19 @@ void Trainer::Impl::compute_lane(std::size_t n, ThreadScratch& scratch,
   model.towers().backward(scratch.x.data(), columns, scratch.workspace,
                           std::array<const float*, kTowers>{a_gradients, b_gradients},
                           lane.parameter_gradients, lane.x_gradients.data());
+}
+
+// The loss is finite for finite logits.
+Status Trainer::Impl::check_logits(const std::vector<Sample>& samples,
+                                   const std::vector<Prediction>& predictions) const {
+  for (std::size_t s = 0; s < samples.size(); ++s) {
+    const Prediction& prediction = predictions[s];
+    if (std::isfinite(prediction.ctr_logit) && std::isfinite(prediction.cvr_logit)) continue;
+    return stop_error(sample_text(samples[s]) + ": its logits are not finite (CTR " +
+                      std::to_string(prediction.ctr_logit) + ", CVR " +
+                      std::to_string(prediction.cvr_logit) + ")" + kNotFiniteAdvice);
+  }
+  return {};
 }
 
 void Trainer::Impl::validate(const std::vector<Sample>& samples,
@@ -273,6 +299,35 @@ void Trainer::Impl::update_rows(std::uint64_t step) {
       optimizer.apply_row(dim, gradient.data(), table.values(rows.row(n)));
     }
   });
+}
+
+// Slots too: an infinite sum of squares would stop its weight for ever.
+Status Trainer::Impl::check_updated(const std::vector<Sample>& samples) {
+  std::vector<std::optional<std::size_t>> wrong_rows(batch_rows.size());
+  workers.run(batch_rows.size(), [&](std::size_t t, std::size_t) {
+    const EmbeddingTable& table = learned.model.tables()[t];
+    for (std::size_t n = 0; n < batch_rows[t].size() && !wrong_rows[t]; ++n) {
+      if (!all_finite(table.stride(), table.values(batch_rows[t].row(n)))) wrong_rows[t] = n;
+    }
+  });
+  for (std::size_t t = 0; t < batch_rows.size(); ++t) {
+    if (!wrong_rows[t]) continue;
+    const Sample& sample = samples[batch_rows[t].uses(*wrong_rows[t]).front().sample];
+    return stop_error(sample_text(sample) + ": a row of table " + learned.model.tables()[t].name() +
+                      " that it names is not finite after its update" + kNotFiniteAdvice);
+  }
+  const auto is_finite = [](std::span<const float> values) {
+    return all_finite(values.size(), values.data());
+  };
+  bool are_finite = is_finite(learned.model.towers().parameters());
+  for (const std::vector<float>& values : learned.dense_state) {
+    are_finite = are_finite && is_finite(values);
+  }
+  if (are_finite) return {};
+  return stop_error("samples " + std::to_string(samples.front().sequence) + " to " +
+                    std::to_string(samples.back().sequence) +
+                    ": the layers are not finite after the update by this batch" +
+                    kNotFiniteAdvice);
 }
 
 }  // namespace sluice

@@ -4,11 +4,11 @@
 //
 // Operation: offer() every sample of the log in sequence order; pass() tells how far event time has
 // gone, so that a batch that no sample can join any more is trained at once; finish() trains the
-// last partial batch. Each batch end calls the listener. save(), snapshot() and the digests describe
-// the last batch end: samples that wait for their batch to fill are in none of them and are offered
-// again after a restore(). Where one batch end makes both, snapshot() comes before save(), so that a
-// restored trainer has the window of metrics that follows the snapshot. One thread calls; the
-// Workers compute.
+// last partial batch. Each batch end calls the listener. save(), snapshot() and the digests
+// describe the last batch end: samples that wait for their batch to fill are in none of them and
+// are offered again after a restore(). Where one batch end makes both, snapshot() comes before
+// save(), so that a restored trainer has the window of metrics that follows the snapshot. One
+// thread calls; the Workers compute.
 #pragma once
 
 #include <cstdint>
@@ -53,8 +53,9 @@ class Trainer {
 
   // The next sample; its sequence must be next_sequence(), at least one label final, z only with y,
   // and `features` a blob of config.features (all checked). A sample whose y is not final must
-  // follow its impression's first one. Returns what the listener returned; after an error the
-  // trainer is good for nothing but destruction.
+  // follow its impression's first one. Returns what the listener returned, or an error where a
+  // logit or an updated weight is not finite, before the listener is told of that batch. After an
+  // error the trainer is good for nothing but destruction.
   Status offer(Sample sample);
   // No sample of a tick that starts before `frontier` can come any more.
   Status pass(TimeMs frontier);

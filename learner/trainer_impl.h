@@ -84,11 +84,14 @@ struct Trainer::Impl {
   void compute_gradients(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
   void compute_lane(std::size_t lane, ThreadScratch& scratch, const std::vector<Sample>& samples,
                     std::vector<Prediction>& predictions);
+  Status check_logits(const std::vector<Sample>& samples,
+                      const std::vector<Prediction>& predictions) const;
   void validate(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
   void sum_dense_gradients(std::size_t begin, std::size_t count, float* out) const;
   float dense_clip_scale(const OptimizerStep& optimizer);  // fills dense_gradient
   void update_dense(std::uint64_t step);
   void update_rows(std::uint64_t step);
+  Status check_updated(const std::vector<Sample>& samples);
 
   std::vector<Lane> lanes;  // of the batch; later ones keep their memory
   std::size_t lane_count = 0;

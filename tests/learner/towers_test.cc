@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <random>
 
@@ -190,6 +191,18 @@ TEST(Towers, GradientsAreCentralDifferences) {
   check_gradients(13, {6});
   check_gradients(4, {8, 7, 6});
   check_gradients(5, {});
+}
+
+// A ReLU that made 0 of it would hide a model that has diverged.
+TEST(Towers, WhatIsNotANumberReachesTheLogits) {
+  const Towers towers(7, {9, 5}, 5);
+  std::vector<float> x = random_floats(7 * 3, 1);
+  x[7 + 2] = std::numeric_limits<float>::quiet_NaN();  // of the second sample
+  for (const std::vector<float>& logits : logits_of(towers, x.data(), 3)) {
+    EXPECT_TRUE(std::isfinite(logits[0]));
+    EXPECT_TRUE(std::isnan(logits[1]));
+    EXPECT_TRUE(std::isfinite(logits[2]));
+  }
 }
 
 TEST(Towers, ArraysCoverTheParametersOnce) {

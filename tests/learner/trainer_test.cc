@@ -1,5 +1,7 @@
 #include "learner/trainer.h"
 
+#include <array>
+#include <cmath>
 #include <set>
 
 #include <gmock/gmock.h>
@@ -312,6 +314,79 @@ TEST(Trainer, WrongTypesAreCountedOncePerImpression) {
   EXPECT_EQ(trainer.wrong_types(),
             nlohmann::ordered_json::parse(R"({"a_id": 1, "b_ids": 0, "c_weighted": 0, "d_log": 0,
                                               "e_edges": 0, "f_dense": 1})"));
+}
+
+// Offers them until one is refused; the error's message, and what was told of before.
+struct Stopped {
+  std::string message;
+  std::uint64_t told = 0;  // the last sample that the listener heard of
+};
+
+Stopped stopped_by(const Config& config, const std::vector<Sample>& samples) {
+  Workers workers(2);
+  Trainer trainer(config, workers);
+  Stopped stopped;
+  trainer.set_listener([&](const TrainedBatch& batch) {
+    stopped.told = batch.last_sequence;
+    const LearnerState state = trainer.save();
+    for (const auto& [name, tensor] : state.tensors) {
+      if (tensor.type != TensorType::f32) continue;
+      const std::vector<float> values = *tensor.values<float>();
+      for (const float value : values) EXPECT_TRUE(std::isfinite(value)) << name;
+    }
+    return Status();
+  });
+  for (const Sample& sample : samples) {
+    const Status status = trainer.offer(sample);
+    if (status) continue;
+    stopped.message = status.error().message;
+    break;
+  }
+  return stopped;
+}
+
+TEST(Trainer, LogitsThatAreNotFiniteStopItBeforeTheBatchIsTold) {
+  Config config = small_config();
+  config.training.dense.optimizer = OptimizerConfig::Rule::sgd;
+  config.training.dense.learning_rate = 1e30;
+  const std::vector<Sample> samples = SampleStream(config, 8).take(150);
+  const Stopped stopped = stopped_by(config, samples);
+  EXPECT_EQ(stopped.told, config.training.batch_size);  // which set the weights to some 1e28
+  const Sample& first = samples[config.training.batch_size];
+  EXPECT_THAT(stopped.message,
+              ::testing::StartsWith("sample " + std::to_string(first.sequence) + " (impression " +
+                                    first.impression_id + "): its logits are not finite (CTR "));
+}
+
+TEST(Trainer, ADenseNumberThatIsTooLargeStopsIt) {
+  const Config config = small_config();
+  std::vector<Sample> samples = SampleStream(config, 8).take(150);
+  samples[70].features = testing::encode_features(config.features, {{"f_dense", 1e300}});
+  const Stopped stopped = stopped_by(config, samples);
+  EXPECT_EQ(stopped.told, 50U);
+  EXPECT_THAT(stopped.message, ::testing::StartsWith("samples 51 to 100: the layers are not "
+                                                     "finite after the update by this batch"));
+}
+
+TEST(Trainer, ARowThatIsNotFiniteAfterItsUpdateStopsIt) {
+  const Config config = small_config();
+  std::vector<Sample> samples = SampleStream(config, 8).take(150);
+  using nlohmann::json;
+  const json values = {{"c_weighted", json::array({json::array({"seldom", 1e30})})}};
+  // Of a clicked and of an unclicked impression: whatever the logit, one of them is far off.
+  std::array<const Sample*, 2> first = {};
+  for (std::size_t s = 60; s < 100; ++s) {
+    if (!samples[s].y_final || first[samples[s].y ? 1 : 0] != nullptr) continue;
+    samples[s].features = testing::encode_features(config.features, values);
+    first[samples[s].y ? 1 : 0] = &samples[s];
+  }
+  const Sample& named = first[0]->sequence < first[1]->sequence ? *first[0] : *first[1];
+  const Stopped stopped = stopped_by(config, samples);
+  EXPECT_EQ(stopped.told, 50U);
+  EXPECT_THAT(stopped.message,
+              ::testing::StartsWith("sample " + std::to_string(named.sequence) + " (impression " +
+                                    named.impression_id +
+                                    "): a row of table c_weighted that it names is not finite"));
 }
 
 TEST(Trainer, ListenersErrorReachesTheCaller) {
