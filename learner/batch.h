@@ -79,6 +79,7 @@ class BatchRows {
 
   std::size_t size() const { return rows_.size(); }
   EmbeddingRow* row(std::size_t n) const { return rows_[n]; }
+  std::uint32_t table(std::size_t n) const { return distinct_[n].table; }
   // The n-th distinct row's uses, in (sample, field, id) order.
   std::span<const Use> uses(std::size_t n) const {
     return std::span(uses_).subspan(begins_[n], begins_[n + 1] - begins_[n]);

@@ -15,6 +15,10 @@ constexpr std::size_t kRowsAtOnce = 16;          // taken from memory by a part
 constexpr std::uint32_t kFirstEntries = 16;      // of a part's first segment
 constexpr std::uint32_t kSegmentEntries = 2048;  // of every segment once there are two
 
+constexpr std::size_t rounded_to_lines(std::size_t bytes) {
+  return (bytes + kLine - 1) / kLine * kLine;
+}
+
 constexpr bool is_full(std::uint32_t rows, std::uint32_t mask) {
   return 4 * (rows + 1) > 3 * (mask + 1);
 }
@@ -23,7 +27,7 @@ constexpr bool is_full(std::uint32_t rows, std::uint32_t mask) {
 
 std::byte* PieceMemory::take(std::size_t bytes) {
   const std::lock_guard lock(mutex_);
-  const std::size_t rounded = (bytes + kLine - 1) / kLine * kLine;
+  const std::size_t rounded = rounded_to_lines(bytes);
   if (left_ < rounded) {
     // What is left of the chunk is smaller than one piece, and the chunks double.
     left_ = std::max(next_bytes_, rounded);
@@ -42,15 +46,13 @@ std::size_t PieceMemory::bytes() const {
   return bytes_;
 }
 
-EmbeddingTable::EmbeddingTable(std::string name, std::size_t dim, std::vector<float> initial_state,
-                               std::uint64_t seed)
+EmbeddingTable::EmbeddingTable(std::string name, RowLayout layout, std::uint64_t seed)
     : name_(std::move(name)),
-      dim_(dim),
-      initial_state_(std::move(initial_state)),
-      row_bytes_((sizeof(EmbeddingRow) + row_floats() * sizeof(float) + kLine - 1) / kLine * kLine),
+      layout_(std::move(layout)),
+      row_bytes_(rounded_to_lines(sizeof(EmbeddingRow) + layout_.floats() * sizeof(float))),
       initial_(seed, name_),
       memory_(std::make_unique<PieceMemory>()) {
-  SLUICE_CHECK(dim > 0);
+  SLUICE_CHECK(layout_.dim > 0);
   for (Part& part : parts_) {
     auto* const entries = reinterpret_cast<Entry*>(memory_->take(kFirstEntries * sizeof(Entry)));
     part.segments.push_back({entries, 0, 0});
@@ -91,8 +93,8 @@ EmbeddingRow* EmbeddingTable::find_or_create(std::uint64_t key, std::uint64_t ha
   make_room(part, hash);
   EmbeddingRow* const row = new_row(part);
   row->key = key;
-  initial(key, {row->values(), dim_});
-  std::copy(initial_state_.begin(), initial_state_.end(), row->values() + dim_);
+  initial(key, {row->values(), dim()});
+  layout_.begin_slots(row->values());
   const std::size_t place = directory_place(part, hash);
   put(part.directory[place], part.mask, row, hash);
   ++part.segments[part.segment_of[place]].rows;

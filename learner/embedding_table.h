@@ -18,6 +18,7 @@
 #include "base/aligned_array.h"
 #include "base/hash.h"
 #include "learner/initial_values.h"
+#include "learner/optimizer.h"
 
 namespace sluice {
 
@@ -25,7 +26,7 @@ struct EmbeddingRow {
   std::uint64_t key;
   std::uint64_t last_batch;  // the learner's step that last changed it; 0: none yet
 
-  // Weights [dim], then the optimizer's state.
+  // Weights [dim], then the optimizer's state (RowLayout).
   float* values() { return reinterpret_cast<float*>(this + 1); }
   const float* values() const { return reinterpret_cast<const float*>(this + 1); }
 };
@@ -53,15 +54,14 @@ class EmbeddingTable {
   static std::uint64_t hash_of(std::uint64_t key) { return mix64(key); }
   static std::size_t part_of(std::uint64_t hash) { return hash >> 60; }
 
-  // `initial_state` is what a new row has after its weights: none to score.
-  EmbeddingTable(std::string name, std::size_t dim, std::vector<float> initial_state,
-                 std::uint64_t seed);
+  // The slots of `layout` are the optimizer's state after each row's weights; none to score.
+  EmbeddingTable(std::string name, RowLayout layout, std::uint64_t seed);
   EmbeddingTable(EmbeddingTable&&) = default;
   EmbeddingTable& operator=(EmbeddingTable&&) = default;
 
   const std::string& name() const { return name_; }
-  std::size_t dim() const { return dim_; }
-  std::size_t row_floats() const { return dim_ + initial_state_.size(); }
+  std::size_t dim() const { return layout_.dim; }
+  const RowLayout& layout() const { return layout_; }
   std::size_t rows() const;
   std::size_t bytes() const { return memory_->bytes(); }
 
@@ -119,8 +119,7 @@ class EmbeddingTable {
   EmbeddingRow* new_row(Part& part);
 
   std::string name_;
-  std::size_t dim_;
-  std::vector<float> initial_state_;
+  RowLayout layout_;
   std::size_t row_bytes_;
   InitialRows initial_;
   std::unique_ptr<PieceMemory> memory_;

@@ -25,7 +25,7 @@ struct Start {
   const float* from = nullptr;
   std::size_t row = 0;
 };
-enum class Finish { none, relu };  // relu: max(c, 0); what is not a number becomes 0
+enum class Finish { none, relu };  // relu: max(c, 0); what is not a number stays so
 
 // C[m, n] = start + A[m, k] · B[k, n]; A, B and C do not overlap.
 struct F32Product {

@@ -23,7 +23,7 @@ struct Avx2 {
   static void store(float* p, Mask mask, Float x) { _mm256_maskstore_ps(p, mask, x); }
   static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
   static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
-  static Float relu(Float x) { return _mm256_max_ps(x, zero()); }
+  static Float relu(Float x) { return _mm256_and_ps(x, _mm256_cmp_ps(x, zero(), _CMP_NLE_UQ)); }
   static Mask mask(std::size_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
                               _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

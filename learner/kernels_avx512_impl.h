@@ -25,7 +25,9 @@ struct Avx512 {
   static void store(float* p, Mask mask, Float x) { _mm512_mask_storeu_ps(p, mask, x); }
   static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
-  static Float relu(Float x) { return _mm512_max_ps(x, zero()); }
+  static Float relu(Float x) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, zero(), _CMP_NLE_UQ), x);
+  }
   static Mask mask(std::size_t n) { return static_cast<Mask>((1U << n) - 1U); }
 
   // 16 pairs of bf16 as the f32 of their first and of their second halves.

@@ -12,21 +12,23 @@
 
 namespace sluice {
 
-Model::Model(Schema schema, std::vector<float> initial_state)
+Model::Model(Schema schema, const std::vector<Slot>& row_slots)
     : schema_(std::move(schema)),
       towers_(schema_.inputs(), schema_.model().hidden, schema_.model().seed,
               schema_.model().precision) {
   for (const std::string& table : schema_.tables()) {
-    tables_.emplace_back(table, schema_.dim(), initial_state, schema_.model().seed);
+    tables_.emplace_back(table, RowLayout{schema_.dim(), row_slots}, schema_.model().seed);
   }
 }
 
 Result<Model> Model::from_snapshot(const nlohmann::ordered_json& json, const Tensors& tensors) {
   SLUICE_ASSIGN(Schema schema, Schema::from_json(json));
-  Model model(std::move(schema));
+  Model model(std::move(schema), {});
   SLUICE_TRY(read_tower_tensors(tensors, "", model.towers(), model.towers().parameters()));
   model.towers().refresh();
-  for (EmbeddingTable& table : model.tables()) SLUICE_TRY(read_table_tensors(tensors, table));
+  for (EmbeddingTable& table : model.tables()) {
+    SLUICE_TRY(read_table_tensors(tensors, false, table));
+  }
   return model;
 }
 

@@ -21,9 +21,8 @@ namespace sluice {
 
 class Model {
  public:
-  // Initial weights, no rows. `initial_state`: what a new row has after its weights, for the
-  // optimizer; nothing to score.
-  explicit Model(Schema schema, std::vector<float> initial_state = {});
+  // Initial weights, no rows. `row_slots`: each row's optimizer state; none to score.
+  Model(Schema schema, const std::vector<Slot>& row_slots);
 
   // From what Trainer::snapshot() gave; keys and tensors beyond the model's are passed over.
   static Result<Model> from_snapshot(const nlohmann::ordered_json& json, const Tensors& tensors);

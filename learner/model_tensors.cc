@@ -1,7 +1,6 @@
 #include "learner/model_tensors.h"
 
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include "base/check.h"
@@ -10,8 +9,28 @@ namespace sluice {
 
 namespace {
 
-// In the order in which a row's values lie in memory.
-constexpr std::array<const char*, 3> kRowArrays = {".rows", ".adam_m", ".adam_v"};
+// One array of a table's rows: the weights or a slot.
+struct RowArray {
+  std::string name;
+  std::vector<std::uint64_t> shape;
+  std::size_t offset;  // in a row
+  std::size_t floats;  // of a row
+};
+
+std::vector<RowArray> row_arrays(const EmbeddingTable& table, bool with_state) {
+  const RowLayout& layout = table.layout();
+  const std::string prefix = "embedding." + table.name() + ".";
+  const std::uint64_t rows = table.rows();
+  std::vector<RowArray> arrays = {{prefix + "rows", {rows, layout.dim}, 0, layout.dim}};
+  for (std::size_t n = 0; with_state && n < layout.slots.size(); ++n) {
+    const Slot& slot = layout.slots[n];
+    std::vector<std::uint64_t> shape = {rows};
+    if (!slot.per_row) shape.push_back(layout.dim);
+    arrays.push_back(
+        {prefix + slot.name, std::move(shape), layout.slot_offset(n), layout.slot_floats(n)});
+  }
+  return arrays;
+}
 
 template <class T>
 Result<std::vector<T>> read_array(const Tensors& tensors, const std::string& name,
@@ -43,12 +62,9 @@ Status read_tower_tensors(const Tensors& tensors, const std::string& suffix, con
   return {};
 }
 
-void add_table_tensors(const EmbeddingTable& table, bool with_slots, Tensors& tensors) {
+void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& tensors) {
   const std::string prefix = "embedding." + table.name();
   const std::vector<const EmbeddingRow*> order = table.by_key();
-  const std::size_t dim = table.dim();
-  const std::size_t arrays = with_slots ? kRowArrays.size() : 1;
-  SLUICE_CHECK(table.row_floats() >= arrays * dim);
   std::vector<std::uint64_t> keys;
   std::vector<std::uint64_t> last_batches;
   for (const EmbeddingRow* const row : order) {
@@ -56,25 +72,23 @@ void add_table_tensors(const EmbeddingTable& table, bool with_slots, Tensors& te
     last_batches.push_back(row->last_batch);
   }
   tensors[prefix + ".keys"] = Tensor::of<std::uint64_t>({order.size()}, keys);
-  if (with_slots) {
+  if (with_state) {
     tensors[prefix + ".last_batch"] = Tensor::of<std::uint64_t>({order.size()}, last_batches);
   }
-  for (std::size_t n = 0; n < arrays; ++n) {
+  for (const RowArray& array : row_arrays(table, with_state)) {
     std::vector<float> values;
-    values.reserve(order.size() * dim);
+    values.reserve(order.size() * array.floats);
     for (const EmbeddingRow* const row : order) {
-      const float* const begin = row->values() + n * dim;
-      values.insert(values.end(), begin, begin + dim);
+      const float* const begin = row->values() + array.offset;
+      values.insert(values.end(), begin, begin + array.floats);
     }
-    tensors[prefix + kRowArrays[n]] = Tensor::of<float>({order.size(), dim}, values);
+    tensors[array.name] = Tensor::of<float>(array.shape, values);
   }
 }
 
-Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table) {
+Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTable& table) {
   SLUICE_CHECK(table.rows() == 0);
   const std::string prefix = "embedding." + table.name();
-  const std::size_t dim = table.dim();
-  const bool with_slots = table.row_floats() > dim;
   const auto keys_tensor = tensors.find(prefix + ".keys");
   const std::uint64_t rows = keys_tensor == tensors.end() ? 0 : keys_tensor->second.elements();
   SLUICE_ASSIGN(const auto keys, read_array<std::uint64_t>(tensors, prefix + ".keys", {rows}));
@@ -83,14 +97,14 @@ Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table) {
   }
   std::vector<EmbeddingRow*> made;
   for (const std::uint64_t key : keys) made.push_back(table.find_or_create(key));
-  for (std::size_t n = 0; n < (with_slots ? kRowArrays.size() : 1); ++n) {
-    SLUICE_ASSIGN(const auto values,
-                  read_array<float>(tensors, prefix + kRowArrays[n], {rows, dim}));
+  for (const RowArray& array : row_arrays(table, with_state)) {
+    SLUICE_ASSIGN(const auto values, read_array<float>(tensors, array.name, array.shape));
     for (std::size_t row = 0; row < rows; ++row) {
-      std::copy_n(values.data() + row * dim, dim, made[row]->values() + n * dim);
+      std::copy_n(values.data() + row * array.floats, array.floats,
+                  made[row]->values() + array.offset);
     }
   }
-  if (!with_slots) return {};
+  if (!with_state) return {};
   SLUICE_ASSIGN(const auto last_batches,
                 read_array<std::uint64_t>(tensors, prefix + ".last_batch", {rows}));
   for (std::size_t row = 0; row < rows; ++row) made[row]->last_batch = last_batches[row];

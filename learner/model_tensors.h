@@ -1,10 +1,11 @@
 // The names and shapes of the model's arrays as tensors (docs/learner.md):
-//   tower.<ctr|cvr>.<i>.weight[_adam_m|_adam_v]  f32 [out, in], row-major as in PyTorch
-//   tower.<ctr|cvr>.<i>.bias[_adam_m|_adam_v]    f32 [out]
-//   embedding.<table>.keys                       u64 [rows], ascending
-//   embedding.<table>.rows, .adam_m, .adam_v     f32 [rows, dim]
-//   embedding.<table>.last_batch                 u64 [rows]: the step that last changed the row
-// Snapshots hold the weights and keys, checkpoints everything.
+//   tower.<ctr|cvr>.<i>.weight[_<slot>]  f32 [out, in], row-major as in PyTorch
+//   tower.<ctr|cvr>.<i>.bias[_<slot>]    f32 [out]
+//   embedding.<table>.keys               u64 [rows], ascending
+//   embedding.<table>.rows, .<slot>      f32 [rows, dim], or [rows] of a slot with one number a row
+//   embedding.<table>.last_batch         u64 [rows]: the step that last changed the row
+// Slots and their names are those of the optimizer (learner/optimizer.h). Snapshots hold the
+// weights and keys, checkpoints everything.
 #pragma once
 
 #include <span>
@@ -23,9 +24,9 @@ void add_tower_tensors(const Towers& towers, std::span<const float> values,
 Status read_tower_tensors(const Tensors& tensors, const std::string& suffix, const Towers& towers,
                           std::span<float> values);
 
-// `with_slots`: optimizer state and last batches too (a table of two slots).
-void add_table_tensors(const EmbeddingTable& table, bool with_slots, Tensors& tensors);
-// Fills an empty table, its slots too where it has any.
-Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table);
+// `with_state`: the table's slots and last batches too.
+void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& tensors);
+// Fills an empty table.
+Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTable& table);
 
 }  // namespace sluice

@@ -334,8 +334,8 @@ void TowerPass::backward_contexts(std::size_t begin, std::size_t end, std::size_
                    context_x_row_, scratch_[thread]);
 }
 
-const float* TowerPass::weight_gradient(const Piece& piece, std::size_t thread,
-                                        std::size_t& gradient_row) {
+float* TowerPass::weight_gradient(const Piece& piece, std::size_t thread,
+                                  std::size_t& gradient_row) {
   const Kernels& kernels = towers_.kernels();
   AlignedArray<float>& gradient = scratch_[thread].gradient;
   const std::size_t parts = operands_.size();

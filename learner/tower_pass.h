@@ -77,7 +77,7 @@ class TowerPass {
   const std::vector<Piece>& pieces() const { return pieces_; }
   // The gradient of all of a piece's rows; row r is at the result + r·gradient_row. Valid until the
   // thread's next call.
-  const float* weight_gradient(const Piece& piece, std::size_t thread, std::size_t& gradient_row);
+  float* weight_gradient(const Piece& piece, std::size_t thread, std::size_t& gradient_row);
 
  private:
   // Rounded operands of the products that sum over samples, all of the batch.

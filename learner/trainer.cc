@@ -1,10 +1,13 @@
 #include "learner/trainer.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <optional>
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "learner/adam.h"
 #include "learner/trainer_impl.h"
 #include "learner/vector_math.h"
 
@@ -13,10 +16,17 @@ namespace sluice {
 namespace {
 
 constexpr std::size_t kRowsAPiece = 256;
-constexpr std::size_t kRowSlots = 2;  // Adam's m and v
 
 FinalLabels labels_of(const Sample& sample) {
   return {sample.y, sample.y_final, sample.z, sample.z_final};
+}
+
+constexpr const char* kNotFiniteAdvice =
+    "; the model has diverged, or a dense number or a weight of an id is too large: give that "
+    "feature buckets, lower the learning rates or set clip_norm, and replay into a new data folder";
+
+std::string sample_text(const Sample& sample) {
+  return "sample " + std::to_string(sample.sequence) + " (impression " + sample.impression_id + ")";
 }
 
 }  // namespace
@@ -28,16 +38,16 @@ std::string kept_key(const Sample& sample) {
 }
 
 Learned::Learned(const Config& config)
-    : model(Schema(config.features, config.model),
-            std::vector<float>(kRowSlots * config.model.embedding_dim, 0.0F)),
-      dense_m(model.towers().parameters().size()),
-      dense_v(dense_m.size()),
+    : model(Schema(config.features, config.model), slots_of(config.training.embeddings)),
+      dense_slots(slots_of(config.training.dense)),
       wrong_types(config.features.size()) {
   SLUICE_CHECK(config.model.recipe == "esmm");
-  SLUICE_CHECK(config.training.dense.optimizer == OptimizerConfig::Rule::adam);
-  SLUICE_CHECK(config.training.embeddings.optimizer == OptimizerConfig::Rule::adam);
   SLUICE_CHECK(config.training.lane > 0);
-  SLUICE_CHECK(config.model.precision == ModelConfig::Precision::f32);
+  const std::span<const float> weights = model.towers().parameters();
+  for (const Slot& slot : dense_slots) {
+    SLUICE_CHECK(!slot.per_row);
+    slot.begin(weights.size(), weights.data(), dense_state.emplace_back(weights.size()).data());
+  }
 }
 
 Trainer::Trainer(const Config& config, Workers& workers)
@@ -83,7 +93,8 @@ nlohmann::ordered_json Trainer::window_metrics() const {
 
 // A batch's way: decode, find rows, predict and differentiate, validate and learn. Each step's
 // pieces are independent; what they write does not depend on who computes them, nor how they are
-// cut.
+// cut. What is not finite ends it before anyone is told of the batch, so that nothing of it is
+// published.
 Status Trainer::Impl::train() {
   const std::vector<Sample> samples = pending.take();
   const std::uint64_t step = learned.steps + 1;
@@ -92,10 +103,12 @@ Status Trainer::Impl::train() {
   decode(samples);
   decode_contexts(samples);
   gather(step);
+  SLUICE_TRY(check_bounds());
   forward_contexts();
   compute_lanes(samples, predictions);
   backward_contexts();
-  update(samples, predictions, step);
+  SLUICE_TRY(check_logits(samples, predictions));
+  SLUICE_TRY(update(samples, predictions, step));
 
   learned.steps = step;
   learned.trained_sequence = samples.back().sequence;
@@ -206,11 +219,25 @@ void Trainer::Impl::backward_contexts() {
   });
 }
 
+// The loss is finite for finite logits.
+Status Trainer::Impl::check_logits(const std::vector<Sample>& samples,
+                                   const std::vector<Prediction>& predictions) const {
+  for (std::size_t s = 0; s < samples.size(); ++s) {
+    const Prediction& prediction = predictions[s];
+    if (std::isfinite(prediction.ctr_logit) && std::isfinite(prediction.cvr_logit)) continue;
+    return stop_error(sample_text(samples[s]) + ": its logits are not finite (CTR " +
+                      std::to_string(prediction.ctr_logit) + ", CVR " +
+                      std::to_string(prediction.cvr_logit) + ")" + kNotFiniteAdvice);
+  }
+  return {};
+}
+
 // All that changes what was learned; the pieces touch different things.
-void Trainer::Impl::update(const std::vector<Sample>& samples, std::vector<Prediction>& predictions,
-                           std::uint64_t step) {
-  const AdamStep dense_step(config.training.dense, step);
-  const AdamStep row_step(config.training.embeddings, step);
+Status Trainer::Impl::update(const std::vector<Sample>& samples,
+                             std::vector<Prediction>& predictions, std::uint64_t step) {
+  const OptimizerStep dense_step(config.training.dense, step);
+  const OptimizerStep row_step(config.training.embeddings, step);
+  const float scale = dense_step.clips() ? dense_clip_scale(dense_step) : 1.0F;
   const auto& weight_pieces = pass.pieces();
   std::vector<RowPiece> row_pieces;
   for (std::size_t part = 0; part < batch_rows.size(); ++part) {
@@ -219,16 +246,29 @@ void Trainer::Impl::update(const std::vector<Sample>& samples, std::vector<Predi
       row_pieces.push_back({part, begin, std::min(begin + kRowsAPiece, rows)});
     }
   }
+  std::atomic<bool> layers_are_finite = true;
+  std::vector<std::optional<std::size_t>> wrong_rows(row_pieces.size());
   // The largest first, so that the threads end together.
   workers.run(1 + weight_pieces.size() + row_pieces.size(), [&](std::size_t n, std::size_t thread) {
     if (n == 0) {
       validate(samples, predictions);
     } else if (n <= weight_pieces.size()) {
-      update_weights(weight_pieces[n - 1], thread, dense_step);
+      if (!update_weights(weight_pieces[n - 1], thread, dense_step, scale)) {
+        layers_are_finite = false;
+      }
     } else {
-      update_rows(row_pieces[n - 1 - weight_pieces.size()], row_step);
+      n -= 1 + weight_pieces.size();
+      wrong_rows[n] = update_rows(row_pieces[n], row_step);
     }
   });
+  for (std::size_t n = 0; n < row_pieces.size(); ++n) {
+    if (wrong_rows[n]) return not_finite_row(samples, row_pieces[n], *wrong_rows[n]);
+  }
+  if (layers_are_finite) return {};
+  return stop_error("samples " + std::to_string(samples.front().sequence) + " to " +
+                    std::to_string(samples.back().sequence) +
+                    ": the layers are not finite after the update by this batch" +
+                    kNotFiniteAdvice);
 }
 
 void Trainer::Impl::validate(const std::vector<Sample>& samples,
@@ -250,38 +290,116 @@ void Trainer::Impl::validate(const std::vector<Sample>& samples,
   }
 }
 
-void Trainer::Impl::update_weights(const TowerPass::Piece& piece, std::size_t thread,
-                                   const AdamStep& adam) {
-  std::size_t gradient_row = 0;
-  const float* const gradient = pass.weight_gradient(piece, thread, gradient_row);
-  float* const weights = learned.model.towers().parameters().data();
-  for (std::size_t r = 0; r < piece.rows(); ++r) {
-    const std::size_t at = piece.offset + r * piece.row;
-    adam.apply(piece.row, gradient + r * gradient_row, weights + at, learned.dense_m.data() + at,
-               learned.dense_v.data() + at);
-  }
-  Towers& towers = learned.model.towers();
-  if (piece.part < towers.parts().size()) towers.refresh(piece.part, piece.begin, piece.end);
+// The norm is known only when the whole gradient is, which is therefore kept.
+float Trainer::Impl::dense_clip_scale(const OptimizerStep& optimizer) {
+  dense_gradient.resize(learned.model.towers().parameters().size());
+  workers.run(pass.pieces().size(), [&](std::size_t n, std::size_t thread) {
+    const TowerPass::Piece& piece = pass.pieces()[n];
+    std::size_t row = 0;
+    const float* const gradient = pass.weight_gradient(piece, thread, row);
+    for (std::size_t r = 0; r < piece.rows(); ++r) {
+      std::copy_n(gradient + r * row, piece.row,
+                  dense_gradient.data() + piece.offset + r * piece.row);
+    }
+  });
+  return optimizer.clip_scale(sum_of_squares(dense_gradient.size(), dense_gradient.data()));
 }
 
-void Trainer::Impl::update_rows(const RowPiece& piece, const AdamStep& adam) {
+// False where what was updated is not finite; slots too: an infinite sum of squares would stop its
+// weight for ever.
+bool Trainer::Impl::update_weights(const TowerPass::Piece& piece, std::size_t thread,
+                                   const OptimizerStep& optimizer, float scale) {
+  const std::size_t count = piece.rows() * piece.row;
+  std::size_t gradient_row = piece.row;
+  float* gradient = nullptr;
+  if (optimizer.clips()) {
+    gradient = dense_gradient.data() + piece.offset;
+    for (std::size_t k = 0; k < count; ++k) gradient[k] *= scale;
+  } else {
+    gradient = pass.weight_gradient(piece, thread, gradient_row);
+  }
+  Towers& towers = learned.model.towers();
+  float* const weights = towers.parameters().data() + piece.offset;
+  std::array<float*, kMaxSlots> slots = {};
+  for (std::size_t n = 0; n < learned.dense_state.size(); ++n) {
+    slots[n] = learned.dense_state[n].data() + piece.offset;
+  }
+  for (std::size_t r = 0; r < piece.rows(); ++r) {
+    const std::size_t at = r * piece.row;
+    const auto of_row = [at](float* values) { return values == nullptr ? values : values + at; };
+    optimizer.apply(piece.row, gradient + r * gradient_row, weights + at, of_row(slots[0]),
+                    of_row(slots[1]));
+  }
+  if (piece.part < towers.parts().size()) towers.refresh(piece.part, piece.begin, piece.end);
+  bool is_finite = all_finite(count, weights);
+  for (const float* const slot : slots) {
+    is_finite = is_finite && (slot == nullptr || all_finite(count, slot));
+  }
+  return is_finite;
+}
+
+// The first row that is not finite afterwards.
+std::optional<std::size_t> Trainer::Impl::update_rows(const RowPiece& piece,
+                                                      const OptimizerStep& optimizer) {
   constexpr std::size_t kAhead = 8;
-  const std::size_t dim = learned.model.schema().dim();
+  const RowLayout& layout = learned.model.tables()[0].layout();  // of all tables
+  const std::size_t floats = layout.floats();
   const BatchRows& rows = batch_rows[piece.part];
-  std::vector<float> gradient(dim);
+  std::optional<std::size_t> wrong;
+  std::vector<float> gradient(layout.dim);
   for (std::size_t n = piece.begin; n < piece.end; ++n) {
     if (n + kAhead < piece.end) {
       const auto* const next = reinterpret_cast<const std::byte*>(rows.row(n + kAhead));
-      for (std::size_t at = 0; at < 3 * dim * sizeof(float); at += 64)
-        __builtin_prefetch(next + at);
+      for (std::size_t at = 0; at < floats * sizeof(float); at += 64) __builtin_prefetch(next + at);
+      __builtin_prefetch(pass.input_gradients() + rows.uses(n + kAhead).front().at);
     }
     std::fill(gradient.begin(), gradient.end(), 0.0F);
     for (const BatchRows::Use& use : rows.uses(n)) {
-      add_scaled(dim, use.weight, pass.input_gradients() + use.at, gradient.data());
+      add_scaled(layout.dim, use.weight, pass.input_gradients() + use.at, gradient.data());
     }
-    float* const weights = rows.row(n)->values();
-    adam.apply(dim, gradient.data(), weights, weights + dim, weights + 2 * dim);
+    float* const row = rows.row(n)->values();
+    optimizer.apply_row(layout.dim, gradient.data(), row);
+    if (!wrong && !all_finite(floats, row)) wrong = n;
   }
+  return wrong;
+}
+
+Status Trainer::Impl::not_finite_row(const std::vector<Sample>& samples, const RowPiece& piece,
+                                     std::size_t row) const {
+  const BatchRows& rows = batch_rows[piece.part];
+  const std::size_t at = rows.uses(row).front().at;
+  const std::size_t first_context = pass.first_context_gradient();
+  const std::size_t s = at < first_context
+                            ? at / pass.input_row()
+                            : contexts.first_sample((at - first_context) / pass.context_row());
+  return stop_error(sample_text(samples[s]) + ": a row of table " +
+                    learned.model.tables()[rows.table(row)].name() +
+                    " that it names is not finite after its update" + kNotFiniteAdvice);
+}
+
+// Before the machine runs out of memory, or the next batch is published.
+Status Trainer::Impl::check_bounds() const {
+  const ModelConfig& model = config.model;
+  if (model.max_rows == 0 && model.max_memory == 0) return {};
+  std::uint64_t rows = 0;
+  std::uint64_t bytes = 0;
+  for (const EmbeddingTable& table : learned.model.tables()) {
+    rows += table.rows();
+    bytes += table.bytes();
+  }
+  const auto stop = [&](const char* key, std::uint64_t bound, std::uint64_t has, const char* unit) {
+    return stop_error("the embedding tables have " + std::to_string(has) + " " + unit +
+                      ", more than model." + key + " = " + std::to_string(bound) +
+                      "; the last checkpoint stands: raise the bound and start again, or replay "
+                      "into a new data folder with fewer or coarser features");
+  };
+  if (model.max_rows != 0 && rows > model.max_rows) {
+    return stop("max_rows", model.max_rows, rows, "rows");
+  }
+  if (model.max_memory != 0 && bytes > model.max_memory) {
+    return stop("max_memory", model.max_memory, bytes, "bytes");
+  }
+  return {};
 }
 
 }  // namespace sluice

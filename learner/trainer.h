@@ -53,8 +53,9 @@ class Trainer {
 
   // The next sample; its sequence must be next_sequence(), at least one label final, z only with y,
   // and `features` a blob of config.features (all checked). A sample whose y is not final must
-  // follow its impression's first one. Returns what the listener returned; after an error the
-  // trainer is good for nothing but destruction.
+  // follow its impression's first one. Returns what the listener returned, or an error where a
+  // logit or an updated weight is not finite, before the listener is told of that batch. After an
+  // error the trainer is good for nothing but destruction.
   Status offer(Sample sample);
   // No sample of a tick that starts before `frontier` can come any more.
   Status pass(TimeMs frontier);

@@ -4,16 +4,17 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
-#include "learner/adam.h"
 #include "learner/batch.h"
 #include "learner/esmm_loss.h"
 #include "learner/metrics.h"
 #include "learner/model.h"
+#include "learner/optimizer.h"
 #include "learner/tower_pass.h"
 #include "learner/trainer.h"
 
@@ -24,9 +25,9 @@ struct Learned {
   explicit Learned(const Config& config);
 
   Model model;
-  std::vector<float> dense_m;  // laid out as Towers::parameters()
-  std::vector<float> dense_v;
-  std::uint64_t steps = 0;  // batches trained
+  std::vector<Slot> dense_slots;
+  std::vector<std::vector<float>> dense_state;  // by slot, each laid out as Towers::parameters()
+  std::uint64_t steps = 0;                      // batches trained
   std::uint64_t trained_sequence = 0;
   TimeMs tick = 0;  // start of the last trained sample's tick
   Digest samples_digest;
@@ -75,11 +76,18 @@ struct Trainer::Impl {
   void forward_contexts();
   void compute_lanes(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
   void backward_contexts();
-  void update(const std::vector<Sample>& samples, std::vector<Prediction>& predictions,
-              std::uint64_t step);
+  Status check_logits(const std::vector<Sample>& samples,
+                      const std::vector<Prediction>& predictions) const;
+  Status update(const std::vector<Sample>& samples, std::vector<Prediction>& predictions,
+                std::uint64_t step);
   void validate(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
-  void update_weights(const TowerPass::Piece& piece, std::size_t thread, const AdamStep& adam);
-  void update_rows(const RowPiece& piece, const AdamStep& adam);
+  float dense_clip_scale(const OptimizerStep& optimizer);  // fills dense_gradient
+  bool update_weights(const TowerPass::Piece& piece, std::size_t thread,
+                      const OptimizerStep& optimizer, float scale);
+  std::optional<std::size_t> update_rows(const RowPiece& piece, const OptimizerStep& optimizer);
+  Status not_finite_row(const std::vector<Sample>& samples, const RowPiece& piece,
+                        std::size_t row) const;
+  Status check_bounds() const;
 
   TowerPass pass;
   std::vector<Lane> lanes;              // of samples
@@ -89,6 +97,7 @@ struct Trainer::Impl {
   std::vector<Lane> context_lanes;
   std::vector<DecodedSamples> shared;  // by lane of contexts
   std::array<BatchRows, EmbeddingTable::kParts> batch_rows;
+  std::vector<float> dense_gradient;  // of the batch; only where it is clipped
 };
 
 }  // namespace sluice

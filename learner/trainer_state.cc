@@ -92,6 +92,10 @@ class DigestSum {
   Digest sum_;
 };
 
+std::string slot_suffix(const Slot& slot) {
+  return std::string("_") + slot.name;
+}
+
 Json wrong_types_json(const Learned& learned) {
   Json json = Json::object();
   const auto& fields = learned.model.schema().fields();
@@ -128,10 +132,12 @@ Status read_state(const LearnerState& state, Learned& learned) {
   Towers& towers = learned.model.towers();
   SLUICE_TRY(read_tower_tensors(tensors, "", towers, towers.parameters()));
   towers.refresh();
-  SLUICE_TRY(read_tower_tensors(tensors, "_adam_m", towers, learned.dense_m));
-  SLUICE_TRY(read_tower_tensors(tensors, "_adam_v", towers, learned.dense_v));
+  for (std::size_t n = 0; n < learned.dense_slots.size(); ++n) {
+    const std::string suffix = slot_suffix(learned.dense_slots[n]);
+    SLUICE_TRY(read_tower_tensors(tensors, suffix, towers, learned.dense_state[n]));
+  }
   for (EmbeddingTable& table : learned.model.tables()) {
-    SLUICE_TRY(read_table_tensors(tensors, table));
+    SLUICE_TRY(read_table_tensors(tensors, true, table));
   }
   SLUICE_ASSIGN(const auto metrics, tensor_bytes(tensors, kMetricsTensor));
   SLUICE_ASSIGN(learned.metrics, ProgressiveMetrics::decode(metrics));
@@ -155,18 +161,18 @@ Digest Trainer::model_digest() const {
       ByteWriter out = digest.begin('r', table.name());
       out.u64(row.key);
       out.u64(row.last_batch);
-      digest.floats(row.values(), table.row_floats());
+      digest.floats(row.values(), table.layout().floats());
       digest.end();
     });
   }
   for (const Towers::Array& array : learned.model.towers().arrays()) {
     digest.begin('l', array.name);
-    for (const std::span<const float> values :
-         {learned.model.towers().parameters(), std::span<const float>(learned.dense_m),
-          std::span<const float>(learned.dense_v)}) {
+    const auto add = [&](std::span<const float> values) {
       const std::vector<float> ordered = Towers::read(array, values);
       digest.floats(ordered.data(), ordered.size());
-    }
+    };
+    add(learned.model.towers().parameters());
+    for (const std::vector<float>& values : learned.dense_state) add(values);
     digest.end();
   }
   for (const auto& [key, prediction] : learned.kept) {
@@ -198,8 +204,10 @@ LearnerState Trainer::save() const {
                 {"wrong_types", wrong_types_json(learned)}};
   const Towers& towers = learned.model.towers();
   add_tower_tensors(towers, towers.parameters(), "", state.tensors);
-  add_tower_tensors(towers, learned.dense_m, "_adam_m", state.tensors);
-  add_tower_tensors(towers, learned.dense_v, "_adam_v", state.tensors);
+  for (std::size_t n = 0; n < learned.dense_slots.size(); ++n) {
+    const std::string suffix = slot_suffix(learned.dense_slots[n]);
+    add_tower_tensors(towers, learned.dense_state[n], suffix, state.tensors);
+  }
   for (const EmbeddingTable& table : learned.model.tables()) {
     add_table_tensors(table, true, state.tensors);
   }

@@ -27,9 +27,9 @@ inline void add(std::size_t n, const float* __restrict x, float* __restrict y) {
   for (; i < n; ++i) y[i] += x[i];
 }
 
-// z = max(z, 0); a value that is not a number becomes 0.
+// z = max(z, 0); what is not a number stays so, for the logits to show it.
 inline void relu(std::size_t n, float* __restrict z) {
-  const auto one = [](float value) { return value > 0.0F ? value : 0.0F; };
+  const auto one = [](float value) { return !(value <= 0.0F) ? value : 0.0F; };
   std::size_t i = 0;
   for (; i + kVectorWidth <= n; i += kVectorWidth) {
     for (std::size_t k = i; k < i + kVectorWidth; ++k) z[k] = one(z[k]);
@@ -54,6 +54,19 @@ inline void mask_relu(std::size_t n, const float* __restrict h, float* __restric
     for (std::size_t k = i; k < i + kVectorWidth; ++k) d[k] = h[k] > 0.0F ? d[k] : 0.0F;
   }
   for (; i < n; ++i) d[i] = h[i] > 0.0F ? d[i] : 0.0F;
+}
+
+// Every element is finite. x − x is 0 of those and not a number of the others.
+inline bool all_finite(std::size_t n, const float* x) {
+  float part[kVectorWidth] = {};
+  std::size_t i = 0;
+  for (; i + kVectorWidth <= n; i += kVectorWidth) {
+    for (std::size_t k = 0; k < kVectorWidth; ++k) part[k] += x[i + k] - x[i + k];
+  }
+  for (; i < n; ++i) part[0] += x[i] - x[i];
+  float sum = 0;
+  for (const float one : part) sum += one;
+  return sum == 0.0F;
 }
 
 // Σ x·y: eight partial sums over i mod 8, added in pairs, then the tail in order.

@@ -1,7 +1,9 @@
 """What goes wrong ends with one clear line and the right exit code, and nothing is lost."""
 
+import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -117,6 +119,58 @@ class OperatingErrors(sluice.Case):
         for path in (self.logs / "impressions").glob("*.jsonl"):
             path.write_bytes(path.read_bytes().replace(b'"position":', b'"positiom":'))
         self.fails("data", 1, "impressions", "changed")
+
+    def spoil_impressions(self, change):
+        """Changes the features of twenty impressions in the middle of a log; gives their ids."""
+        path = self.logs / "impressions" / "00000.jsonl"
+        lines = path.read_text().splitlines()
+        spoiled = []
+        for number in range(len(lines) // 2, len(lines) // 2 + 20):
+            record = json.loads(lines[number])
+            change(record["features"])
+            spoiled.append(record["impression_id"])
+            lines[number] = json.dumps(record)
+        path.write_text("".join(line + "\n" for line in lines))
+        return spoiled
+
+    def stops_at_a_number(self, name, settings, needle, spoiled):
+        """It stops before it publishes anything of the batch; the next start says the same."""
+        undisturbed = self.replay(self.config, name + "-undisturbed", settings)
+        expected = sluice.digests(self.folder / (name + "-undisturbed"))
+        lines = []
+        checkpoints = []
+        published = self.folder / name / "models" / "model"
+        for _ in range(2):
+            done = self.replay(self.spoiled_config, name, settings, expect=1)
+            lines += [line for line in done.stderr.splitlines() if line.startswith("sluice: ")]
+            checkpoints.append(sorted(path.name for path in (published / "checkpoints").iterdir()))
+        self.assertEqual(lines[:1], lines[1:])
+        self.assertIn(needle, lines[0])
+        found = re.search(r"sample (\d+) \(impression (\S+)\): ", lines[0])
+        self.assertIn(found[2], spoiled)
+        self.assertEqual(checkpoints[0], checkpoints[1])
+        self.assertLess(int(checkpoints[0][-1]), int(found[1]))
+        made = sluice.digests(self.folder / name)
+        self.assertGreater(len(made), 2)
+        self.assertEqual(made, {sequence: expected[sequence] for sequence in made})
+        self.assertLess(max(made), undisturbed["samples"])
+
+    def test_what_is_not_finite_is_never_published(self):
+        shutil.copytree(self.logs, self.folder / "sound")
+        self.config = self.folder / "sound" / "shop.toml"
+        self.spoiled_config = self.logs / "shop.toml"
+        settings = {"checkpoints.every": 256, "checkpoints.interval": '"1 h"'}
+        # Weights near one, as no small learning rate makes them, take such a number to infinity.
+        def huge_number(features):
+            features["item"]["quality"] = 1e300
+        spoiled = self.spoil_impressions(huge_number)
+        self.stops_at_a_number("logits", settings | {"training.dense.learning_rate": 0.3},
+                               "its logits are not finite", spoiled)
+        shutil.copytree(self.folder / "sound", self.logs, dirs_exist_ok=True)
+        def huge_weights(features):
+            features["user"]["brands"] = {"seldom": 1e300}
+        spoiled = self.spoil_impressions(huge_weights)
+        self.stops_at_a_number("rows", settings, "a row of table brand", spoiled)
 
     def test_a_closed_folder(self):
         """It tells the same again, but not for other logs, and no service goes on with it."""

@@ -1,7 +1,8 @@
 """Golden numbers for three training steps of ESMM, made without any code of Sluice.
 
-Forward pass and loss in JAX at float64, gradients by its autograd, Adam and the initial values spelled
-out here. Every term of the loss is in play: clicked and unclicked, purchased and not, second samples,
+Forward pass and loss in JAX at float64, gradients by its autograd, the update rules from
+optimizer_steps.py, the initial values spelled out here. Every rule is used once for the layers and once
+for the rows, with norms that clip in some steps and not in others. Every term of the loss is in play: clicked and unclicked, purchased and not, second samples,
 repeated ids, two features on one table, weighted ids, bucketed and dense numbers, absent values.
 
     pip install jax numpy xxhash
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import xxhash
 
+import optimizer_steps
+
 jax.config.update("jax_enable_x64", True)
 
 MASK = (1 << 64) - 1
@@ -26,8 +29,29 @@ DIM = 3
 HIDDEN = [6, 5]
 LANE = 3
 BATCH = 7
-DENSE = {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-ROWS = {"learning_rate": 0.03, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-6}
+# Of the layers and of the rows.
+RUNS = [
+    (
+        {"optimizer": "adam", "learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        {"optimizer": "adam", "learning_rate": 0.03, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-6},
+    ),
+    (
+        {"optimizer": "adagrad", "learning_rate": 0.05, "initial_accumulator": 0.01, "clip_norm": 0.125},
+        {"optimizer": "rowwise_adagrad", "learning_rate": 0.1, "epsilon": 1e-3, "clip_norm": 0.003},
+    ),
+    (
+        {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5, "warmup_steps": 2, "l2": 0.01},
+        {"optimizer": "ftrl", "learning_rate": 0.2, "ftrl_beta": 0.5, "l1": 0.05, "l2": 0.1},
+    ),
+    (
+        {"optimizer": "ftrl", "learning_rate": 0.1, "l1": 1.0, "l2": 0.01, "warmup_steps": 2},
+        {"optimizer": "adagrad", "learning_rate": 0.1, "epsilon": 1e-4, "warmup_steps": 4, "l2": 0.05},
+    ),
+    (
+        {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.0, "clip_norm": 0.125},
+        {"optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.8, "l2": 0.02, "clip_norm": 0.004},
+    ),
+]
 
 # In the order of their names.
 FEATURES = [
@@ -218,22 +242,40 @@ def batch_loss(towers, rows, keys, batch):
     return total / len(batch)
 
 
-def adam(config, step, w, m, v, g):
-    m[...] = config["beta1"] * m + (1 - config["beta1"]) * g
-    v[...] = config["beta2"] * v + (1 - config["beta2"]) * g * g
-    m_hat = m / (1 - config["beta1"] ** step)
-    v_hat = v / (1 - config["beta2"] ** step)
-    w[...] = w - config["learning_rate"] * m_hat / (np.sqrt(v_hat) + config["epsilon"])
+class Optimized:
+    """Arrays of weights that one optimizer updates, each with its slots."""
+
+    def __init__(self, config, arrays):
+        self.config = optimizer_steps.settings(config)
+        self.arrays = arrays
+        self.slots = {name: optimizer_steps.start(self.config, w.ravel().tolist()) for name, w in arrays.items()}
+
+    def update(self, step, gradients):
+        """All arrays by one gradient, clipped as a whole."""
+        flat = np.concatenate([gradients[name].ravel() for name in self.arrays]).tolist()
+        clipped = optimizer_steps.clip(self.config, flat)
+        rule = optimizer_steps.RULES[self.config["optimizer"]]
+        begin = 0
+        for name, array in self.arrays.items():
+            w = array.ravel().tolist()
+            rule(self.config, step, w, self.slots[name], clipped[begin : begin + len(w)])
+            begin += len(w)
+            array[...] = np.reshape(w, array.shape)
+        return clipped != flat
+
+    def numbers(self, name):
+        names = optimizer_steps.slot_names(self.config)
+        return {"w": self.arrays[name].tolist(), "slots": dict(zip(names, self.slots[name]))}
 
 
-def main():
+def train(dense_config, row_config):
     towers, keys, rows = initial_parameters()
-    m = {name: np.zeros_like(w) for name, w in (towers | rows).items()}
-    v = {name: np.zeros_like(w) for name, w in (towers | rows).items()}
+    dense = Optimized(dense_config, towers)
+    table_rows = {t: [Optimized(row_config, {"row": row}) for row in rows[t]] for t in keys}
     last_batch = {table: [0] * len(keys[table]) for table in keys}
-    initial = {name: w.tolist() for name, w in towers.items()}
     predictions = []
     kept = {}
+    clipped = {"dense": [], "rows": []}
     for step in range(1, len(SAMPLES) // BATCH + 1):
         batch = SAMPLES[(step - 1) * BATCH : step * BATCH]
         for one in batch:
@@ -241,9 +283,8 @@ def main():
                 kept[one["impression_id"]] = [float(l) for l in logits(towers, rows, keys, one["features"])]
             predictions.append(kept[one["impression_id"]])
         tower_gradients, row_gradients = jax.grad(batch_loss, argnums=(0, 1))(towers, rows, keys, batch)
-        for name, w in towers.items():
-            adam(DENSE, step, w, m[name], v[name], np.array(tower_gradients[name]))
-        for table, w in rows.items():
+        clipped["dense"].append(dense.update(step, {n: np.array(g) for n, g in tower_gradients.items()}))
+        for table in keys:
             named = {
                 key
                 for one in batch
@@ -254,8 +295,29 @@ def main():
             for n, key in enumerate(keys[table]):
                 if key in named:
                     gradient = np.array(row_gradients[table][n])
-                    adam(ROWS, step, w[n], m[table][n], v[table][n], gradient)
+                    clipped["rows"].append(table_rows[table][n].update(step, {"row": gradient}))
                     last_batch[table][n] = step
+    for part, config in (("dense", dense_config), ("rows", row_config)):
+        assert set(clipped[part]) == ({True, False} if "clip_norm" in config else {False}), clipped[part]
+    tables = {}
+    for table in keys:
+        numbers = [row.numbers("row") for row in table_rows[table]]
+        tables[table] = {
+            "keys": keys[table],
+            "w": [one["w"] for one in numbers],
+            "slots": {name: [one["slots"][name] for one in numbers] for name in numbers[0]["slots"]},
+            "last_batch": last_batch[table],
+        }
+    return {
+        "dense": dense.config,
+        "embeddings": optimizer_steps.settings(row_config),
+        "logits": predictions,
+        "towers": {name: dense.numbers(name) for name in towers},
+        "tables": tables,
+    }
+
+
+def main():
     json.dump(
         {
             "seed": SEED,
@@ -263,23 +325,10 @@ def main():
             "hidden": HIDDEN,
             "lane": LANE,
             "batch_size": BATCH,
-            "dense": DENSE,
-            "embeddings": ROWS,
             "features": FEATURES,
             "samples": SAMPLES,
-            "initial_towers": initial,
-            "logits": predictions,
-            "towers": {n: {"w": w.tolist(), "m": m[n].tolist(), "v": v[n].tolist()} for n, w in towers.items()},
-            "tables": {
-                t: {
-                    "keys": keys[t],
-                    "w": rows[t].tolist(),
-                    "m": m[t].tolist(),
-                    "v": v[t].tolist(),
-                    "last_batch": last_batch[t],
-                }
-                for t in keys
-            },
+            "initial_towers": {name: w.tolist() for name, w in initial_parameters()[0].items()},
+            "runs": [train(dense, rows) for dense, rows in RUNS],
         },
         sys.stdout,
         indent=None,

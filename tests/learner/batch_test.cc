@@ -100,8 +100,8 @@ TEST(Trainer, WithoutASpanOnlyFinishTrainsAPartialBatch) {
 
 RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
   std::vector<EmbeddingTable> tables;
-  tables.emplace_back("t", 2, std::vector<float>(4), 1);
-  tables.emplace_back("u", 2, std::vector<float>(4), 1);
+  tables.emplace_back("t", RowLayout{2, {{"m"}, {"v"}}}, 1);
+  tables.emplace_back("u", RowLayout{2, {{"m"}, {"v"}}}, 1);
   std::array<BatchRows, EmbeddingTable::kParts> parts;
   std::uint32_t at = 0;
   for (std::uint64_t step = 1; step <= 3; ++step) {

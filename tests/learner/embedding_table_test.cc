@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t kDim = 3;
 
 RC_GTEST_PROP(EmbeddingTableProperty, BehavesAsAMap, ()) {
-  EmbeddingTable table("t", kDim, std::vector<float>(2 * kDim, 0.0F), 9);
+  EmbeddingTable table("t", {kDim, {{"m"}, {"v"}}}, 9);
   std::unordered_map<std::uint64_t, std::vector<float>> map;
   // Few low bits, so that keys collide in the index; some keys are large, and zero is a key.
   const auto key = rc::gen::oneOf(
@@ -51,7 +51,7 @@ RC_GTEST_PROP(EmbeddingTableProperty, BehavesAsAMap, ()) {
 // Past the first segments' splits, in every part.
 TEST(EmbeddingTable, RowsStayWhereTheyAreWhileItGrows) {
   constexpr std::uint64_t kRows = 200'000;
-  EmbeddingTable table("t", kDim, {1.0F, 2.0F}, 9);
+  EmbeddingTable table("t", {kDim, {{"one", true, 1.0F}, {"two", true, 2.0F}}}, 9);
   std::vector<const EmbeddingRow*> rows;
   for (std::uint64_t k = 0; k < kRows; ++k) rows.push_back(table.find_or_create(k));
   EXPECT_EQ(table.rows(), kRows);
@@ -71,10 +71,10 @@ TEST(EmbeddingTable, RowsStayWhereTheyAreWhileItGrows) {
   EXPECT_EQ(seen, kRows);
 }
 
-// A row of 5 floats is one line of 64 bytes; the index has its 8 bytes an entry at most twice over
+// A row of 4 floats is one line of 64 bytes; the index has its 8 bytes an entry at most twice over
 // after a split, and memory comes in chunks that double.
 TEST(EmbeddingTable, TellsItsMemory) {
-  EmbeddingTable table("t", kDim, {0.0F, 0.0F}, 9);
+  EmbeddingTable table("t", {kDim, {{"sum", true}}}, 9);
   const std::size_t empty = table.bytes();
   EXPECT_LT(empty, 64U << 10);
   constexpr std::uint64_t kRows = 500'000;

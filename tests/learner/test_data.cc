@@ -1,5 +1,7 @@
 #include "tests/learner/test_data.h"
 
+#include <map>
+
 #include "ingest/features.h"
 
 namespace sluice::testing {
@@ -62,6 +64,48 @@ FeatureConfig feature(std::string name, Type type, std::string table) {
   result.name = std::move(name);
   result.type = type;
   return result;
+}
+
+OptimizerConfig optimizer_of(const Json& from) {
+  using Rule = OptimizerConfig::Rule;
+  const std::map<std::string, Rule> rules = {{"adam", Rule::adam},
+                                             {"adagrad", Rule::adagrad},
+                                             {"ftrl", Rule::ftrl},
+                                             {"sgd", Rule::sgd},
+                                             {"rowwise_adagrad", Rule::rowwise_adagrad}};
+  OptimizerConfig config;
+  config.optimizer = rules.at(from.at("optimizer"));
+  config.learning_rate = from.at("learning_rate");
+  config.beta1 = from.at("beta1");
+  config.beta2 = from.at("beta2");
+  config.epsilon = from.at("epsilon");
+  config.momentum = from.at("momentum");
+  config.initial_accumulator = from.at("initial_accumulator");
+  config.ftrl_beta = from.at("ftrl_beta");
+  config.l1 = from.at("l1");
+  config.l2 = from.at("l2");
+  config.warmup_steps = from.at("warmup_steps");
+  config.clip_norm = from.at("clip_norm");
+  return config;
+}
+
+std::vector<OptimizerConfig> all_optimizers() {
+  std::vector<OptimizerConfig> all;
+  using Rule = OptimizerConfig::Rule;
+  for (const Rule rule :
+       {Rule::adam, Rule::adagrad, Rule::ftrl, Rule::sgd, Rule::sgd, Rule::rowwise_adagrad}) {
+    OptimizerConfig config;
+    config.optimizer = rule;
+    config.learning_rate = 0.02;
+    config.l2 = 1e-3;
+    config.warmup_steps = 3;
+    config.clip_norm = 0.01;
+    if (rule == Rule::ftrl) config.l1 = 0.5;
+    if (rule == Rule::sgd && !all.empty() && all.back().optimizer == rule) config.momentum = 0;
+    if (rule == Rule::adagrad) config.initial_accumulator = 1e-4;
+    all.push_back(config);
+  }
+  return all;
 }
 
 Config small_config() {

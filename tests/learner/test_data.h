@@ -20,6 +20,12 @@ std::string encode_features(const std::vector<FeatureConfig>& features,
 
 FeatureConfig feature(std::string name, FeatureConfig::Type type, std::string table = "");
 
+// What the golden files say of an optimizer, every key.
+OptimizerConfig optimizer_of(const nlohmann::json& from);
+
+// One config of each update rule, with everything that it has switched on.
+std::vector<OptimizerConfig> all_optimizers();
+
 // A small model with every kind of feature: "a_id" and "b_ids" share a table, "c_weighted",
 // "d_log", "e_edges", "f_dense".
 Config small_config();

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <random>
 
@@ -343,6 +344,20 @@ TEST(Towers, GradientsInBf16AreNearThoseInF32) {
   }
   EXPECT_LT(std::sqrt(difference / norm), 0.02);
   EXPECT_GT(std::sqrt(difference / norm), 1e-5);
+}
+
+// A ReLU that made 0 of it would hide a model that has diverged.
+TEST(Towers, WhatIsNotANumberReachesTheLogits) {
+  for (const Precision precision : {Precision::f32, Precision::bf16}) {
+    const Towers towers({0, 7}, {9, 5}, 5, precision);
+    std::vector<float> x = random_floats(7 * 3, 1);
+    x[7 + 2] = std::numeric_limits<float>::quiet_NaN();  // of the second sample
+    for (const std::vector<float>& logits : logits_of(towers, x.data(), 3)) {
+      EXPECT_TRUE(std::isfinite(logits[0]));
+      EXPECT_TRUE(std::isnan(logits[1]));
+      EXPECT_TRUE(std::isfinite(logits[2]));
+    }
+  }
 }
 
 TEST(Towers, ArraysCoverTheParametersOnce) {

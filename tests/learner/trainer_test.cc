@@ -1,5 +1,9 @@
 #include "learner/trainer.h"
 
+#include <array>
+#include <cmath>
+#include <set>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
@@ -33,27 +37,121 @@ TEST(Trainer, AnyNumberOfThreadsGivesTheSameModel) {
   EXPECT_EQ(digests[0], digests[2]);
 }
 
+// One config for each update rule, of the layers and of the rows.
+std::vector<Config> configs_by_optimizer() {
+  std::vector<Config> configs;
+  for (const OptimizerConfig& optimizer : testing::all_optimizers()) {
+    Config config = small_config();
+    const bool is_for_rows = optimizer.optimizer == OptimizerConfig::Rule::rowwise_adagrad;
+    if (!is_for_rows) config.training.dense = optimizer;
+    config.training.embeddings = optimizer;
+    configs.push_back(config);
+  }
+  return configs;
+}
+
 // A digest that left something out would let two different models pass as equal.
 TEST(Trainer, DigestSeesEveryPartOfTheModel) {
-  const Config config = small_config();
-  Workers workers(1);
-  Trainer trainer(config, workers);
-  offer_all(trainer, SampleStream(config, 2).take(200));
-  const LearnerState state = trainer.save();
-  const Digest digest = trainer.model_digest();
-  for (const auto& [name, tensor] : state.tensors) {
-    if (tensor.bytes.empty() || name == "metrics" || name == "window_metrics") continue;
-    SCOPED_TRACE(name);
-    LearnerState changed = state;
-    // The lowest byte of the last element: keys stay ascending.
-    std::string& bytes = changed.tensors[name].bytes;
-    const bool is_u64 = name.ends_with(".keys") || name.ends_with(".last_batch");
-    bytes[bytes.size() - (is_u64 ? 8 : 4)] ^= 1;
-    ASSERT_TRUE(trainer.restore(changed).has_value());
-    EXPECT_NE(trainer.model_digest(), digest);
+  for (const Config& config : configs_by_optimizer()) {
+    Workers workers(1);
+    Trainer trainer(config, workers);
+    offer_all(trainer, SampleStream(config, 2).take(200));
+    const LearnerState state = trainer.save();
+    const Digest digest = trainer.model_digest();
+    for (const auto& [name, tensor] : state.tensors) {
+      if (tensor.bytes.empty() || name == "metrics" || name == "window_metrics") continue;
+      SCOPED_TRACE(name);
+      LearnerState changed = state;
+      // The lowest byte of the last element: keys stay ascending.
+      std::string& bytes = changed.tensors[name].bytes;
+      const bool is_u64 = name.ends_with(".keys") || name.ends_with(".last_batch");
+      bytes[bytes.size() - (is_u64 ? 8 : 4)] ^= 1;
+      ASSERT_TRUE(trainer.restore(changed).has_value());
+      EXPECT_NE(trainer.model_digest(), digest);
+    }
+    ASSERT_TRUE(trainer.restore(state).has_value());
+    EXPECT_EQ(trainer.model_digest(), digest);
   }
-  ASSERT_TRUE(trainer.restore(state).has_value());
-  EXPECT_EQ(trainer.model_digest(), digest);
+}
+
+std::set<std::string> state_names(const LearnerState& state, const std::string& prefix) {
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : state.tensors) {
+    if (name.starts_with(prefix)) names.insert(name.substr(prefix.size()));
+  }
+  return names;
+}
+
+TEST(Trainer, EveryOptimizersStateIsSavedUnderItsNames) {
+  const std::vector<std::set<std::string>> slots = {
+      {"adam_m", "adam_v"},   {"adagrad_sum"}, {"ftrl_z", "ftrl_n"}, {"momentum"}, {},
+      {"rowwise_adagrad_sum"}};
+  const std::vector<Config> configs = configs_by_optimizer();
+  ASSERT_EQ(configs.size(), slots.size());
+  for (std::size_t n = 0; n < configs.size(); ++n) {
+    Workers workers(1);
+    Trainer trainer(configs[n], workers);
+    offer_all(trainer, SampleStream(configs[n], 2).take(100));
+    const LearnerState state = trainer.save();
+    std::set<std::string> of_rows = {"keys", "last_batch", "rows"};
+    of_rows.insert(slots[n].begin(), slots[n].end());
+    EXPECT_EQ(state_names(state, "embedding.shared."), of_rows);
+    std::set<std::string> of_layer = {""};
+    const bool is_for_rows = slots[n].contains("rowwise_adagrad_sum");
+    for (const std::string& slot : slots[is_for_rows ? 0 : n]) of_layer.insert("_" + slot);
+    EXPECT_EQ(state_names(state, "tower.cvr.1.bias"), of_layer);
+    if (!is_for_rows) continue;
+    EXPECT_EQ(state.tensors.at("embedding.shared.rowwise_adagrad_sum").shape,
+              state.tensors.at("embedding.shared.keys").shape);
+  }
+}
+
+TEST(Trainer, RestoredByEveryOptimizerEqualsUninterrupted) {
+  for (const Config& config : configs_by_optimizer()) {
+    const std::vector<Sample> samples = SampleStream(config, 3).take(400);
+    const std::vector<Sample> first(samples.begin(), samples.begin() + 200);
+    const std::vector<Sample> second(samples.begin() + 200, samples.end());
+    Workers workers(2);
+    Trainer uninterrupted(config, workers);
+    offer_all(uninterrupted, samples);
+    Trainer before(config, workers);
+    offer_all(before, first);
+    const LearnerState saved = before.save();
+    Trainer after(config, workers);
+    ASSERT_TRUE(after
+                    .restore({nlohmann::ordered_json::parse(saved.json.dump()),
+                              *decode_tensors(encode_tensors(saved.tensors))})
+                    .has_value());
+    EXPECT_EQ(after.model_digest(), before.model_digest());
+    offer_all(after, second);
+    EXPECT_EQ(after.model_digest(), uninterrupted.model_digest());
+    EXPECT_NE(after.model_digest(), before.model_digest());
+  }
+}
+
+TEST(Trainer, EveryOptimizerGivesTheSameModelOnAnyNumberOfThreads) {
+  for (const Config& config : configs_by_optimizer()) {
+    const std::vector<Sample> samples = SampleStream(config, 4).take(300);
+    std::vector<Digest> digests;
+    for (const std::size_t threads : {1, 3}) {
+      Workers workers(threads);
+      Trainer trainer(config, workers);
+      offer_all(trainer, samples);
+      digests.push_back(trainer.model_digest());
+    }
+    EXPECT_EQ(digests[0], digests[1]);
+  }
+}
+
+TEST(Trainer, AStateOfAnotherOptimizerIsRefused) {
+  const std::vector<Config> configs = configs_by_optimizer();
+  Workers workers(1);
+  Trainer adam(configs[0], workers);
+  Trainer adagrad(configs[1], workers);
+  offer_all(adam, SampleStream(configs[0], 2).take(100));
+  const Status status = adagrad.restore(adam.save());
+  ASSERT_FALSE(status.has_value());
+  EXPECT_THAT(status.error().message, ::testing::HasSubstr("adagrad_sum is missing"));
 }
 
 TEST(Trainer, AnotherOrderOfRowsInMemoryGivesTheSameDigest) {
@@ -216,6 +314,79 @@ TEST(Trainer, WrongTypesAreCountedOncePerImpression) {
   EXPECT_EQ(trainer.wrong_types(),
             nlohmann::ordered_json::parse(R"({"a_id": 1, "b_ids": 0, "c_weighted": 0, "d_log": 0,
                                               "e_edges": 0, "f_dense": 1})"));
+}
+
+// Offers them until one is refused; the error's message, and what was told of before.
+struct Stopped {
+  std::string message;
+  std::uint64_t told = 0;  // the last sample that the listener heard of
+};
+
+Stopped stopped_by(const Config& config, const std::vector<Sample>& samples) {
+  Workers workers(2);
+  Trainer trainer(config, workers);
+  Stopped stopped;
+  trainer.set_listener([&](const TrainedBatch& batch) {
+    stopped.told = batch.last_sequence;
+    const LearnerState state = trainer.save();
+    for (const auto& [name, tensor] : state.tensors) {
+      if (tensor.type != TensorType::f32) continue;
+      const std::vector<float> values = *tensor.values<float>();
+      for (const float value : values) EXPECT_TRUE(std::isfinite(value)) << name;
+    }
+    return Status();
+  });
+  for (const Sample& sample : samples) {
+    const Status status = trainer.offer(sample);
+    if (status) continue;
+    stopped.message = status.error().message;
+    break;
+  }
+  return stopped;
+}
+
+TEST(Trainer, LogitsThatAreNotFiniteStopItBeforeTheBatchIsTold) {
+  Config config = small_config();
+  config.training.dense.optimizer = OptimizerConfig::Rule::sgd;
+  config.training.dense.learning_rate = 1e30;
+  const std::vector<Sample> samples = SampleStream(config, 8).take(150);
+  const Stopped stopped = stopped_by(config, samples);
+  EXPECT_EQ(stopped.told, config.training.batch_size);  // which set the weights to some 1e28
+  const Sample& first = samples[config.training.batch_size];
+  EXPECT_THAT(stopped.message,
+              ::testing::StartsWith("sample " + std::to_string(first.sequence) + " (impression " +
+                                    first.impression_id + "): its logits are not finite (CTR "));
+}
+
+TEST(Trainer, ADenseNumberThatIsTooLargeStopsIt) {
+  const Config config = small_config();
+  std::vector<Sample> samples = SampleStream(config, 8).take(150);
+  samples[70].features = testing::encode_features(config.features, {{"f_dense", 1e300}});
+  const Stopped stopped = stopped_by(config, samples);
+  EXPECT_EQ(stopped.told, 50U);
+  EXPECT_THAT(stopped.message, ::testing::StartsWith("samples 51 to 100: the layers are not "
+                                                     "finite after the update by this batch"));
+}
+
+TEST(Trainer, ARowThatIsNotFiniteAfterItsUpdateStopsIt) {
+  const Config config = small_config();
+  std::vector<Sample> samples = SampleStream(config, 8).take(150);
+  using nlohmann::json;
+  const json values = {{"c_weighted", json::array({json::array({"seldom", 1e30})})}};
+  // Of a clicked and of an unclicked impression: whatever the logit, one of them is far off.
+  std::array<const Sample*, 2> first = {};
+  for (std::size_t s = 60; s < 100; ++s) {
+    if (!samples[s].y_final || first[samples[s].y ? 1 : 0] != nullptr) continue;
+    samples[s].features = testing::encode_features(config.features, values);
+    first[samples[s].y ? 1 : 0] = &samples[s];
+  }
+  const Sample& named = first[0]->sequence < first[1]->sequence ? *first[0] : *first[1];
+  const Stopped stopped = stopped_by(config, samples);
+  EXPECT_EQ(stopped.told, 50U);
+  EXPECT_THAT(stopped.message,
+              ::testing::StartsWith("sample " + std::to_string(named.sequence) + " (impression " +
+                                    named.impression_id +
+                                    "): a row of table c_weighted that it names is not finite"));
 }
 
 TEST(Trainer, ListenersErrorReachesTheCaller) {
