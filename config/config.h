@@ -75,6 +75,7 @@ struct FeatureConfig {
   std::string path;  // "features.user.site": keys joined by dots, from the impression's top
   Type type = Type::id;
   std::string table;  // features of one table share its rows; default: the feature's name
+  std::string group;  // features that a request's impressions share name one group; empty: none
   // number only. log_buckets n > 0: sign(v)·floor(n·ln(1+|v|)); edges: ascending; neither: dense.
   int log_buckets = 0;
   std::vector<double> edges;
@@ -82,32 +83,44 @@ struct FeatureConfig {
   friend bool operator==(const FeatureConfig&, const FeatureConfig&) = default;
 };
 
-// [model], semantic.
+// [model], semantic but for the bounds.
 struct ModelConfig {
-  enum class Precision { f32 };
-  std::string name = "model";  // its folder under models/
+  enum class Precision { f32, bf16 };  // of the matrix products' factors; all else is f32
+  std::string name = "model";          // its folder under models/
   std::string recipe = "esmm";
   std::uint64_t embedding_dim = 18;
   std::vector<std::uint64_t> hidden = {200, 80};
   std::uint64_t seed = 1;
   Precision precision = Precision::f32;
+  std::uint64_t max_rows = 0;    // of all embedding tables; operational; 0: no bound
+  std::uint64_t max_memory = 0;  // bytes of all embedding tables; operational; 0: no bound
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
+// The formulas are in learner/optimizer.h. A key that the optimizer does not have is at its
+// default.
 struct OptimizerConfig {
-  std::string optimizer = "adam";
+  enum class Rule { adam, adagrad, ftrl, sgd, rowwise_adagrad };  // the last for embeddings only
+  Rule optimizer = Rule::adam;
   double learning_rate = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
+  double beta1 = 0.9;              // adam
+  double beta2 = 0.999;            // adam
+  double epsilon = 1e-8;           // adam, adagrad, rowwise_adagrad
+  double momentum = 0.9;           // sgd
+  double initial_accumulator = 0;  // adagrad, rowwise_adagrad
+  double ftrl_beta = 1;            // ftrl
+  double l1 = 0;                   // ftrl
+  double l2 = 0;
+  std::uint64_t warmup_steps = 0;  // batches; 0: none
+  double clip_norm = 0;            // 0: none
   friend bool operator==(const OptimizerConfig&, const OptimizerConfig&) = default;
 };
 
-// [training], semantic but for threads.
+// [training], semantic but for lane and threads.
 struct TrainingConfig {
   std::uint64_t batch_size = 1'024;
   std::optional<DurationMs> batch_span;  // of event time; none: batches are cut by size only
-  std::uint64_t lane = 128;              // samples a lane: the unit of work whose sums are ordered
+  std::uint64_t lane = 128;              // operational; samples that one thread computes at a time
   OptimizerConfig dense;
   OptimizerConfig embeddings;
   std::uint64_t threads = 0;  // operational; 0: one a core

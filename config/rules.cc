@@ -131,6 +131,51 @@ void read_feature(const TomlNode& node, Config& config, Problems& problems) {
   config.features.push_back(std::move(feature));
 }
 
+using Rule = OptimizerConfig::Rule;
+
+// Which optimizers have a key; one that is not listed is of all.
+struct OptimizerKey {
+  const char* name;
+  std::vector<Rule> of;
+};
+
+const std::vector<OptimizerKey>& optimizer_keys() {
+  static const std::vector<OptimizerKey> keys = {
+      {"beta1", {Rule::adam}},
+      {"beta2", {Rule::adam}},
+      {"epsilon", {Rule::adam, Rule::adagrad, Rule::rowwise_adagrad}},
+      {"momentum", {Rule::sgd}},
+      {"initial_accumulator", {Rule::adagrad, Rule::rowwise_adagrad}},
+      {"ftrl_beta", {Rule::ftrl}},
+      {"l1", {Rule::ftrl}},
+  };
+  return keys;
+}
+
+const Key<Config>& config_key(const std::string& name) {
+  const auto& keys = config_keys();
+  return *std::find_if(keys.begin(), keys.end(), [&](const auto& key) { return key.name == name; });
+}
+
+// What is said of a key that another optimizer has; empty where the value may stay.
+std::string other_optimizers_key(const Config& config, const std::string& section, Rule optimizer,
+                                 const OptimizerKey& key) {
+  if (std::find(key.of.begin(), key.of.end(), optimizer) != key.of.end()) return "";
+  const Key<Config>& value = config_key(section + "." + key.name);
+  const std::string at_default = value.get(Config());
+  const std::string now = value.get(config);
+  if (now == at_default) return "";
+  const std::vector<std::string>& words = config_key(section + ".optimizer").words;
+  std::string owners;
+  for (const Rule owner : key.of) {
+    const auto word = static_cast<std::size_t>(owner);
+    if (word < words.size()) owners += (owners.empty() ? "" : " or ") + toml_text(words[word]);
+  }
+  return now + " is not allowed with optimizer = " +
+         toml_text(words[static_cast<std::size_t>(optimizer)]) + "; must be " + at_default +
+         ", the default, or optimizer be " + owners;
+}
+
 // The place of the key, or of the nearest section around it.
 Place place_near(const TomlNode& root, const std::string& file, const std::string& key) {
   for (std::string name = key; !name.empty(); name = split_key(name).first) {
@@ -195,6 +240,24 @@ void check_rules(const TomlNode& root, const std::string& file, const Config& co
                   kStreamNames[other] + " too; each stream needs its own");
     }
   }
+  const FeatureConfig* grouped = nullptr;
+  for (const FeatureConfig& feature : config.features) {
+    if (feature.group.empty()) continue;
+    if (grouped == nullptr) grouped = &feature;
+    require(feature.group == grouped->group, "features." + feature.name + ".group",
+            toml_text(feature.group) + " is not allowed; must be " + toml_text(grouped->group) +
+                " as of features." + grouped->name +
+                ", or \"\": there is one group in this version");
+  }
+  const auto check_optimizer = [&](const std::string& section, const OptimizerConfig& optimizer) {
+    if (named.contains(section + ".optimizer")) return;
+    for (const OptimizerKey& key : optimizer_keys()) {
+      const std::string said = other_optimizers_key(config, section, optimizer.optimizer, key);
+      require(said.empty(), section + "." + key.name, said);
+    }
+  };
+  check_optimizer("training.dense", config.training.dense);
+  check_optimizer("training.embeddings", config.training.embeddings);
 }
 
 }  // namespace sluice

@@ -34,6 +34,10 @@ bool is_name(const std::string& text) {
          std::all_of(text.begin(), text.end(), is_name_char);
 }
 
+bool is_name_or_empty(const std::string& text) {
+  return text.empty() || is_name(text);
+}
+
 bool is_path(const std::string& text) {
   return !text.empty() && text.front() != '.' && text.back() != '.' &&
          text.find("..") == std::string::npos;
@@ -235,22 +239,45 @@ void add_model(std::vector<Key<Config>>& keys) {
         return "[" + text + "]";
       });
   model.count("seed", &ModelConfig::seed, {0}, "", "Fixes the initial weights.");
-  model.choice<ModelConfig::Precision>("precision", &ModelConfig::precision, {"f32"},
-                                       "Number format of the matrix products.");
+  model.choice<ModelConfig::Precision>(
+      "precision", &ModelConfig::precision, {"f32", "bf16"},
+      "Number format of the matrix products' factors; sums, weights and optimizer state are f32.");
+  model.group(KeyGroup::operational);
+  model.count("max_rows", &ModelConfig::max_rows, {0, 1e12}, "rows",
+              "The learner stops before its embedding tables hold more rows, all together; 0: no "
+              "bound.");
+  model.size("max_memory", &ModelConfig::max_memory, {0, 1'024 * kGiB},
+             "The learner stops before its embedding tables need more memory, all together; 0: no "
+             "bound.");
 }
 
-// `part` takes a Config to one of its optimizers.
+// `part` takes a Config to one of its optimizers; `rules` are those allowed, in the order of Rule.
 template <class Part>
-void add_optimizer(std::vector<Key<Config>>& keys, const char* section, Part part) {
+void add_optimizer(std::vector<Key<Config>>& keys, const char* section,
+                   std::vector<std::string> rules, const char* clip_norm, Part part) {
   KeyList optimizer(keys, section, KeyGroup::learner, part);
-  optimizer.word("optimizer", &OptimizerConfig::optimizer, {"adam"}, "The update rule.");
+  optimizer.template choice<OptimizerConfig::Rule>("optimizer", &OptimizerConfig::optimizer,
+                                                   std::move(rules), "The update rule.");
   optimizer.real("learning_rate", &OptimizerConfig::learning_rate, {0, 10, true}, "Step size.");
   optimizer.real("beta1", &OptimizerConfig::beta1, {0, 0.999999},
                  "Adam: decay of the gradient's mean, a step.");
   optimizer.real("beta2", &OptimizerConfig::beta2, {0, 0.999999},
                  "Adam: decay of the squared gradient's mean, a step.");
   optimizer.real("epsilon", &OptimizerConfig::epsilon, {0, 1, true},
-                 "Adam: added to the root of the squared gradient's mean.");
+                 "Adam and both Adagrads: added to the root that the step is divided by.");
+  optimizer.real("momentum", &OptimizerConfig::momentum, {0, 0.999999},
+                 "SGD: decay of the sum of gradients, a step.");
+  optimizer.real("initial_accumulator", &OptimizerConfig::initial_accumulator, {0, 1e6},
+                 "Both Adagrads: where the sum of squared gradients begins.");
+  optimizer.real("ftrl_beta", &OptimizerConfig::ftrl_beta, {0, 1e6, true},
+                 "FTRL: added to the root of the sum of squared gradients.");
+  optimizer.real("l1", &OptimizerConfig::l1, {0, 1e6},
+                 "FTRL: lambda1, by which weights become exactly 0.");
+  optimizer.real("l2", &OptimizerConfig::l2, {0, 1e6},
+                 "FTRL: lambda2; of the others the gradient gets l2 * weight added.");
+  optimizer.count("warmup_steps", &OptimizerConfig::warmup_steps, {0, 1e9}, "batches",
+                  "The step size grows evenly to learning_rate in the first so many.");
+  optimizer.real("clip_norm", &OptimizerConfig::clip_norm, {0, 1e9}, clip_norm);
 }
 
 void add_training(std::vector<Key<Config>>& keys) {
@@ -261,15 +288,18 @@ void add_training(std::vector<Key<Config>>& keys) {
                              "event time",
                              "A batch is also cut before the first sample whose tick is so much "
                              "later than the batch's first; for live streams.");
-  training.count("lane", &TrainingConfig::lane, {1, 65'536}, "samples",
-                 "The unit of work of one thread; gradients are summed in the order of lanes.");
   training.group(KeyGroup::operational);
+  training.count("lane", &TrainingConfig::lane, {1, 65'536}, "samples",
+                 "Samples that one thread computes at a time; the model does not depend on it.");
   training.count("threads", &TrainingConfig::threads, {0, 1'024}, "threads",
                  "For computing; 0: one a core. The model does not depend on it.");
   add_optimizer(
-      keys, "training.dense", [](auto& config) -> auto& { return config.training.dense; });
+      keys, "training.dense", {"adam", "adagrad", "ftrl", "sgd"},
+      "A batch's gradient of all layers together is scaled down to this L2 norm; 0: it is not.",
+      [](auto& config) -> auto& { return config.training.dense; });
   add_optimizer(
-      keys, "training.embeddings",
+      keys, "training.embeddings", {"adam", "adagrad", "ftrl", "sgd", "rowwise_adagrad"},
+      "Each row's gradient of a batch is scaled down to this L2 norm; 0: it is not.",
       [](auto& config) -> auto& { return config.training.embeddings; });
 }
 
@@ -393,6 +423,15 @@ std::vector<Key<FeatureConfig>> make_feature_keys() {
       is_name);
   table.get = [](const FeatureConfig& owner) {
     return owner.is_dense() ? std::string() : toml_text(owner.table);
+  };
+  Key<FeatureConfig>& group = feature.text(
+      "group", &FeatureConfig::group, std::string("\"\" or ") + kNameAllowed,
+      "Features with equal values in all impressions of one request name one group, as in "
+      "\"context\" for user and query: each combination of their values is computed once a batch. "
+      "This version allows one group.",
+      is_name_or_empty);
+  group.get = [](const FeatureConfig& owner) {
+    return owner.group.empty() ? std::string() : toml_text(owner.group);
   };
   return keys;
 }

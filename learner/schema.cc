@@ -24,6 +24,9 @@ constexpr std::array<std::pair<Type, const char*>, 4> kTypeNames = {{
     {Type::number, "number"},
 }};
 
+// In the order of the enumerators.
+constexpr std::array<const char*, 2> kPrecisionNames = {"f32", "bf16"};
+
 std::string log_spec(int per_unit) {
   return "log:" + std::to_string(per_unit);
 }
@@ -44,6 +47,7 @@ Json feature_json(const FeatureConfig& feature) {
     if (type == feature.type) json["type"] = name;
   }
   if (!feature.is_dense()) json["table"] = table_of(feature);
+  if (!feature.group.empty()) json["group"] = feature.group;
   if (feature.type == Type::number && feature.log_buckets > 0) {
     json["buckets"] = log_spec(feature.log_buckets);
   } else if (!feature.edges.empty()) {
@@ -65,6 +69,7 @@ Result<FeatureConfig> feature_from_json(const Json& json) {
   }
   feature.type = type->first;
   feature.table = json.value("table", feature.name);
+  feature.group = json.value("group", std::string());
   if (const auto buckets = json.find("buckets"); buckets != json.end()) {
     if (buckets->is_array()) {
       feature.edges = buckets->get<std::vector<double>>();
@@ -151,7 +156,7 @@ Json Schema::json() const {
             {"embedding_dim", model_.embedding_dim},
             {"hidden", model_.hidden},
             {"seed", model_.seed},
-            {"precision", "f32"}}},
+            {"precision", kPrecisionNames[static_cast<std::size_t>(model_.precision)]}}},
           {"features", features},
           {"bucket_edges", edges}};
 }
@@ -163,12 +168,16 @@ Result<Schema> Schema::from_json(const Json& json) try {
   model.embedding_dim = model_json.at("embedding_dim").get<std::uint64_t>();
   model.hidden = model_json.at("hidden").get<std::vector<std::uint64_t>>();
   model.seed = model_json.at("seed").get<std::uint64_t>();
-  if (model.recipe != "esmm" || model_json.at("precision") != "f32" || model.embedding_dim == 0 ||
+  const auto precision_name = model_json.at("precision").get<std::string>();
+  const auto* const precision =
+      std::find(kPrecisionNames.begin(), kPrecisionNames.end(), precision_name);
+  if (model.recipe != "esmm" || precision == kPrecisionNames.end() || model.embedding_dim == 0 ||
       std::count(model.hidden.begin(), model.hidden.end(), 0) > 0) {
     return stop_error(
-        "schema: this build reads models of recipe esmm, precision f32 and layers "
+        "schema: this build reads models of recipe esmm, precision f32 or bf16 and layers "
         "that are not empty only");
   }
+  model.precision = static_cast<ModelConfig::Precision>(precision - kPrecisionNames.begin());
   std::vector<FeatureConfig> features;
   LogEdges log_edges;
   for (const Json& item : json.at("features")) {

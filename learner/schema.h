@@ -60,9 +60,10 @@ class Schema {
   Schema(std::vector<FeatureConfig> features, ModelConfig model);
 
   // {"model": {"recipe", "embedding_dim", "hidden", "seed", "precision"},
-  //  "features": [{"name", "path", "type", "table", "buckets"}, ...],
+  //  "features": [{"name", "path", "type", "table", "group", "buckets"}, ...],
   //  "bucket_edges": {"log:8": [...]}}
-  // "table" is absent for dense numbers; "buckets" is "log:N" or a list of edges, or absent.
+  // "table" is absent for dense numbers, "group" without one; "buckets" is "log:N" or a list of
+  // edges, or absent. "precision" is "f32" or "bf16".
   nlohmann::ordered_json json() const;
   // Reads what json() gave, the edges too; other keys are passed over.
   static Result<Schema> from_json(const nlohmann::ordered_json& json);

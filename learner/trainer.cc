@@ -35,9 +35,10 @@ Learned::Learned(const Config& config)
       dense_v(dense_m.size()),
       wrong_types(config.features.size()) {
   SLUICE_CHECK(config.model.recipe == "esmm");
-  SLUICE_CHECK(config.training.dense.optimizer == "adam");
-  SLUICE_CHECK(config.training.embeddings.optimizer == "adam");
+  SLUICE_CHECK(config.training.dense.optimizer == OptimizerConfig::Rule::adam);
+  SLUICE_CHECK(config.training.embeddings.optimizer == OptimizerConfig::Rule::adam);
   SLUICE_CHECK(config.training.lane > 0);
+  SLUICE_CHECK(config.model.precision == ModelConfig::Precision::f32);
 }
 
 Trainer::Trainer(const Config& config, Workers& workers)

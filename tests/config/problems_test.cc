@@ -140,6 +140,46 @@ TEST(Problems, RulesOverSeveralKeys) {
               ElementsAre(HasSubstr("f:5:1: features.a b: the name is not allowed")));
 }
 
+TEST(Problems, AllFeaturesWithAGroupNameTheSameOne) {
+  const std::string text = std::string(kSmallToml) +
+                           "age  = { path = \"age\", group = \"context\" }\n"
+                           "site = { path = \"site\", group = \"context\" }\n";
+  EXPECT_THAT(problems_of(text), IsEmpty());
+  EXPECT_THAT(
+      problems_of(text + "zone = { path = \"zone\", group = \"user\" }\n"),
+      ElementsAre("f:7:25: features.zone.group: \"user\" is not allowed; must be \"context\" "
+                  "as of features.age, or \"\": there is one group in this version"));
+}
+
+TEST(Problems, AKeyThatTheOptimizerDoesNotHave) {
+  const auto problems = [](const std::string& optimizer, const std::string& key) {
+    return problems_of(
+        kSmallToml, {"training.embeddings.optimizer=" + optimizer, "training.embeddings." + key});
+  };
+  EXPECT_THAT(problems("adam", "l1=0.5"),
+              ElementsAre("--set: training.embeddings.l1: 0.5 is not allowed with optimizer = "
+                          "\"adam\"; must be 0.0, the default, or optimizer be \"ftrl\""));
+  EXPECT_THAT(problems("sgd", "epsilon=0.5"),
+              ElementsAre(HasSubstr("must be 1e-08, the default, or optimizer be \"adam\" or "
+                                    "\"adagrad\" or \"rowwise_adagrad\"")));
+  EXPECT_THAT(problems_of(kSmallToml, {"training.dense.optimizer=ftrl",
+                                       "training.dense.initial_accumulator=1"}),
+              ElementsAre(HasSubstr("or optimizer be \"adagrad\"")));
+  // One at its default is no mistake, nor is one of all optimizers.
+  EXPECT_THAT(problems("adam", "momentum=0.9"), IsEmpty());
+  for (const char* optimizer : {"adam", "adagrad", "ftrl", "sgd", "rowwise_adagrad"}) {
+    for (const char* key : {"learning_rate=0.5", "l2=0.5", "warmup_steps=5", "clip_norm=0.5"}) {
+      EXPECT_THAT(problems(optimizer, key), IsEmpty()) << optimizer << " " << key;
+    }
+    for (const char* key :
+         {"beta1", "beta2", "epsilon", "momentum", "initial_accumulator", "ftrl_beta", "l1"}) {
+      const bool is_own = has_optimizer_key(optimizer, key);
+      EXPECT_THAT(problems(optimizer, std::string(key) + "=0.25"), testing::SizeIs(is_own ? 0 : 1))
+          << optimizer << " " << key;
+    }
+  }
+}
+
 TEST(Problems, PropertiesThatSluiceSetsItselfAreRefusedWithTheReason) {
   for (const char* name :
        {"auto.offset.reset", "enable.auto.commit", "enable.auto.offset.store", "isolation.level",
@@ -215,21 +255,30 @@ const std::vector<RangeCase> kRanges = {
     {"join.purchase_label", {"at_purchase", "at_close"}, {"at_end"}},
     {"features.country.type", {"id", "ids", "weighted_ids", "number"}, {"text", "1"}},
     {"features.country.table", {"a", "_", "A-1"}, {"\"\"", "-a", "a b", "a/b", ".."}},
+    {"features.country.group", {"\"\"", "context", "A-1"}, {"-a", "a b", "a/b", "..", "[]"}},
     {"model.name", {"a", "v2"}, {"\"\"", "..", "a/b"}},
     {"model.recipe", {"esmm"}, {"base", "1"}},
     {"model.embedding_dim", {"1", "1024"}, {"0", "1025"}},
     {"model.hidden", {"[1]", "[65536, 1]"}, {"[]", "[0]", "[65537]", "[1.5]", "3"}},
     {"model.seed", {"0", "9223372036854775807"}, {"-1", "9223372036854775808"}},
-    {"model.precision", {"f32"}, {"bf16"}},
+    {"model.precision", {"f32", "bf16"}, {"f16", "32"}},
+    {"model.max_rows", {"0", "1000000000000"}, {"-1", "1000000000001", "none"}},
+    {"model.max_memory", {"0", "4 GiB", "1 TiB"}, {"-1", "2 TiB", "none"}},
     {"training.batch_size", {"1", "1048576"}, {"0", "1048577"}},
     {"training.batch_span", {"1 ms", "1 d", "none"}, {"0 s", "25 h", "never"}},
     {"training.lane", {"1", "65536"}, {"0", "65537"}},
     {"training.threads", {"0", "1024"}, {"-1", "1025"}},
-    {"training.dense.optimizer", {"adam"}, {"sgd"}},
+    {"training.dense.optimizer", {"adam", "adagrad", "ftrl", "sgd"}, {"rowwise_adagrad", "adamw"}},
+    {"training.embeddings.optimizer",
+     {"adam", "adagrad", "ftrl", "sgd", "rowwise_adagrad"},
+     {"adamw", "0", "[]"}},
     {"training.dense.learning_rate", {"1e-9", "10", "0.5"}, {"0", "-1", "10.1", "nan", "inf", "x"}},
     {"training.embeddings.beta1", {"0", "0.99"}, {"1", "-0.1"}},
     {"training.embeddings.beta2", {"0", "0.99"}, {"1", "-0.1"}},
     {"training.dense.epsilon", {"1e-12", "1"}, {"0", "1.5"}},
+    {"training.dense.l2", {"0", "1e6"}, {"-1e-9", "1e7"}},
+    {"training.embeddings.warmup_steps", {"0", "1000000000"}, {"-1", "1000000001", "1.5"}},
+    {"training.embeddings.clip_norm", {"0", "0.5", "1e9"}, {"-1", "1e10", "none"}},
     {"snapshots.every", {"1 ms", "3660 d"}, {"0 s", "3661 d"}},
     {"snapshots.full_every", {"1"}, {"0", "2"}},
     {"snapshots.keep", {"1", "1000000"}, {"0", "1000001"}},
@@ -255,6 +304,29 @@ TEST(Ranges, EachBoundIsAllowedAndWhatIsBeyondIsRefused) {
                   ElementsAre(AllOf(HasSubstr(std::string("--set: ") + range.key + ": "),
                                     HasSubstr(" is not allowed; must be "))))
           << range.key << " = " << value;
+    }
+  }
+}
+
+// Those of keys that adam does not have.
+TEST(Ranges, KeysOfOtherOptimizers) {
+  const std::vector<std::pair<const char*, RangeCase>> cases = {
+      {"sgd", {"momentum", {"0", "0.99"}, {"1", "-0.1"}}},
+      {"adagrad", {"initial_accumulator", {"0", "0.1", "1e6"}, {"-1", "1e7"}}},
+      {"rowwise_adagrad", {"initial_accumulator", {"0", "0.1", "1e6"}, {"-1", "1e7"}}},
+      {"rowwise_adagrad", {"epsilon", {"1e-12", "1"}, {"0", "1.5"}}},
+      {"ftrl", {"ftrl_beta", {"1e-9", "1e6"}, {"0", "-1", "1e7"}}},
+      {"ftrl", {"l1", {"0", "1e6"}, {"-1", "1e7"}}},
+  };
+  for (const auto& [optimizer, range] : cases) {
+    const std::string section = "training.embeddings.";
+    const auto problems = [&](const char* value) {
+      return problems_of(kSmallToml,
+                         {section + "optimizer=" + optimizer, section + range.key + "=" + value});
+    };
+    for (const char* value : range.allowed) EXPECT_THAT(problems(value), IsEmpty()) << value;
+    for (const char* value : range.refused) {
+      EXPECT_THAT(problems(value), ElementsAre(HasSubstr(" is not allowed; must be "))) << value;
     }
   }
 }

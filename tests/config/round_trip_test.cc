@@ -126,7 +126,10 @@ TEST(Effective, LoadsToAnEqualConfig) {
        "training.batch_span=1 s", "streams.purchases.max_out_of_orderness=1 h",
        "source.properties.client.id=a\"\\b", "features.a={path=\"x.y\", type=\"number\"}",
        "features.b={path=\"x\", type=\"number\", buckets=[-0.1, 1e300]}",
-       "features.c={path=\"x\", type=\"weighted_ids\", table=\"t\"}"}));
+       "features.c={path=\"x\", type=\"weighted_ids\", table=\"t\", group=\"context\"}",
+       "model.precision=bf16", "model.max_rows=5000000", "model.max_memory=4 GiB",
+       "training.dense={optimizer=\"sgd\", momentum=0.5, l2=1e-6, clip_norm=10}",
+       "training.embeddings={optimizer=\"ftrl\", ftrl_beta=0.5, l1=1e-3, warmup_steps=7}"}));
 }
 
 // A whole number in the range, its ends more often than others.
@@ -176,6 +179,7 @@ std::string any_value(const Key<Owner>& key) {
 RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
   std::vector<std::string> overrides;
   bool is_kafka = false;
+  std::map<std::string, std::string> optimizers;
   for (const Key<Config>& key : config_keys()) {
     const bool is_needed = key.name == "source.brokers";  // by type = "kafka"
     if (key.type == ValueType::table) continue;
@@ -183,6 +187,12 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
     if (key.name == "dead_letters.topic" && !is_kafka) continue;  // a rule
     std::string value = any_value(key);
     const auto [section, name] = split_key(key.name);
+    const bool is_optimizers = section == "training.dense" || section == "training.embeddings";
+    if (is_optimizers) {  // a rule
+      if (name == "optimizer") optimizers[section] = value;
+      const auto chosen = optimizers.emplace(section, "adam").first;
+      if (!has_optimizer_key(chosen->second, name)) continue;
+    }
     if (name == "name") value = any_name().substr(0, 64);
     if (name == "topic") value = any_name().substr(0, 99) + "." + split_key(section).second;
     if (key.name == "source.type") is_kafka = value == "kafka";
@@ -198,6 +208,7 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
     FeatureConfig feature;
     feature.path = any_name();
     feature.table = any_name().substr(0, 64);
+    if (*rc::gen::arbitrary<bool>()) feature.group = "context";
     for (const Key<FeatureConfig>& key : feature_keys()) {
       if (key.type == ValueType::text) continue;
       RC_ASSERT(key.set(feature, parse_override_value(any_value(key))));

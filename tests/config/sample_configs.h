@@ -1,7 +1,25 @@
 // Configs that several tests use.
 #pragma once
 
+#include <map>
+#include <set>
+#include <string>
+
 namespace sluice {
+
+// Which keys an optimizer has, written down a second time.
+inline bool has_optimizer_key(const std::string& optimizer, const std::string& key) {
+  static const std::map<std::string, std::set<std::string>> own = {
+      {"adam", {"beta1", "beta2", "epsilon"}},
+      {"adagrad", {"epsilon", "initial_accumulator"}},
+      {"rowwise_adagrad", {"epsilon", "initial_accumulator"}},
+      {"ftrl", {"ftrl_beta", "l1"}},
+      {"sgd", {"momentum"}},
+  };
+  static const std::set<std::string> all = {"optimizer", "learning_rate", "l2", "warmup_steps",
+                                            "clip_norm"};
+  return all.contains(key) || own.at(optimizer).contains(key);
+}
 
 // The least that loads.
 inline constexpr const char* kSmallToml = R"([source]

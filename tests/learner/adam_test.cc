@@ -8,8 +8,9 @@ namespace sluice {
 namespace {
 
 TEST(Adam, FollowsTheFormulaInDouble) {
-  const OptimizerConfig config{"adam", 0.02, 0.8, 0.97, 1e-3};  // an ε large enough to see
-  constexpr std::size_t kCount = 19;                            // blocks and a tail
+  const OptimizerConfig config{OptimizerConfig::Rule::adam, 0.02, 0.8, 0.97,
+                               1e-3};  // an ε large enough to see
+  constexpr std::size_t kCount = 19;   // blocks and a tail
   std::vector<float> w(kCount), m(kCount), v(kCount), g(kCount);
   std::vector<double> wd(kCount), md(kCount), vd(kCount);
   for (std::size_t i = 0; i < kCount; ++i) wd[i] = w[i] = static_cast<float>(i) / 16 - 0.5F;

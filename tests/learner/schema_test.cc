@@ -127,12 +127,18 @@ TEST(Schema, BlobsOfOtherFeaturesAreRefused) {
 }
 
 TEST(Schema, JsonBringsEveryBitBack) {
-  const Config config = small_config();
+  Config config = small_config();
+  config.features[0].group = "context";
+  config.model.precision = ModelConfig::Precision::bf16;
   const Schema schema(config.features, config.model);
   const auto json = nlohmann::ordered_json::parse(schema.json().dump());
   const auto loaded = Schema::from_json(json);
   ASSERT_TRUE(loaded.has_value()) << loaded.error().message;
   EXPECT_EQ(loaded->json().dump(), schema.json().dump());
+  EXPECT_EQ(json["model"]["precision"], "bf16");
+  EXPECT_EQ(json["features"][0]["group"], "context");
+  EXPECT_FALSE(json["features"][1].contains("group"));
+  EXPECT_EQ(loaded->model().precision, ModelConfig::Precision::bf16);
   EXPECT_EQ(loaded->fields()[3].buckets->edges(), Buckets::log_edges(8));
   EXPECT_EQ(loaded->fields()[4].buckets->edges(), config.features[4].edges);
   for (std::size_t f = 0; f < config.features.size(); ++f) {
@@ -140,6 +146,7 @@ TEST(Schema, JsonBringsEveryBitBack) {
     EXPECT_EQ(loaded->features()[f].path, config.features[f].path);
     EXPECT_EQ(loaded->features()[f].type, config.features[f].type);
     EXPECT_EQ(loaded->features()[f].table, config.features[f].table);
+    EXPECT_EQ(loaded->features()[f].group, config.features[f].group);
     EXPECT_EQ(loaded->features()[f].log_buckets, config.features[f].log_buckets);
   }
 }
@@ -156,6 +163,7 @@ TEST(Schema, ForeignJsonIsAnError) {
   using ::testing::HasSubstr;
   EXPECT_THAT(refused([](auto& j) { j.erase("model"); }), HasSubstr("model"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["recipe"] = "x"; }), HasSubstr("recipe"));
+  EXPECT_THAT(refused([](auto& j) { j["model"]["precision"] = "f16"; }), HasSubstr("precision"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["hidden"] = {4, 0}; }), HasSubstr("empty"));
   EXPECT_THAT(refused([](auto& j) { j["bucket_edges"].clear(); }), HasSubstr("log:8"));
   EXPECT_THAT(refused([](auto& j) { j["features"].clear(); }), HasSubstr("no feature"));
