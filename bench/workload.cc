@@ -30,25 +30,7 @@ double uniform(std::uint64_t n) {
   return static_cast<double>(mix64(n) >> 11) * 0x1p-53;
 }
 
-template <class Model>
-bool set_bf16(Model& model) {
-  if constexpr (requires { Model::Precision::bf16; }) {
-    model.precision = Model::Precision::bf16;
-    return true;
-  } else {
-    return false;
-  }
-}
-
 }  // namespace
-
-bool set_precision(const std::string& name, ModelConfig& model) {
-  if (name == "f32") {
-    model.precision = ModelConfig::Precision::f32;
-    return true;
-  }
-  return name == "bf16" && set_bf16(model);
-}
 
 Config workload_config() {
   Config config;

@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "bench/serve.h"
@@ -24,9 +23,6 @@ inline constexpr double kPurchaseRate = 0.1;  // of the clicked
 
 // Batches end with their tick (Batches), so that one trainer serves every size up to kLargestBatch.
 Config workload_config();
-
-// False where this build knows no precision of that name.
-bool set_precision(const std::string& name, ModelConfig& model);
 
 // Samples without an end, in sequence order.
 class Workload {
