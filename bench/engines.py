@@ -1,7 +1,7 @@
 """The programs that the bench compares: started, asked for slices (bench/serve.h), watched.
 
-A slice knows how much of a core others took while it ran: PyTorch on two threads falls to a fiftieth
-of its rate when somebody else takes a core, so a figure means nothing without it.
+A slice knows how much of a core others took while it ran: PyTorch on two threads falls to a
+fiftieth of its rate when somebody else takes a core, so a figure means nothing without it.
 """
 
 import json
@@ -112,9 +112,10 @@ class Engine:
         return self.answer(SLICE_TIMEOUT_S)
 
     def slice(self, batch, seconds, others=()):
-        """One slice, with "rate", "others" and "stolen"; `others` are processes that belong here."""
+        """One slice, with "rate", "others" and "stolen"; `others` are processes not to count."""
         if batch not in self.warmed:
-            self.ask(batch, seconds / 2)
+            for _ in range(2):  # a first step may compile for longer than the whole slice
+                self.ask(batch, seconds / 4)
             self.warmed.add(batch)
         watch = Watch([self.process.pid, *others])
         answer = self.ask(batch, seconds)

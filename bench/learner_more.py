@@ -1,7 +1,8 @@
 """What the table of bench/learner_table.py does not show: tables of other sizes, impressions that
 share features, and a neighbour that takes a core."""
 
-import json
+import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def measure_rows(plan, calm):
 class Neighbour:
     """A process that keeps one core busy until it is stopped."""
 
-    CODE = f"import time\nend = time.monotonic() + {BUSY_LIMIT_S}\nwhile time.monotonic() < end: pass"
+    CODE = ("import time\n"
+            f"end = time.monotonic() + {BUSY_LIMIT_S}\n"
+            "while time.monotonic() < end: pass")
 
     def __init__(self, core):
         self.process = subprocess.Popen(
@@ -104,5 +107,54 @@ def measure_contended(plan, calm):
     return results
 
 
+def shops(plan):
+    """(name, config, prefixes of what a page's impressions share)."""
+    folder = plan.build.parent / "bench-sharing"
+    shutil.rmtree(folder, ignore_errors=True)
+    impressions = 40_000 if plan.quick else 400_000
+    subprocess.run([str(plan.build / "sluice"), "generate", "--out", str(folder), "--page", "20",
+                    "--impressions", str(impressions), "--seed", "7"],
+                   check=True, stdout=subprocess.DEVNULL)
+    yield "generated", folder / "shop.toml", ["user_id", "features.user.", "features.context."]
+    if plan.data and pathlib.Path(plan.data).is_file():
+        yield "expedia", plan.data, ["features.user.", "features.query."]
+
+
+def measure_shop(plan, calm, config, prefixes):
+    """(about, median rate apart, median rate grouped): the same samples, in turns."""
+    command = [str(plan.build / "sharing_bench"), str(config), "--batch", str(BATCH)]
+    engines, rates = [], []
+    try:
+        for more in ([], ["--grouped", *prefixes]):
+            engines.append(Engine("sharing", command + more, 1))
+            rates.append([])
+        for _ in range(plan.slices):
+            for engine, its_rates in zip(engines, rates):
+                answer = engine.calm_slice(BATCH, plan.seconds)
+                calm.add(answer)
+                its_rates.append(answer["rate"])
+    finally:
+        for engine in engines:
+            engine.stop()
+    return engines[-1].about, *(round(statistics.median(its_rates)) for its_rates in rates)
+
+
 def measure_sharing(plan, calm):
-    raise NotImplementedError
+    """Pages of impressions, with and without a group for what they share."""
+    results = []
+    print(f"{'logs, batch 1,024':20}{'samples':>10}{'shared':>10}{'apart':>12}{'grouped':>12}"
+          f"{'ratio':>8}")
+    for name, config, prefixes in shops(plan):
+        try:
+            about, apart, grouped = measure_shop(plan, calm, config, prefixes)
+        except Failed as error:
+            print(f"{name:20}  left out: {error}")
+            continue
+        result = {"logs": name, "batch": BATCH, "threads": 1, "samples": about["samples"],
+                  "features": about["features"], "shared_features": about["shared"],
+                  "apart": apart, "grouped": grouped, "ratio": round(grouped / apart, 3)}
+        results.append(result)
+        shared = f"{about['shared']} of {about['features']}"
+        print(f"{name:20}{about['samples']:10,}{shared:>10}{apart:12,}{grouped:12,}"
+              f"{result['ratio']:8.3f}", flush=True)
+    return results

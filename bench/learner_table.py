@@ -20,8 +20,8 @@ from bench.engines import Calm, Engine, Failed, available_bytes, machine  # noqa
 TORCH = pathlib.Path(__file__).resolve().parent / "peers" / "torch" / "esmm_bench.py"
 PRECISIONS = ("f32", "bf16")
 THREADS = (1, 2)
-# A row's memory at most, for a guess whether an engine fits: PyTorch's three tables, and what a step
-# needs beside them; the learner's with its index.
+# A row's memory at most, for a guess whether an engine fits: PyTorch's three tables, and what a
+# step needs beside them; the learner's with its index.
 TORCH_ROW_BYTES = 320
 SLUICE_ROW_BYTES = learner_more.MOST_ROW_BYTES
 SPARE_BYTES = 2 << 30
@@ -66,8 +66,7 @@ class Plan:
         return available_bytes() > needed + SPARE_BYTES
 
     def groups(self):
-        """Engines that should take turns with one another: those of one precision with PyTorch, else
-        all."""
+        """Engines that should take turns: those of one precision with PyTorch, else all."""
         groups = [list(self.commands(precision)) for precision in PRECISIONS]
         return groups if self.peers else [sum(groups, [])]
 
@@ -208,7 +207,7 @@ def main():
     if arguments.rows:
         result["tables"] = learner_more.measure_rows(plan, calm)
     elif arguments.sharing:
-        result["sharing"] = learner_more.measure_sharing(plan)
+        result["sharing"] = learner_more.measure_sharing(plan, calm)
     elif arguments.contended:
         result["contended"] = learner_more.measure_contended(plan, calm)
     else:

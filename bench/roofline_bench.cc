@@ -17,9 +17,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include <omp.h>
 #include <CLI/CLI.hpp>
 #include <dnnl.hpp>
-#include <omp.h>
 
 #include "bench/serve.h"
 
@@ -111,8 +111,8 @@ class Product {
     const dnnl::memory::desc src({shape.k, shape.m}, type, Tag::ab);
     const dnnl::memory::desc diff_dst({shape.k, shape.n}, type, Tag::ab);
     const dnnl::memory::desc diff_weights({shape.n, shape.m}, way.out, way.b);
-    const dnnl::inner_product_forward::desc forward(
-        dnnl::prop_kind::forward_training, src, {{shape.n, shape.m}, type, Tag::any}, diff_dst);
+    const dnnl::inner_product_forward::desc forward(dnnl::prop_kind::forward_training, src,
+                                                    {{shape.n, shape.m}, type, Tag::any}, diff_dst);
     const dnnl::inner_product_forward::primitive_desc hint(forward, engine_);
     const dnnl::inner_product_backward_weights::desc desc(src, diff_weights, diff_dst);
     const dnnl::inner_product_backward_weights::primitive_desc chosen(desc, own_scratch(), engine_,
@@ -150,7 +150,8 @@ class Product {
   std::unordered_map<int, dnnl::memory> arguments_;
 };
 
-// Seconds of one run, the best of a few trials; of one run alone where that is no match for `limit`.
+// Seconds of one run, the best of a few trials; of one run alone where that is no match for
+// `limit`.
 double seconds_of(const Product& product, dnnl::stream& stream, double limit) {
   const SteadyClock::time_point start = SteadyClock::now();
   product.run(stream);
@@ -266,12 +267,18 @@ class Roofline {
 
 const char* isa_name() {
   switch (dnnl::get_effective_cpu_isa()) {
-    case dnnl::cpu_isa::avx2: return "avx2";
-    case dnnl::cpu_isa::avx512_core: return "avx512_core";
-    case dnnl::cpu_isa::avx512_core_vnni: return "avx512_core_vnni";
-    case dnnl::cpu_isa::avx512_core_bf16: return "avx512_core_bf16";
-    case dnnl::cpu_isa::avx512_core_amx: return "avx512_core_amx";
-    default: return "other";
+    case dnnl::cpu_isa::avx2:
+      return "avx2";
+    case dnnl::cpu_isa::avx512_core:
+      return "avx512_core";
+    case dnnl::cpu_isa::avx512_core_vnni:
+      return "avx512_core_vnni";
+    case dnnl::cpu_isa::avx512_core_bf16:
+      return "avx512_core_bf16";
+    case dnnl::cpu_isa::avx512_core_amx:
+      return "avx512_core_amx";
+    default:
+      return "other";
   }
 }
 

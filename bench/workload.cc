@@ -49,8 +49,7 @@ Config workload_config() {
   return config;
 }
 
-Workload::Workload(std::size_t ids_a_field)
-    : scattered_(ids_a_field), pool_(kPool * kFields) {
+Workload::Workload(std::size_t ids_a_field) : scattered_(ids_a_field), pool_(kPool * kFields) {
   std::iota(scattered_.begin(), scattered_.end(), 0U);
   for (std::size_t n = ids_a_field; n > 1; --n) {
     std::swap(scattered_[n - 1], scattered_[mix64(n) % n]);

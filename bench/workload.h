@@ -44,8 +44,7 @@ class Workload {
 // offer() and what training does there, from reading the feature blob to the samples digest.
 class Batches {
  public:
-  Batches(Trainer& trainer, const Workload& workload)
-      : trainer_(trainer), workload_(workload) {}
+  Batches(Trainer& trainer, const Workload& workload) : trainer_(trainer), workload_(workload) {}
 
   // Every id of every field once, so that all rows exist.
   Slice name_every_id(std::size_t batch);

@@ -5,9 +5,9 @@
 ENGINE is one of
   ordinary  what the documentation leads to: EmbeddingBag with sparse gradients, SparseAdam, and the
             fused Adam for the dense layers
-  expert    what someone does who profiles it: the distinct ids of a batch are found once, their rows
-            gathered, both towers' first layers are one product, and the rows' lazy Adam is written
-            by hand over the gathered rows
+  expert    what someone does who profiles it: the distinct ids of a batch are found once, their
+            rows gathered, both towers' first layers are one product, and the rows' lazy Adam is
+            written by hand over the gathered rows
 
 Ready-made index tensors go in: nothing is parsed, hashed or looked up, and neither metrics nor
 digests are kept. With --compile the loss and the row update of `expert` are compiled.
