@@ -1,85 +1,91 @@
-// Samples per second of training alone: 20 id features of 18 dimensions, hidden layers of 200 and
-// 80, batches of 1024.
+// Samples per second of training alone, on the workload of bench/workload.h with all rows there.
 //
-//   learner_bench [threads [samples]]
-#include <chrono>
+//   learner_bench [--threads N] [--precision f32|bf16] [--rows N] [--batch N] [--seconds S]
+//   learner_bench --serve ...     as bench/serve.h says; bench/learner_table.py drives it
 #include <cstdio>
-#include <cstdlib>
-#include <ctime>
+#include <fstream>
 #include <string>
-#include <vector>
 
-#include "base/hash.h"
-#include "ingest/features.h"
+#include <CLI/CLI.hpp>
+
+#include "bench/serve.h"
+#include "bench/workload.h"
 #include "learner/trainer.h"
 
 namespace {
 
-constexpr std::size_t kFeatures = 20;
+using sluice::bench::Slice;
 
-sluice::Config bench_config() {
-  sluice::Config config;
-  for (std::size_t f = 0; f < kFeatures; ++f) {
-    sluice::FeatureConfig feature;
-    feature.name = "f" + std::to_string(10 + f);  // in the order of their names
-    feature.path = "features." + feature.name;
-    feature.table = feature.name;
-    config.features.push_back(feature);
+struct Arguments {
+  std::size_t threads = 1;
+  std::string precision = "f32";
+  std::size_t rows = 2'000'000;  // of all tables
+  std::size_t fill_batch = sluice::bench::kLargestBatch;
+  std::size_t batch = 1'024;
+  double seconds = 2;
+  bool is_serving = false;
+};
+
+// Resident memory of this process, in bytes.
+double resident_bytes() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  while (status >> word) {
+    double kibibytes = 0;
+    if (word == "VmRSS:" && status >> kibibytes) return 1024 * kibibytes;
   }
-  config.model.embedding_dim = 18;
-  config.model.hidden = {200, 80};
-  config.training.batch_size = 1024;
-  return config;
+  return 0;
 }
 
-// Ids of a feature are skewed (the lower the likelier), between 10 and 100,000 of them.
-std::vector<sluice::Sample> make_samples(std::size_t count) {
-  std::vector<sluice::Sample> samples(count);
-  std::uint64_t random = 1;
-  const auto uniform = [&] { return static_cast<double>(sluice::mix64(++random) >> 11) * 0x1p-53; };
-  for (std::size_t s = 0; s < count; ++s) {
-    sluice::Sample& sample = samples[s];
-    sample.sequence = s + 1;
-    sample.time = 1'700'000'000'000 + static_cast<sluice::TimeMs>(s);
-    sample.impression_id = std::to_string(s);
-    sample.y_final = sample.z_final = true;
-    sample.y = uniform() < 0.04;
-    sample.z = sample.y && uniform() < 0.02;
-    sluice::FeatureWriter features(sample.features);
-    double vocabulary = 10;
-    for (std::size_t f = 0; f < kFeatures; ++f) {
-      const double u = uniform();
-      features.id(static_cast<std::int64_t>(u * u * u * vocabulary));
-      vocabulary *= 1.624;
-    }
-  }
-  return samples;
+void parse(CLI::App& app, Arguments& arguments) {
+  app.add_option("--threads", arguments.threads)->check(CLI::Range(1, 64));
+  app.add_option("--precision", arguments.precision)->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option("--rows", arguments.rows, "of all tables; they exist before the timing begins")
+      ->check(CLI::Range(std::size_t{2'000}, std::size_t{200'000'000}));
+  const auto is_batch = CLI::Range(std::size_t{1}, sluice::bench::kLargestBatch);
+  app.add_option("--fill-batch", arguments.fill_batch, "of the batches that make the rows")
+      ->check(is_batch);
+  app.add_option("--batch", arguments.batch)->check(is_batch);
+  app.add_option("--seconds", arguments.seconds)->check(CLI::Range(0.01, 600.0));
+  app.add_flag("--serve", arguments.is_serving, "slices on request, see bench/serve.h");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::size_t threads = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 1;
-  const std::size_t count = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 100'000;
-  if (threads == 0 || count == 0) {
-    std::fprintf(stderr, "usage: learner_bench [threads [samples]]\n");
-    return 2;
+  Arguments arguments;
+  CLI::App app("The learner alone: samples per second");
+  parse(app, arguments);
+  CLI11_PARSE(app, argc, argv);
+
+  sluice::Config config = sluice::bench::workload_config();
+  if (arguments.precision == "bf16") {
+    config.model.precision = sluice::ModelConfig::Precision::bf16;
   }
-  const sluice::Config config = bench_config();
-  std::vector<sluice::Sample> samples = make_samples(count);
-  sluice::Workers workers(threads);
+  const sluice::bench::Workload workload(arguments.rows / sluice::bench::kFields);
+  const double empty_bytes = resident_bytes();
+  sluice::Workers workers(arguments.threads);
   sluice::Trainer trainer(config, workers);
-  const auto begin = std::chrono::steady_clock::now();
-  const std::clock_t cpu_begin = std::clock();
-  for (sluice::Sample& sample : samples) {
-    if (!trainer.offer(std::move(sample))) return 1;
+  sluice::bench::Batches batches(trainer, workload);
+  const Slice fill = batches.name_every_id(arguments.fill_batch);
+  const std::size_t rows = workload.ids_a_field() * sluice::bench::kFields;
+  const double row_bytes = (resident_bytes() - empty_bytes) / static_cast<double>(rows);
+
+  if (arguments.is_serving) {
+    std::printf(
+        "{\"isa\": \"%s\", \"rows\": %zu, \"bytes_a_row\": %.1f, \"fill_s\": %.2f, "
+        "\"fill_longest_ms\": %.2f, \"fill_p99_ms\": %.2f, \"fill_median_ms\": %.2f}\n",
+        SLUICE_ISA, rows, row_bytes, fill.seconds,
+        1e3 * sluice::bench::quantile(fill.batch_seconds, 1),
+        1e3 * sluice::bench::quantile(fill.batch_seconds, 0.99),
+        1e3 * sluice::bench::quantile(fill.batch_seconds, 0.5));
+    std::fflush(stdout);
+    return sluice::bench::serve(
+        [&](std::size_t batch, double seconds) { return batches.train(batch, seconds); });
   }
-  if (!trainer.finish()) return 1;
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
-  const double cpu = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;
-  const auto samples_done = static_cast<double>(count);
-  std::printf("%zu samples, %zu threads: %.0f samples/s, %.0f a second of CPU; model %s\n", count,
-              threads, samples_done / elapsed.count(), samples_done / cpu,
-              trainer.model_digest().hex().c_str());
+  const Slice slice = batches.train(arguments.batch, arguments.seconds);
+  std::printf("%s, %zu threads, batch %zu, %zu rows of %.0f bytes: %.0f samples/s\n",
+              arguments.precision.c_str(), arguments.threads, arguments.batch, rows, row_bytes,
+              static_cast<double>(slice.samples) / slice.seconds);
   return 0;
 }
