@@ -64,6 +64,7 @@ void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
   for (const DecodedSamples* const some : decoded) terms += some->by_part[part].size();
   const std::size_t slots = std::bit_ceil(terms + terms / 2 + 16);
   if (slots_.size() < slots) slots_.assign(slots, Slot{0, 0, 0});
+  slot_mask_ = slots - 1;  // no more of them than this batch needs: they stay in the cache
   ++stamp_;
   SLUICE_CHECK(stamp_ != 0);
   distinct_.clear();
@@ -94,9 +95,8 @@ void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
 
 std::uint32_t BatchRows::place_of(const Term& term) {
   const std::uint64_t hash = EmbeddingTable::hash_of(term.key);
-  const std::size_t mask = slots_.size() - 1;
-  std::size_t n = hash & mask;
-  for (; slots_[n].stamp == stamp_; n = (n + 1) & mask) {
+  std::size_t n = hash & slot_mask_;
+  for (; slots_[n].stamp == stamp_; n = (n + 1) & slot_mask_) {
     const std::uint32_t place = slots_[n].place;
     if (slots_[n].key == term.key && distinct_[place].table == term.table) return place;
   }

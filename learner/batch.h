@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "joiner/sample.h"
 #include "learner/embedding_table.h"
+#include "learner/kernels.h"
 #include "learner/schema.h"
 
 namespace sluice {
@@ -66,12 +67,6 @@ class BatchContexts {
 // where it uses them. One thread at a time; reused from batch to batch.
 class BatchRows {
  public:
-  // Where a row is used: weight · row was added at `at` of the batch's inputs.
-  struct Use {
-    std::uint32_t at;
-    float weight;
-  };
-
   // Finds or makes the row of every term of the part (of all `decoded`, in their order), sets
   // Term::row and marks the rows as changed by `step`.
   void gather(std::span<EmbeddingTable> tables, std::size_t part,
@@ -80,8 +75,8 @@ class BatchRows {
   std::size_t size() const { return rows_.size(); }
   EmbeddingRow* row(std::size_t n) const { return rows_[n]; }
   std::uint32_t table(std::size_t n) const { return distinct_[n].table; }
-  // The n-th distinct row's uses, in (sample, field, id) order.
-  std::span<const Use> uses(std::size_t n) const {
+  // Where the n-th distinct row was added to the batch's inputs, in (sample, field, id) order.
+  std::span<const RowUse> uses(std::size_t n) const {
     return std::span(uses_).subspan(begins_[n], begins_[n + 1] - begins_[n]);
   }
 
@@ -101,13 +96,14 @@ class BatchRows {
   void find_rows(std::span<EmbeddingTable> tables, std::uint64_t step);
 
   std::vector<Slot> slots_;
+  std::size_t slot_mask_ = 0;
   std::uint32_t stamp_ = 0;
   std::vector<Distinct> distinct_;     // by first use
   std::vector<EmbeddingRow*> rows_;    // of these
   std::vector<std::uint32_t> places_;  // of each term, in term order: index into rows_
   std::vector<std::uint32_t> begins_;  // [rows + 1] into uses_
   std::vector<std::uint32_t> next_;
-  std::vector<Use> uses_;
+  std::vector<RowUse> uses_;
 };
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-// The learner's matrix products: one interface, and one implementation for each instruction set
+// The learner's matrix products and the loops over single rows: one interface, and one implementation for each instruction set
 // that this CPU may have. All of them give the same bits, because the order of every sum is fixed
 // here and not by the width of a vector:
 //
@@ -73,6 +73,22 @@ struct Packing {
   std::size_t out_step = 0;  // elements from one row of blocks to the next
 };
 
+// The factors of a step of Adam (learner/optimizer.h has the formula), element by element:
+//   m = beta1·m + (1−beta1)·g,  v = beta2·v + (1−beta2)·(g·g),
+//   w = w − rate·m / (√(v·v_factor) + epsilon),  each operation rounded by itself.
+struct AdamFactors {
+  float beta1 = 0, one_minus_beta1 = 0;
+  float beta2 = 0, one_minus_beta2 = 0;
+  float rate = 0, v_factor = 0, epsilon = 0;
+};
+
+// The products with a row's few numbers: out[n] = Σ weight · x[at .. at + n), in the order of the
+// uses, beginning with 0; no operation is fused.
+struct RowUse {
+  std::uint32_t at = 0;
+  float weight = 1;
+};
+
 struct Kernels {
   const char* name;  // "avx2", "avx512", "amx"
   void (*multiply)(const F32Product&);
@@ -84,6 +100,10 @@ struct Kernels {
   // The transpose of x as an operand: left, m = columns, k = rows; right, k = columns, n = rows.
   void (*pack_left_transposed)(const Packing&);
   void (*pack_right_transposed)(const Packing&);
+  // One update of n weights; false where one of w, m and v is not finite afterwards. The arrays do
+  // not overlap.
+  bool (*adam)(const AdamFactors&, std::size_t n, const float* g, float* w, float* m, float* v);
+  void (*sum_uses)(std::span<const RowUse> uses, std::size_t n, const float* x, float* out);
 };
 
 // Those that this CPU can run, the slowest first; never empty.

@@ -2,7 +2,7 @@
 // compiled for its instruction set. Everything has internal linkage and nothing of the standard
 // library is called, so that no code for a newer CPU ends up where an older one may run it.
 //
-// V: kWidth floats; Float, Mask; zero(), broadcast(x), load(p), store(p, x), fma(a, b, c), relu(x),
+// V: kWidth floats; Float, Mask; zero(), broadcast(x), load(p), store(p, x), the arithmetic by name,
 // mask(n) of the first n, load(p, mask), store(p, mask, x); and for bf16 the pairs of kernels.h.
 #pragma once
 
@@ -234,14 +234,70 @@ void pack_right_transposed(const Packing& p) {
 }
 
 template <class V>
+bool adam(const AdamFactors& f, std::size_t n, const float* g, float* w, float* m, float* v) {
+  typename V::Float difference = V::zero();  // x − x is 0 where x is finite
+  for (std::size_t i = 0; i < n; i += V::kWidth) {
+    const typename V::Mask mask = V::mask(n - i < V::kWidth ? n - i : V::kWidth);
+    const typename V::Float gradient = V::load(g + i, mask);
+    const typename V::Float new_m = V::add(V::mul(V::broadcast(f.beta1), V::load(m + i, mask)),
+                                           V::mul(V::broadcast(f.one_minus_beta1), gradient));
+    const typename V::Float new_v =
+        V::add(V::mul(V::broadcast(f.beta2), V::load(v + i, mask)),
+               V::mul(V::broadcast(f.one_minus_beta2), V::mul(gradient, gradient)));
+    const typename V::Float root = V::sqrt(V::mul(new_v, V::broadcast(f.v_factor)));
+    const typename V::Float step = V::div(V::mul(V::broadcast(f.rate), new_m),
+                                          V::add(root, V::broadcast(f.epsilon)));
+    const typename V::Float new_w = V::sub(V::load(w + i, mask), step);
+    V::store(m + i, mask, new_m);
+    V::store(v + i, mask, new_v);
+    V::store(w + i, mask, new_w);
+    for (const typename V::Float& x : {new_w, new_m, new_v}) {
+      difference = V::add(difference, V::sub(x, x));
+    }
+  }
+  return V::is_zero(difference);
+}
+
+template <class V, int kVectors>
+SLUICE_INLINE void sum_vectors(std::span<const RowUse> uses, std::size_t n, const float* x,
+                               float* out) {
+  const typename V::Mask tail = V::mask(n - (kVectors - 1) * V::kWidth);
+  typename V::Float sum[kVectors];
+  for (int v = 0; v < kVectors; ++v) sum[v] = V::zero();
+  for (const RowUse* use = uses.data(); use != uses.data() + uses.size(); ++use) {
+    const typename V::Float weight = V::broadcast(use->weight);
+    const float* const at = x + use->at;
+    for (int v = 0; v < kVectors; ++v) {
+      const typename V::Float value = v + 1 < kVectors ? V::load(at + v * V::kWidth)
+                                                       : V::load(at + v * V::kWidth, tail);
+      sum[v] = V::add(sum[v], V::mul(weight, value));
+    }
+  }
+  for (int v = 0; v + 1 < kVectors; ++v) V::store(out + v * V::kWidth, sum[v]);
+  V::store(out + (kVectors - 1) * V::kWidth, tail, sum[kVectors - 1]);
+}
+
+template <class V>
+void sum_uses(std::span<const RowUse> uses, std::size_t n, const float* x, float* out) {
+  for (std::size_t j = 0; j < n;) {
+    const std::size_t vectors = pieces_of(n - j, V::kWidth);
+    const float* const from = x + j;
+    if (vectors == 1) {
+      sum_vectors<V, 1>(uses, n - j, from, out + j);
+    } else if (vectors == 2) {
+      sum_vectors<V, 2>(uses, n - j, from, out + j);
+    } else {
+      sum_vectors<V, 3>(uses, n - j < 3 * V::kWidth ? n - j : 3 * V::kWidth, from, out + j);
+    }
+    j += 3 * V::kWidth;
+  }
+}
+
+template <class V>
 constexpr Kernels kernels_of(const char* name, void (*bf16)(const Bf16Product&)) {
-  return {name,
-          multiply<V>,
-          bf16,
-          pack_left<V>,
-          pack_right<V>,
-          pack_left_transposed<V>,
-          pack_right_transposed<V>};
+  return {name,          multiply<V>,   bf16,
+          pack_left<V>,  pack_right<V>, pack_left_transposed<V>, pack_right_transposed<V>,
+          adam<V>,       sum_uses<V>};
 }
 
 }  // namespace

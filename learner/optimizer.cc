@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "learner/vector_math.h"
 
 namespace sluice {
 
@@ -110,13 +111,15 @@ void RowLayout::begin_slots(float* row) const {
 
 OptimizerStep::OptimizerStep(const OptimizerConfig& config, std::uint64_t step)
     : rule_(config.optimizer),
-      rate_(static_cast<float>(rate_of(config, step))),
-      epsilon_(static_cast<float>(config.epsilon)),
-      beta1_(static_cast<float>(config.beta1)),
-      one_minus_beta1_(static_cast<float>(1.0 - config.beta1)),
-      beta2_(static_cast<float>(config.beta2)),
-      one_minus_beta2_(static_cast<float>(1.0 - config.beta2)),
-      v_factor_(static_cast<float>(1.0 / (1.0 - integer_power(config.beta2, step)))),
+      adam_{static_cast<float>(config.beta1),
+            static_cast<float>(1.0 - config.beta1),
+            static_cast<float>(config.beta2),
+            static_cast<float>(1.0 - config.beta2),
+            static_cast<float>(rate_of(config, step)),
+            static_cast<float>(1.0 / (1.0 - integer_power(config.beta2, step))),
+            static_cast<float>(config.epsilon)},
+      rate_(adam_.rate),
+      epsilon_(adam_.epsilon),
       momentum_(static_cast<float>(config.momentum)),
       l1_(static_cast<float>(config.l1)),
       l2_(static_cast<float>(config.l2)),
@@ -132,16 +135,25 @@ float OptimizerStep::clip_scale(double norm_squared) const {
   return static_cast<float>(clip_norm_ / std::sqrt(norm_squared));
 }
 
-void OptimizerStep::apply(std::size_t n, const float* gradient, float* weight, float* slot0,
+bool OptimizerStep::apply(std::size_t n, const float* gradient, float* weight, float* slot0,
                           float* slot1) const {
+  // By far the most used: it has a kernel of its own, which looks at what it stores.
+  if (rule_ == Rule::adam && l2_ == 0.0F) {
+    return best_kernels().adam(adam_, n, gradient, weight, slot0, slot1);
+  }
+  apply_rule(n, gradient, weight, slot0, slot1);
+  return all_finite(n, weight) && (slot0 == nullptr || all_finite(n, slot0)) &&
+         (slot1 == nullptr || all_finite(n, slot1));
+}
+
+void OptimizerStep::apply_rule(std::size_t n, const float* gradient, float* weight, float* slot0,
+                               float* slot1) const {
   switch (rule_) {
     case Rule::adam: {
-      const auto one = [beta1 = beta1_, one_minus_beta1 = one_minus_beta1_, beta2 = beta2_,
-                        one_minus_beta2 = one_minus_beta2_, rate = rate_, v_factor = v_factor_,
-                        epsilon = epsilon_](float g, float& w, float& m, float& v) {
-        m = beta1 * m + one_minus_beta1 * g;
-        v = beta2 * v + one_minus_beta2 * (g * g);
-        w -= rate * m / (std::sqrt(v * v_factor) + epsilon);
+      const auto one = [f = adam_](float g, float& w, float& m, float& v) {
+        m = f.beta1 * m + f.one_minus_beta1 * g;
+        v = f.beta2 * v + f.one_minus_beta2 * (g * g);
+        w -= f.rate * m / (std::sqrt(v * f.v_factor) + f.epsilon);
       };
       return for_each_decayed(n, l2_, one, gradient, weight, slot0, slot1);
     }
@@ -183,14 +195,25 @@ void OptimizerStep::apply(std::size_t n, const float* gradient, float* weight, f
   SLUICE_CHECK(false);  // needs a row
 }
 
-void OptimizerStep::apply_row(std::size_t dim, float* gradient, float* row) const {
+bool OptimizerStep::apply_row(std::size_t dim, float* gradient, float* row) const {
   if (clips()) {
     const float scale = clip_scale(sum_of_squares(dim, gradient));
     if (scale != 1.0F) std::for_each_n(gradient, dim, [scale](float& g) { g *= scale; });
   }
-  float* const slot0 = row + dim;
-  if (rule_ == Rule::rowwise_adagrad) return apply_rowwise_adagrad(dim, gradient, row, slot0);
-  apply(dim, gradient, row, slot0, slot0 + dim);
+  float* const slots = row + dim;
+  switch (rule_) {
+    case Rule::rowwise_adagrad:
+      apply_rowwise_adagrad(dim, gradient, row, slots);
+      return all_finite(dim + 1, row);
+    case Rule::adam:
+    case Rule::ftrl:
+      return apply(dim, gradient, row, slots, slots + dim);
+    case Rule::adagrad:
+      return apply(dim, gradient, row, slots, nullptr);
+    case Rule::sgd:
+      return apply(dim, gradient, row, momentum_ == 0.0F ? nullptr : slots, nullptr);
+  }
+  return false;
 }
 
 void OptimizerStep::apply_rowwise_adagrad(std::size_t dim, float* gradient, float* weight,

@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "learner/kernels.h"
 
 namespace sluice {
 
@@ -73,24 +74,25 @@ class OptimizerStep {
   OptimizerStep(const OptimizerConfig& config, std::uint64_t step);
 
   // One update of n parameters, not clipped; not for per-row slots. The arrays do not overlap; a
-  // slot that the rule does not have may be null.
-  void apply(std::size_t n, const float* gradient, float* weight, float* slot0, float* slot1) const;
-  // One update of a row (RowLayout), its gradient clipped; `gradient` is overwritten.
-  void apply_row(std::size_t dim, float* gradient, float* row) const;
+  // slot that the rule does not have may be null. False where a weight or a slot is not finite
+  // afterwards.
+  bool apply(std::size_t n, const float* gradient, float* weight, float* slot0, float* slot1) const;
+  // One update of a row (RowLayout), its gradient clipped; `gradient` is overwritten. The same.
+  bool apply_row(std::size_t dim, float* gradient, float* row) const;
 
   // What a gradient of that squared norm is multiplied by: 1 where it is not clipped.
   bool clips() const { return clip_norm_ > 0; }
   float clip_scale(double norm_squared) const;
 
  private:
+  void apply_rule(std::size_t n, const float* gradient, float* weight, float* slot0,
+                  float* slot1) const;
   void apply_rowwise_adagrad(std::size_t dim, float* gradient, float* weight, float* sum) const;
 
   OptimizerConfig::Rule rule_;
-  float rate_;     // lr; of adam lr / (1−β1^t)
-  float epsilon_;  // ε
-  float beta1_, one_minus_beta1_;
-  float beta2_, one_minus_beta2_;
-  float v_factor_;  // 1 / (1−β2^t)
+  AdamFactors adam_;
+  float rate_;      // lr; of adam lr / (1−β1^t)
+  float epsilon_;   // ε
   float momentum_;  // μ
   float l1_;        // λ1
   float l2_;        // λ2, or the l2 of the other rules

@@ -305,8 +305,7 @@ float Trainer::Impl::dense_clip_scale(const OptimizerStep& optimizer) {
   return optimizer.clip_scale(sum_of_squares(dense_gradient.size(), dense_gradient.data()));
 }
 
-// False where what was updated is not finite; slots too: an infinite sum of squares would stop its
-// weight for ever.
+// False where what was updated is not finite.
 bool Trainer::Impl::update_weights(const TowerPass::Piece& piece, std::size_t thread,
                                    const OptimizerStep& optimizer, float scale) {
   const std::size_t count = piece.rows() * piece.row;
@@ -324,17 +323,14 @@ bool Trainer::Impl::update_weights(const TowerPass::Piece& piece, std::size_t th
   for (std::size_t n = 0; n < learned.dense_state.size(); ++n) {
     slots[n] = learned.dense_state[n].data() + piece.offset;
   }
+  bool is_finite = true;
   for (std::size_t r = 0; r < piece.rows(); ++r) {
     const std::size_t at = r * piece.row;
     const auto of_row = [at](float* values) { return values == nullptr ? values : values + at; };
-    optimizer.apply(piece.row, gradient + r * gradient_row, weights + at, of_row(slots[0]),
-                    of_row(slots[1]));
+    is_finite &= optimizer.apply(piece.row, gradient + r * gradient_row, weights + at,
+                                 of_row(slots[0]), of_row(slots[1]));
   }
   if (piece.part < towers.parts().size()) towers.refresh(piece.part, piece.begin, piece.end);
-  bool is_finite = all_finite(count, weights);
-  for (const float* const slot : slots) {
-    is_finite = is_finite && (slot == nullptr || all_finite(count, slot));
-  }
   return is_finite;
 }
 
@@ -345,6 +341,7 @@ std::optional<std::size_t> Trainer::Impl::update_rows(const RowPiece& piece,
   const RowLayout& layout = learned.model.tables()[0].layout();  // of all tables
   const std::size_t floats = layout.floats();
   const BatchRows& rows = batch_rows[piece.part];
+  const auto sum_uses = learned.model.towers().kernels().sum_uses;
   std::optional<std::size_t> wrong;
   std::vector<float> gradient(layout.dim);
   for (std::size_t n = piece.begin; n < piece.end; ++n) {
@@ -353,13 +350,10 @@ std::optional<std::size_t> Trainer::Impl::update_rows(const RowPiece& piece,
       for (std::size_t at = 0; at < floats * sizeof(float); at += 64) __builtin_prefetch(next + at);
       __builtin_prefetch(pass.input_gradients() + rows.uses(n + kAhead).front().at);
     }
-    std::fill(gradient.begin(), gradient.end(), 0.0F);
-    for (const BatchRows::Use& use : rows.uses(n)) {
-      add_scaled(layout.dim, use.weight, pass.input_gradients() + use.at, gradient.data());
+    sum_uses(rows.uses(n), layout.dim, pass.input_gradients(), gradient.data());
+    if (!optimizer.apply_row(layout.dim, gradient.data(), rows.row(n)->values()) && !wrong) {
+      wrong = n;
     }
-    float* const row = rows.row(n)->values();
-    optimizer.apply_row(layout.dim, gradient.data(), row);
-    if (!wrong && !all_finite(floats, row)) wrong = n;
   }
   return wrong;
 }

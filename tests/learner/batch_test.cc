@@ -130,7 +130,7 @@ RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
       for (std::size_t n = 0; n < rows.size(); ++n) {
         RC_ASSERT(rows.row(n)->last_batch == step);
         std::vector<std::pair<std::uint32_t, float>> uses;
-        for (const BatchRows::Use& use : rows.uses(n)) uses.emplace_back(use.at, use.weight);
+        for (const RowUse& use : rows.uses(n)) uses.emplace_back(use.at, use.weight);
         RC_ASSERT(uses == wanted[rows.row(n)]);
       }
     }

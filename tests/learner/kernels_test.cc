@@ -220,5 +220,58 @@ TEST(Kernels, RoundingOfEdgeValues) {
   }
 }
 
+RC_GTEST_PROP(KernelsProperty, AdamIsItsFormulaElementByElement, ()) {
+  const FlushDenormals flush;
+  std::mt19937 random(*rc::gen::arbitrary<std::uint32_t>());
+  const auto n = *rc::gen::inRange<std::size_t>(1, 60);
+  const AdamFactors f = {0.9F, 0.1F, 0.999F, 0.001F, 0.003F, 7.5F, 1e-3F};
+  const std::vector<float> g = random_floats(n, random);
+  std::vector<float> w = random_floats(n + 1, random), m = random_floats(n + 1, random),
+                     v = random_floats(n + 1, random);
+  for (float& x : v) x = std::abs(x);
+  for (const Kernels* const kernels : usable_kernels()) {
+    auto new_w = w, new_m = m, new_v = v;
+    RC_ASSERT(kernels->adam(f, n, g.data(), new_w.data(), new_m.data(), new_v.data()));
+    for (std::size_t i = 0; i < n; ++i) {
+      const float one_m = f.beta1 * m[i] + f.one_minus_beta1 * g[i];
+      const float one_v = f.beta2 * v[i] + f.one_minus_beta2 * (g[i] * g[i]);
+      RC_ASSERT(new_m[i] == one_m);
+      RC_ASSERT(new_v[i] == one_v);
+      RC_ASSERT(new_w[i] ==
+                w[i] - f.rate * one_m / (std::sqrt(one_v * f.v_factor) + f.epsilon));
+    }
+    RC_ASSERT(new_w[n] == w[n] && new_m[n] == m[n] && new_v[n] == v[n]);
+    // One that is not finite is seen wherever it is.
+    const auto at = *rc::gen::inRange<std::size_t>(0, n);
+    auto& array = **rc::gen::element(&new_w, &new_m);
+    array[at] = *rc::gen::element(std::numeric_limits<float>::infinity(),
+                                  -std::numeric_limits<float>::quiet_NaN());
+    RC_ASSERT(!kernels->adam(f, n, g.data(), new_w.data(), new_m.data(), new_v.data()));
+  }
+}
+
+RC_GTEST_PROP(KernelsProperty, UsesAreAddedInTheirOrder, ()) {
+  const FlushDenormals flush;
+  std::mt19937 random(*rc::gen::arbitrary<std::uint32_t>());
+  const auto n = *rc::gen::inRange<std::size_t>(1, 110);
+  const std::vector<float> x = random_floats(500, random);
+  std::vector<RowUse> uses(*rc::gen::inRange<std::size_t>(0, 9));
+  for (RowUse& use : uses) {
+    use = {static_cast<std::uint32_t>(random() % (x.size() - n)),
+           static_cast<float>(random() % 100) / 7};
+  }
+  std::vector<float> wanted(n, 0.0F);
+  for (const RowUse& use : uses) {
+    for (std::size_t i = 0; i < n; ++i) wanted[i] += use.weight * x[use.at + i];
+  }
+  for (const Kernels* const kernels : usable_kernels()) {
+    std::vector<float> out(n + 1, 5.0F);
+    kernels->sum_uses(uses, n, x.data(), out.data());
+    RC_ASSERT(out[n] == 5.0F);
+    out.pop_back();
+    RC_ASSERT(out == wanted);
+  }
+}
+
 }  // namespace
 }  // namespace sluice
