@@ -75,10 +75,11 @@ struct FeatureConfig {
   std::string path;  // "features.user.site": keys joined by dots, from the impression's top
   Type type = Type::id;
   std::string table;  // features of one table share its rows; default: the feature's name
-  std::string group;  // features that a request's impressions share name one group; empty: none
   // number only. log_buckets n > 0: sign(v)·floor(n·ln(1+|v|)); edges: ascending; neither: dense.
   int log_buckets = 0;
   std::vector<double> edges;
+  // Features that a request's impressions share name one group; empty: none.
+  std::string group = {};
   bool is_dense() const { return type == Type::number && log_buckets == 0 && edges.empty(); }
   friend bool operator==(const FeatureConfig&, const FeatureConfig&) = default;
 };
