@@ -45,7 +45,7 @@ void FreeAligned::operator()(std::byte* memory) const {
 }
 
 AlignedMemory allocate_aligned(std::size_t bytes) {
-  if (bytes >= kHugePage / 2) return map_pages(bytes);
+  if (bytes >= kHugePage / 8) return map_pages(bytes);
   const std::size_t rounded = round_up(bytes, kLine);
   void* const memory = std::aligned_alloc(kLine, rounded);
   SLUICE_CHECK(memory != nullptr);

@@ -1,5 +1,6 @@
 #include "learner/batch.h"
 
+#include <algorithm>
 #include <bit>
 #include <utility>
 
@@ -63,10 +64,11 @@ void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
   std::size_t terms = 0;
   for (const DecodedSamples* const some : decoded) terms += some->by_part[part].size();
   const std::size_t slots = std::bit_ceil(terms + terms / 2 + 16);
-  if (slots_.size() < slots) slots_.assign(slots, Slot{0, 0, 0});
   slot_mask_ = slots - 1;  // no more of them than this batch needs: they stay in the cache
-  ++stamp_;
-  SLUICE_CHECK(stamp_ != 0);
+  if (++stamp_ == 0 || slots_.size() < slots) {
+    slots_.assign(std::max(slots, slots_.size()), Slot{0, 0, 0, 0});
+    stamp_ = 1;
+  }
   distinct_.clear();
   places_.clear();
   begins_.assign(1, 0);  // counts first, one place further up: begins_[n + 1] counts row n
@@ -97,11 +99,10 @@ std::uint32_t BatchRows::place_of(const Term& term) {
   const std::uint64_t hash = EmbeddingTable::hash_of(term.key);
   std::size_t n = hash & slot_mask_;
   for (; slots_[n].stamp == stamp_; n = (n + 1) & slot_mask_) {
-    const std::uint32_t place = slots_[n].place;
-    if (slots_[n].key == term.key && distinct_[place].table == term.table) return place;
+    if (slots_[n].key == term.key && slots_[n].table == term.table) return slots_[n].place;
   }
   const auto place = static_cast<std::uint32_t>(distinct_.size());
-  slots_[n] = {term.key, place, stamp_};
+  slots_[n] = {term.key, place, static_cast<std::uint16_t>(term.table), stamp_};
   distinct_.push_back({term.key, hash, term.table});
   begins_.push_back(0);
   return place;

@@ -90,14 +90,15 @@ class BatchRows {
   struct Slot {
     std::uint64_t key;
     std::uint32_t place;
-    std::uint32_t stamp;
+    std::uint16_t table;
+    std::uint16_t stamp;
   };
   std::uint32_t place_of(const Term& term);
   void find_rows(std::span<EmbeddingTable> tables, std::uint64_t step);
 
   std::vector<Slot> slots_;
   std::size_t slot_mask_ = 0;
-  std::uint32_t stamp_ = 0;
+  std::uint16_t stamp_ = 0;
   std::vector<Distinct> distinct_;     // by first use
   std::vector<EmbeddingRow*> rows_;    // of these
   std::vector<std::uint32_t> places_;  // of each term, in term order: index into rows_

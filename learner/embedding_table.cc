@@ -195,8 +195,9 @@ void EmbeddingTable::prefetch_row(std::uint64_t hash) const {
   const Part& part = parts_[part_of(hash)];
   const Entry entry = part.directory[directory_place(part, hash)][hash & part.mask];
   if (entry == 0) return;
-  const auto* const row = reinterpret_cast<const std::byte*>(row_of(entry));
-  for (std::size_t at = 0; at < row_bytes_; at += kLine) __builtin_prefetch(row + at);
+  const EmbeddingRow* const row = row_of(entry);
+  __builtin_prefetch(row);
+  __builtin_prefetch(row->values() + dim() - 1);
 }
 
 std::vector<const EmbeddingRow*> EmbeddingTable::by_key() const {

@@ -94,7 +94,14 @@ void Model::find_rows(DecodedSamples& decoded,
 }
 
 void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first, float* x) {
-  for (const Term& term : decoded.terms) {
+  constexpr std::size_t kAhead = 8;
+  for (std::size_t n = 0; n < decoded.terms.size(); ++n) {
+    const Term& term = decoded.terms[n];
+    if (n + kAhead < decoded.terms.size()) {
+      const float* const next = decoded.terms[n + kAhead].row;
+      __builtin_prefetch(next);
+      __builtin_prefetch(next + dim - 1);
+    }
     add_scaled(dim, term.weight, term.row, x + (term.at - first));
   }
   for (const DenseInput& dense : decoded.dense) x[dense.at - first] = dense.value;

@@ -10,7 +10,7 @@ namespace sluice {
 namespace {
 
 constexpr Bf16 kBf16One = 0x3f80;
-constexpr std::size_t kPieceRows = 96;  // a multiple of 32
+constexpr std::size_t kPieceRows = 192;  // a multiple of 32
 constexpr std::size_t kSamplesAtOnce = 128;
 constexpr float kOne = 1.0F;
 

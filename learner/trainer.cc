@@ -347,7 +347,9 @@ std::optional<std::size_t> Trainer::Impl::update_rows(const RowPiece& piece,
   for (std::size_t n = piece.begin; n < piece.end; ++n) {
     if (n + kAhead < piece.end) {
       const auto* const next = reinterpret_cast<const std::byte*>(rows.row(n + kAhead));
-      for (std::size_t at = 0; at < floats * sizeof(float); at += 64) __builtin_prefetch(next + at);
+      for (std::size_t at = 0; at < floats * sizeof(float); at += 64) {
+        __builtin_prefetch(next + at, 1);
+      }
       __builtin_prefetch(pass.input_gradients() + rows.uses(n + kAhead).front().at);
     }
     sum_uses(rows.uses(n), layout.dim, pass.input_gradients(), gradient.data());
