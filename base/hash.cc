@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 
+#define XXH_INLINE_ALL  // most of what is hashed is a few bytes long
 #include <xxhash.h>
 
 namespace sluice {

@@ -59,70 +59,78 @@ void BatchContexts::assign(std::span<const Digest> contexts) {
   }
 }
 
-void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
-                       std::span<DecodedSamples* const> decoded, std::uint64_t step) {
-  std::size_t terms = 0;
-  for (const DecodedSamples* const some : decoded) terms += some->by_part[part].size();
-  const std::size_t slots = std::bit_ceil(terms + terms / 2 + 16);
-  slot_mask_ = slots - 1;  // no more of them than this batch needs: they stay in the cache
-  if (++stamp_ == 0 || slots_.size() < slots) {
-    slots_.assign(std::max(slots, slots_.size()), Slot{0, 0, 0, 0});
-    stamp_ = 1;
-  }
-  distinct_.clear();
-  places_.clear();
-  begins_.assign(1, 0);  // counts first, one place further up: begins_[n + 1] counts row n
-  for (const DecodedSamples* const some : decoded) {
-    for (const std::uint32_t n : some->by_part[part]) {
-      const std::uint32_t place = place_of(some->terms[n]);
-      ++begins_[place + 1];
-      places_.push_back(place);
-    }
-  }
-  find_rows(tables, step);
-  for (std::size_t n = 0; n < rows_.size(); ++n) begins_[n + 1] += begins_[n];
-  // A stable counting sort by row keeps (sample, field, id) order inside each row.
-  next_.assign(begins_.begin(), begins_.end());
-  uses_.resize(places_.size());
-  std::size_t k = 0;
-  for (DecodedSamples* const some : decoded) {
-    for (const std::uint32_t n : some->by_part[part]) {
-      Term& term = some->terms[n];
-      const std::uint32_t place = places_[k++];
-      term.row = rows_[place]->values();
-      uses_[next_[place]++] = {term.at, term.weight};
-    }
-  }
+void DistinctKeys::begin(std::size_t keys) {
+  const std::size_t slots = std::bit_ceil(keys + keys / 2 + 16);
+  mask_ = slots - 1;  // no more of them than these keys need: they stay in the cache
+  if (++stamp_ != 0 && slots_.size() >= slots) return;
+  slots_.assign(std::max(slots, slots_.size()), Slot{0, 0, 0, 0});
+  stamp_ = 1;
 }
 
-std::uint32_t BatchRows::place_of(const Term& term) {
-  const std::uint64_t hash = EmbeddingTable::hash_of(term.key);
-  std::size_t n = hash & slot_mask_;
-  for (; slots_[n].stamp == stamp_; n = (n + 1) & slot_mask_) {
-    if (slots_[n].key == term.key && slots_[n].table == term.table) return slots_[n].place;
+std::uint32_t DistinctKeys::number_of(const DecodedSamples::Key& key, std::uint64_t hash,
+                                      std::uint32_t next) {
+  std::size_t n = hash & mask_;
+  for (; slots_[n].stamp == stamp_; n = (n + 1) & mask_) {
+    if (slots_[n].key == key.key && slots_[n].table == key.table) return slots_[n].number;
   }
-  const auto place = static_cast<std::uint32_t>(distinct_.size());
-  slots_[n] = {term.key, place, static_cast<std::uint16_t>(term.table), stamp_};
-  distinct_.push_back({term.key, hash, term.table});
-  begins_.push_back(0);
-  return place;
+  slots_[n] = {key.key, next, static_cast<std::uint16_t>(key.table), stamp_};
+  return next;
+}
+
+void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
+                       std::span<DecodedSamples* const> decoded, std::uint64_t step,
+                       GatherScratch& scratch) {
+  std::size_t terms = 0;
+  for (const DecodedSamples* const some : decoded) terms += some->keys[part].size();
+  scratch.keys.begin(terms);
+  scratch.distinct.clear();
+  scratch.places.clear();
+  begins_.assign(1, 0);  // counts first, one place further up: begins_[n + 1] counts row n
+  for (const DecodedSamples* const some : decoded) {
+    for (const DecodedSamples::Key& key : some->keys[part]) {
+      const std::uint64_t hash = EmbeddingTable::hash_of(key.key);
+      const auto next = static_cast<std::uint32_t>(scratch.distinct.size());
+      const std::uint32_t place = scratch.keys.number_of(key, hash, next);
+      if (place == next) {
+        scratch.distinct.push_back({key.key, hash, key.table});
+        begins_.push_back(0);
+      }
+      ++begins_[place + 1];
+      scratch.places.push_back(place);
+    }
+  }
+  find_rows(tables, scratch.distinct, step);
+  for (std::size_t n = 0; n < rows_.size(); ++n) begins_[n + 1] += begins_[n];
+  // A stable counting sort by row keeps (sample, field, id) order inside each row.
+  scratch.next.assign(begins_.begin(), begins_.end());
+  uses_.resize(scratch.places.size());
+  std::size_t k = 0;
+  for (DecodedSamples* const some : decoded) {
+    for (const DecodedSamples::Key& key : some->keys[part]) {
+      RowTerm& term = some->terms[key.term];
+      const std::uint32_t place = scratch.places[k++];
+      term.row = rows_[place]->values();
+      uses_[scratch.next[place]++] = {term.at, term.weight};
+    }
+  }
 }
 
 // Most of the rows are in memory that no cache holds: ask for the entries, then for the rows, some
 // look-ups ahead.
-void BatchRows::find_rows(std::span<EmbeddingTable> tables, std::uint64_t step) {
+void BatchRows::find_rows(std::span<EmbeddingTable> tables,
+                          std::span<const GatherScratch::Distinct> distinct, std::uint64_t step) {
   constexpr std::size_t kRowsAhead = 12;
   constexpr std::size_t kEntriesAhead = 2 * kRowsAhead;
-  const std::size_t count = distinct_.size();
+  const std::size_t count = distinct.size();
   rows_.resize(count);
   for (std::size_t n = 0; n < count + kEntriesAhead; ++n) {
-    if (n < count) tables[distinct_[n].table].prefetch_entry(distinct_[n].hash);
+    if (n < count) tables[distinct[n].table].prefetch_entry(distinct[n].hash);
     if (n >= kRowsAhead && n - kRowsAhead < count) {
-      const Distinct& next = distinct_[n - kRowsAhead];
+      const GatherScratch::Distinct& next = distinct[n - kRowsAhead];
       tables[next.table].prefetch_row(next.hash);
     }
     if (n < kEntriesAhead) continue;
-    const Distinct& now = distinct_[n - kEntriesAhead];
+    const GatherScratch::Distinct& now = distinct[n - kEntriesAhead];
     EmbeddingRow* const row = tables[now.table].find_or_create(now.key, now.hash);
     row->last_batch = step;
     rows_[n - kEntriesAhead] = row;

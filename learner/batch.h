@@ -63,47 +63,64 @@ class BatchContexts {
   std::vector<std::uint32_t> begins_;
 };
 
+// Finds which keys are the same: a table that is small enough for the cache, one a thread, used for
+// one part of the rows after the other.
+class DistinctKeys {
+ public:
+  // Forgets all keys; then `keys` calls of number_of() may follow.
+  void begin(std::size_t keys);
+  // The key's number by first use; `next` where it is new. `hash` is EmbeddingTable::hash_of(key).
+  std::uint32_t number_of(const DecodedSamples::Key& key, std::uint64_t hash, std::uint32_t next);
+
+ private:
+  // Open addressing; a slot of another stamp is free, so nothing is cleared in between.
+  struct Slot {
+    std::uint64_t key;
+    std::uint32_t number;
+    std::uint16_t table;
+    std::uint16_t stamp;
+  };
+  std::vector<Slot> slots_;
+  std::size_t mask_ = 0;
+  std::uint16_t stamp_ = 0;
+};
+
+// What a thread needs to gather one part of the rows after the other: small, so that it stays in
+// the cache.
+struct GatherScratch {
+  struct Distinct {
+    std::uint64_t key;
+    std::uint64_t hash;
+    std::uint32_t table;
+  };
+  DistinctKeys keys;
+  std::vector<Distinct> distinct;     // by first use
+  std::vector<std::uint32_t> places;  // of each term, in term order: index into `distinct`
+  std::vector<std::uint32_t> next;
+};
+
 // The distinct rows that a batch names among those of one part of every table (EmbeddingTable), and
 // where it uses them. One thread at a time; reused from batch to batch.
 class BatchRows {
  public:
   // Finds or makes the row of every term of the part (of all `decoded`, in their order), sets
-  // Term::row and marks the rows as changed by `step`.
+  // RowTerm::row and marks the rows as changed by `step`.
   void gather(std::span<EmbeddingTable> tables, std::size_t part,
-              std::span<DecodedSamples* const> decoded, std::uint64_t step);
+              std::span<DecodedSamples* const> decoded, std::uint64_t step, GatherScratch& scratch);
 
   std::size_t size() const { return rows_.size(); }
   EmbeddingRow* row(std::size_t n) const { return rows_[n]; }
-  std::uint32_t table(std::size_t n) const { return distinct_[n].table; }
   // Where the n-th distinct row was added to the batch's inputs, in (sample, field, id) order.
   std::span<const RowUse> uses(std::size_t n) const {
     return std::span(uses_).subspan(begins_[n], begins_[n + 1] - begins_[n]);
   }
 
  private:
-  struct Distinct {
-    std::uint64_t key;
-    std::uint64_t hash;
-    std::uint32_t table;
-  };
-  // Open addressing; a slot of another stamp is free, so nothing is cleared between batches.
-  struct Slot {
-    std::uint64_t key;
-    std::uint32_t place;
-    std::uint16_t table;
-    std::uint16_t stamp;
-  };
-  std::uint32_t place_of(const Term& term);
-  void find_rows(std::span<EmbeddingTable> tables, std::uint64_t step);
+  void find_rows(std::span<EmbeddingTable> tables,
+                 std::span<const GatherScratch::Distinct> distinct, std::uint64_t step);
 
-  std::vector<Slot> slots_;
-  std::size_t slot_mask_ = 0;
-  std::uint16_t stamp_ = 0;
-  std::vector<Distinct> distinct_;     // by first use
-  std::vector<EmbeddingRow*> rows_;    // of these
-  std::vector<std::uint32_t> places_;  // of each term, in term order: index into rows_
+  std::vector<EmbeddingRow*> rows_;    // by first use
   std::vector<std::uint32_t> begins_;  // [rows + 1] into uses_
-  std::vector<std::uint32_t> next_;
   std::vector<RowUse> uses_;
 };
 

@@ -1,6 +1,6 @@
-// The learner's matrix products and the loops over single rows: one interface, and one implementation for each instruction set
-// that this CPU may have. All of them give the same bits, because the order of every sum is fixed
-// here and not by the width of a vector:
+// The learner's matrix products and the loops over single rows: one interface, and one
+// implementation for each instruction set that this CPU may have. All of them give the same bits,
+// because the order of every sum is fixed here and not by the width of a vector:
 //
 //   f32   c = fma(a[i,k], b[k,j], c) for k = 0, 1, 2, ..., beginning with the start's value; one
 //         chain for each element of C. An element depends on its row of A, its column of B and its
@@ -44,19 +44,20 @@ struct F32Product {
 using Bf16 = std::uint16_t;
 
 // Operands in bf16 lie in blocks of 512 elements (1 KB), so that a product reads them in sequence:
-//   left   [m/16][k/32] blocks of [16 rows][32 columns]
-//   right  [n/16][k/32] blocks of [16 pairs of rows][16 columns][2]
-// padded with zeros. m and n are counted in blocks of 16, k in blocks of 32.
+//   left   [m/16, k/32] blocks of [16 rows][32 columns]
+//   right  [n/16, k/32] blocks of [16 pairs of rows][16 columns][2]
+// padded with zeros. m and n are counted in blocks of 16, k in blocks of 32. Which blocks follow
+// each other is the caller's choice.
 inline constexpr std::size_t kBlockRows = 16;
 inline constexpr std::size_t kBlockDepth = 32;
 inline constexpr std::size_t kBlockElements = kBlockRows * kBlockDepth;
 
 struct Bf16Product {
   std::size_t m_blocks = 0, n_blocks = 0, k_blocks = 0;
-  const Bf16* a = nullptr;  // left; block (i, l) at a + i·a_step + l·kBlockElements
-  std::size_t a_step = 0;
-  const Bf16* b = nullptr;  // right; block (j, l) at b + j·b_step + l·kBlockElements
-  std::size_t b_step = 0;
+  const Bf16* a = nullptr;  // left; block (i, l) at a + i·a_step + l·a_depth
+  std::size_t a_step = 0, a_depth = kBlockElements;
+  const Bf16* b = nullptr;  // right; block (j, l) at b + j·b_step + l·b_depth
+  std::size_t b_step = 0, b_depth = kBlockElements;
   float* c = nullptr;  // element (i, j) at c[i·c_row + j]; [16·m_blocks, 16·n_blocks]
   std::size_t c_row = 0;
   Start start;
@@ -70,7 +71,8 @@ struct Packing {
   std::size_t rows = 0;
   std::size_t columns = 0;
   Bf16* out = nullptr;
-  std::size_t out_step = 0;  // elements from one row of blocks to the next
+  std::size_t out_step = 0;                // elements from a block to the next along m or n
+  std::size_t out_depth = kBlockElements;  // and along k
 };
 
 // The factors of a step of Adam (learner/optimizer.h has the formula), element by element:
@@ -85,6 +87,13 @@ struct AdamFactors {
 // The products with a row's few numbers: out[n] = Σ weight · x[at .. at + n), in the order of the
 // uses, beginning with 0; no operation is fused.
 struct RowUse {
+  std::uint32_t at = 0;
+  float weight = 1;
+};
+
+// The row that a use is of.
+struct RowTerm {
+  const float* row = nullptr;
   std::uint32_t at = 0;
   float weight = 1;
 };
@@ -104,6 +113,13 @@ struct Kernels {
   // not overlap.
   bool (*adam)(const AdamFactors&, std::size_t n, const float* g, float* w, float* m, float* v);
   void (*sum_uses)(std::span<const RowUse> uses, std::size_t n, const float* x, float* out);
+  // x[at .. at + n) += weight · row, term by term.
+  void (*add_rows)(std::span<const RowTerm> terms, std::size_t n, float* x);
+  // y += scale · x; z = relu(z); d = 0 where not h > 0; y = scale · x where h > 0, else 0.
+  void (*add_scaled)(std::size_t n, float scale, const float* x, float* y);
+  void (*relu)(std::size_t n, float* z);
+  void (*mask)(std::size_t n, const float* h, float* d);
+  void (*scale_mask)(std::size_t n, float scale, const float* x, const float* h, float* y);
 };
 
 // Those that this CPU can run, the slowest first; never empty.

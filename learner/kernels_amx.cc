@@ -50,8 +50,8 @@ void amx_blocks(const Bf16Product& p, std::size_t i, std::size_t j) {
       _tile_dpbf16ps(2, 5, 6);
     }
     if (kTwoRows && kTwoColumns) _tile_dpbf16ps(3, 5, 7);
-    a += kBlockElements;
-    b += kBlockElements;
+    a += p.a_depth;
+    b += p.b_depth;
   }
   _tile_stored(0, c, c_stride);
   if (kTwoColumns) _tile_stored(1, c + kBlockRows, c_stride);

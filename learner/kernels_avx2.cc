@@ -31,6 +31,9 @@ struct Avx2 {
     return _mm256_movemask_ps(_mm256_cmp_ps(x, zero(), _CMP_NEQ_UQ)) == 0;
   }
   static Float relu(Float x) { return _mm256_and_ps(x, _mm256_cmp_ps(x, zero(), _CMP_NLE_UQ)); }
+  static Float where_positive(Float h, Float x) {
+    return _mm256_and_ps(x, _mm256_cmp_ps(h, zero(), _CMP_GT_OQ));
+  }
   static Mask mask(std::size_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
                               _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

@@ -33,6 +33,9 @@ struct Avx512 {
   static Float relu(Float x) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, zero(), _CMP_NLE_UQ), x);
   }
+  static Float where_positive(Float h, Float x) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(h, zero(), _CMP_GT_OQ), x);
+  }
   static Mask mask(std::size_t n) { return static_cast<Mask>((1U << n) - 1U); }
 
   // 16 pairs of bf16 as the f32 of their first and of their second halves.

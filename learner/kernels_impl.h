@@ -2,8 +2,9 @@
 // compiled for its instruction set. Everything has internal linkage and nothing of the standard
 // library is called, so that no code for a newer CPU ends up where an older one may run it.
 //
-// V: kWidth floats; Float, Mask; zero(), broadcast(x), load(p), store(p, x), the arithmetic by name,
-// mask(n) of the first n, load(p, mask), store(p, mask, x); and for bf16 the pairs of kernels.h.
+// V: kWidth floats; Float, Mask; zero(), broadcast(x), load(p), store(p, x), the arithmetic by
+// name, mask(n) of the first n, load(p, mask), store(p, mask, x); and for bf16 the pairs of
+// kernels.h.
 #pragma once
 
 #include <cstdint>
@@ -138,8 +139,8 @@ SLUICE_INLINE void bf16_rows(const Bf16Product& p, std::size_t i_block, std::siz
     c[r] = p.start.from == nullptr ? V::zero() : V::load(at + j_block * kBlockRows + j);
   }
   for (std::size_t l = 0; l < p.k_blocks; ++l) {
-    const Bf16* const a = p.a + i_block * p.a_step + l * kBlockElements + row * kBlockDepth;
-    const Bf16* const b = p.b + j_block * p.b_step + l * kBlockElements + 2 * j;
+    const Bf16* const a = p.a + i_block * p.a_step + l * p.a_depth + row * kBlockDepth;
+    const Bf16* const b = p.b + j_block * p.b_step + l * p.b_depth + 2 * j;
     typename V::Float even[kRows], odd[kRows];
     for (int r = 0; r < kRows; ++r) even[r] = odd[r] = V::zero();
     for (std::size_t pair = 0; pair < kBlockDepth / 2; ++pair) {
@@ -185,7 +186,7 @@ void pack_left(const Packing& p) {
     Bf16* const out = p.out + i / kBlockRows * p.out_step + i % kBlockRows * kBlockDepth;
     for (std::size_t j = 0; j < p.columns; j += kBlockDepth) {
       const bool has_upper = j + kBlockRows < p.columns;
-      V::store_row(out + j / kBlockDepth * kBlockElements, block_row<V>(p, i, j),
+      V::store_row(out + j / kBlockDepth * p.out_depth, block_row<V>(p, i, j),
                    has_upper ? block_row<V>(p, i, j + kBlockRows) : V::zero_block());
     }
   }
@@ -196,7 +197,7 @@ void pack_right(const Packing& p) {
   for (std::size_t j = 0; j < p.columns; j += kBlockRows) {
     Bf16* const out = p.out + j / kBlockRows * p.out_step;
     for (std::size_t i = 0; i < pieces_of(p.rows, kBlockDepth) * kBlockDepth; i += 2) {
-      V::store_pairs(out + i / kBlockDepth * kBlockElements + i % kBlockDepth * kBlockRows,
+      V::store_pairs(out + i / kBlockDepth * p.out_depth + i % kBlockDepth * kBlockRows,
                      block_row<V>(p, i, j), block_row<V>(p, i + 1, j));
     }
   }
@@ -212,7 +213,7 @@ void pack_left_transposed(const Packing& p) {
         V::store_pairs(pairs + pair * kBlockDepth, block_row<V>(p, i + 2 * pair, j),
                        block_row<V>(p, i + 2 * pair + 1, j));
       }
-      V::transpose_pairs(pairs, out + i / kBlockDepth * kBlockElements);
+      V::transpose_pairs(pairs, out + i / kBlockDepth * p.out_depth);
     }
   }
 }
@@ -228,7 +229,7 @@ void pack_right_transposed(const Packing& p) {
         V::store_row(rows + r * kBlockDepth, block_row<V>(p, i + r, j),
                      has_upper ? block_row<V>(p, i + r, j + kBlockRows) : V::zero_block());
       }
-      V::transpose_pairs(rows, out + j / kBlockDepth * kBlockElements);
+      V::transpose_pairs(rows, out + j / kBlockDepth * p.out_depth);
     }
   }
 }
@@ -245,8 +246,8 @@ bool adam(const AdamFactors& f, std::size_t n, const float* g, float* w, float* 
         V::add(V::mul(V::broadcast(f.beta2), V::load(v + i, mask)),
                V::mul(V::broadcast(f.one_minus_beta2), V::mul(gradient, gradient)));
     const typename V::Float root = V::sqrt(V::mul(new_v, V::broadcast(f.v_factor)));
-    const typename V::Float step = V::div(V::mul(V::broadcast(f.rate), new_m),
-                                          V::add(root, V::broadcast(f.epsilon)));
+    const typename V::Float step =
+        V::div(V::mul(V::broadcast(f.rate), new_m), V::add(root, V::broadcast(f.epsilon)));
     const typename V::Float new_w = V::sub(V::load(w + i, mask), step);
     V::store(m + i, mask, new_m);
     V::store(v + i, mask, new_v);
@@ -268,8 +269,8 @@ SLUICE_INLINE void sum_vectors(std::span<const RowUse> uses, std::size_t n, cons
     const typename V::Float weight = V::broadcast(use->weight);
     const float* const at = x + use->at;
     for (int v = 0; v < kVectors; ++v) {
-      const typename V::Float value = v + 1 < kVectors ? V::load(at + v * V::kWidth)
-                                                       : V::load(at + v * V::kWidth, tail);
+      const typename V::Float value =
+          v + 1 < kVectors ? V::load(at + v * V::kWidth) : V::load(at + v * V::kWidth, tail);
       sum[v] = V::add(sum[v], V::mul(weight, value));
     }
   }
@@ -293,11 +294,79 @@ void sum_uses(std::span<const RowUse> uses, std::size_t n, const float* x, float
   }
 }
 
+// one(i, mask) for each vector of n elements.
+template <class V, class One>
+SLUICE_INLINE void for_vectors(std::size_t n, const One& one) {
+  std::size_t i = 0;
+  for (; i + V::kWidth <= n; i += V::kWidth) one(i, V::mask(V::kWidth));
+  if (i < n) one(i, V::mask(n - i));
+}
+
+// Most rows are in no near cache: the next ones are asked for.
+template <class V>
+void add_rows(std::span<const RowTerm> terms, std::size_t n, float* x) {
+  constexpr std::ptrdiff_t kAhead = 8;
+  const RowTerm* const end = terms.data() + terms.size();
+  for (const RowTerm* term = terms.data(); term != end; ++term) {
+    if (end - term > kAhead) {
+      __builtin_prefetch(term[kAhead].row);
+      __builtin_prefetch(term[kAhead].row + n - 1);
+    }
+    const typename V::Float weight = V::broadcast(term->weight);
+    float* const to = x + term->at;
+    for_vectors<V>(n, [&](std::size_t i, typename V::Mask mask) {
+      const typename V::Float product = V::mul(weight, V::load(term->row + i, mask));
+      V::store(to + i, mask, V::add(V::load(to + i, mask), product));
+    });
+  }
+}
+
+template <class V>
+void add_scaled(std::size_t n, float scale, const float* x, float* y) {
+  for_vectors<V>(n, [&](std::size_t i, typename V::Mask mask) {
+    const typename V::Float product = V::mul(V::broadcast(scale), V::load(x + i, mask));
+    V::store(y + i, mask, V::add(V::load(y + i, mask), product));
+  });
+}
+
+template <class V>
+void relu(std::size_t n, float* z) {
+  for_vectors<V>(n, [&](std::size_t i, typename V::Mask mask) {
+    V::store(z + i, mask, V::relu(V::load(z + i, mask)));
+  });
+}
+
+template <class V>
+void mask(std::size_t n, const float* h, float* d) {
+  for_vectors<V>(n, [&](std::size_t i, typename V::Mask mask) {
+    V::store(d + i, mask, V::where_positive(V::load(h + i, mask), V::load(d + i, mask)));
+  });
+}
+
+template <class V>
+void scale_mask(std::size_t n, float scale, const float* x, const float* h, float* y) {
+  for_vectors<V>(n, [&](std::size_t i, typename V::Mask mask) {
+    const typename V::Float product = V::mul(V::broadcast(scale), V::load(x + i, mask));
+    V::store(y + i, mask, V::where_positive(V::load(h + i, mask), product));
+  });
+}
+
 template <class V>
 constexpr Kernels kernels_of(const char* name, void (*bf16)(const Bf16Product&)) {
-  return {name,          multiply<V>,   bf16,
-          pack_left<V>,  pack_right<V>, pack_left_transposed<V>, pack_right_transposed<V>,
-          adam<V>,       sum_uses<V>};
+  return {name,
+          multiply<V>,
+          bf16,
+          pack_left<V>,
+          pack_right<V>,
+          pack_left_transposed<V>,
+          pack_right_transposed<V>,
+          adam<V>,
+          sum_uses<V>,
+          add_rows<V>,
+          add_scaled<V>,
+          relu<V>,
+          mask<V>,
+          scale_mask<V>};
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 #include "learner/batch.h"
 #include "learner/esmm_loss.h"
 #include "learner/model_tensors.h"
-#include "learner/vector_math.h"
 
 namespace sluice {
 
@@ -81,29 +80,23 @@ void Model::score_some(std::span<const std::string_view> blobs, TowerPass& pass,
 // Rows that the model does not hold have their initial values, kept in `absent_rows`.
 void Model::find_rows(DecodedSamples& decoded,
                       std::vector<std::unique_ptr<float[]>>& absent_rows) const {
-  for (Term& term : decoded.terms) {
-    const EmbeddingTable& table = tables_[term.table];
-    if (const EmbeddingRow* const row = table.find(term.key)) {
-      term.row = row->values();
-      continue;
+  for (const auto& keys : decoded.keys) {
+    for (const DecodedSamples::Key& key : keys) {
+      const EmbeddingTable& table = tables_[key.table];
+      RowTerm& term = decoded.terms[key.term];
+      if (const EmbeddingRow* const row = table.find(key.key)) {
+        term.row = row->values();
+        continue;
+      }
+      absent_rows.push_back(std::make_unique<float[]>(schema_.dim()));
+      table.initial(key.key, {absent_rows.back().get(), schema_.dim()});
+      term.row = absent_rows.back().get();
     }
-    absent_rows.push_back(std::make_unique<float[]>(schema_.dim()));
-    table.initial(term.key, {absent_rows.back().get(), schema_.dim()});
-    term.row = absent_rows.back().get();
   }
 }
 
 void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first, float* x) {
-  constexpr std::size_t kAhead = 8;
-  for (std::size_t n = 0; n < decoded.terms.size(); ++n) {
-    const Term& term = decoded.terms[n];
-    if (n + kAhead < decoded.terms.size()) {
-      const float* const next = decoded.terms[n + kAhead].row;
-      __builtin_prefetch(next);
-      __builtin_prefetch(next + dim - 1);
-    }
-    add_scaled(dim, term.weight, term.row, x + (term.at - first));
-  }
+  best_kernels().add_rows(decoded.terms, dim, x - first);
   for (const DenseInput& dense : decoded.dense) x[dense.at - first] = dense.value;
 }
 

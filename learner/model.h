@@ -50,8 +50,8 @@ class Model {
   Towers towers_;
 };
 
-// Adds up each field's rows (Term::row, all set) and places the dense numbers: position `at` of the
-// batch's inputs is x[at − first]. x is zero before.
+// Adds up each field's rows (RowTerm::row, all set) and places the dense numbers: position `at` of
+// the batch's inputs is x[at − first]. x is zero before.
 void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first, float* x);
 
 }  // namespace sluice

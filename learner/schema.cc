@@ -106,7 +106,7 @@ bool is_tag_of(Type type, FeatureTag tag) {
 
 void DecodedSamples::clear() {
   terms.clear();
-  for (auto& list : by_part) list.clear();
+  for (auto& list : keys) list.clear();
   dense.clear();
   std::fill(wrong_types.begin(), wrong_types.end(), 0);
 }
@@ -240,7 +240,7 @@ bool Schema::read_value(FeatureReader& reader, const Field& field, FeatureTag ta
     if (out == nullptr) return true;
     if (field.buckets) {
       const std::uint64_t key = row_key(field.table, field.buckets->bucket(value));
-      out->add({key, nullptr, table, column, 1.0F});
+      out->add(key, table, column, 1.0F);
     } else {
       out->dense.push_back({column, to_float(value)});
     }
@@ -257,7 +257,7 @@ bool Schema::read_value(FeatureReader& reader, const Field& field, FeatureTag ta
     if (out == nullptr) continue;
     const std::uint64_t key =
         id_tag == FeatureTag::integer ? row_key(field.table, integer) : row_key(field.table, text);
-    out->add({key, nullptr, table, column, weight});
+    out->add(key, table, column, weight);
   }
   return true;
 }

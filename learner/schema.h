@@ -36,15 +36,6 @@ struct Field {
   std::optional<Buckets> buckets;  // bucketed numbers only
 };
 
-// One id: adds weight · row(key) to the inputs from `at` on.
-struct Term {
-  std::uint64_t key = 0;
-  const float* row = nullptr;  // [dim], filled in by whoever looks the row up
-  std::uint32_t table = 0;
-  std::uint32_t at = 0;
-  float weight = 1;
-};
-
 // One dense number.
 struct DenseInput {
   std::uint32_t at = 0;
@@ -53,17 +44,24 @@ struct DenseInput {
 
 // What samples say to the model; reused from batch to batch.
 struct DecodedSamples {
-  std::vector<Term> terms;  // in (sample, field, id) order
-  // The terms whose rows are in a part of their tables, by their numbers, ascending.
-  std::array<std::vector<std::uint32_t>, EmbeddingTable::kParts> by_part;
+  // One id each: weight · row is added to the inputs from `at` on. In (sample, field, id) order;
+  // whoever looks the rows up fills them in.
+  std::vector<RowTerm> terms;
+  // Whose row it is, of terms whose rows are in one part of their tables, in the terms' order.
+  struct Key {
+    std::uint64_t key;
+    std::uint32_t term;
+    std::uint32_t table;
+  };
+  std::array<std::vector<Key>, EmbeddingTable::kParts> keys;  // by part
   std::vector<DenseInput> dense;           // absent ones are not listed and count as 0
   std::vector<std::uint64_t> wrong_types;  // by feature: values of a wrong type, taken as absent
 
   void clear();
-  void add(const Term& term) {
-    by_part[EmbeddingTable::part_of(EmbeddingTable::hash_of(term.key))].push_back(
-        static_cast<std::uint32_t>(terms.size()));
-    terms.push_back(term);
+  void add(std::uint64_t key, std::uint32_t table, std::uint32_t at, float weight) {
+    keys[EmbeddingTable::part_of(EmbeddingTable::hash_of(key))].push_back(
+        {key, static_cast<std::uint32_t>(terms.size()), table});
+    terms.push_back({nullptr, at, weight});
   }
 };
 

@@ -138,12 +138,18 @@ void TowerPass::product(const Towers::Part& part, const float* in, std::size_t i
   const std::size_t depth = rounded_up(part.in, kBlockDepth);
   scratch.left.reserve(rounded_up(rows, kLaneUnit) * depth);
   kernels.pack_left({in, in_row, rows, part.in, scratch.left.data(), depth * kBlockRows});
-  kernels.multiply_bf16({rounded_up(rows, kBlockRows) / kBlockRows,
-                         rounded_up(part.out, kBlockRows) / kBlockRows, depth / kBlockDepth,
-                         scratch.left.data(), depth * kBlockRows, part.forward.data(),
-                         depth * kBlockRows, out, out_row, start});
+  kernels.multiply_bf16({.m_blocks = rounded_up(rows, kBlockRows) / kBlockRows,
+                         .n_blocks = rounded_up(part.out, kBlockRows) / kBlockRows,
+                         .k_blocks = depth / kBlockDepth,
+                         .a = scratch.left.data(),
+                         .a_step = depth * kBlockRows,
+                         .b = part.forward.data(),
+                         .b_step = depth * kBlockRows,
+                         .c = out,
+                         .c_row = out_row,
+                         .start = start});
   if (finish == Finish::relu) {
-    for (std::size_t r = 0; r < rows; ++r) relu(part.out, out + r * out_row);
+    for (std::size_t r = 0; r < rows; ++r) kernels.relu(part.out, out + r * out_row);
   }
 }
 
@@ -170,38 +176,47 @@ void TowerPass::product_backward(const Towers::Part& part, const float* delta,
   const std::size_t depth = rounded_up(part.out, kBlockDepth);
   scratch.left.reserve(rounded_up(rows, kLaneUnit) * depth);
   kernels.pack_left({delta, delta_row, rows, part.out, scratch.left.data(), depth * kBlockRows});
-  kernels.multiply_bf16({rounded_up(rows, kBlockRows) / kBlockRows,
-                         rounded_up(part.in, kBlockRows) / kBlockRows,
-                         depth / kBlockDepth,
-                         scratch.left.data(),
-                         depth * kBlockRows,
-                         part.backward.data(),
-                         depth * kBlockRows,
-                         out,
-                         out_row,
-                         {}});
+  kernels.multiply_bf16({.m_blocks = rounded_up(rows, kBlockRows) / kBlockRows,
+                         .n_blocks = rounded_up(part.in, kBlockRows) / kBlockRows,
+                         .k_blocks = depth / kBlockDepth,
+                         .a = scratch.left.data(),
+                         .a_step = depth * kBlockRows,
+                         .b = part.backward.data(),
+                         .b_step = depth * kBlockRows,
+                         .c = out,
+                         .c_row = out_row,
+                         .start = {}});
+}
+
+// Elements from one block of 32 samples to the next, of an operand of so many rows or columns: what
+// a lane writes lies together.
+std::size_t depth_step(std::size_t count) {
+  return rounded_up(count, kBlockRows) * kBlockDepth;
 }
 
 // The rows of a part's input as an operand of its weight gradient, with a row of ones for the bias.
 void TowerPass::keep_left(std::size_t p, const float* in, std::size_t in_row, std::size_t begin,
                           std::size_t end) {
   const Towers::Part& part = towers_.parts()[p];
-  const std::size_t step = depth_blocks(part) * kBlockElements;
-  Bf16* const out = operands_[p].left.data() + begin / kBlockDepth * kBlockElements;
-  towers_.kernels().pack_left_transposed({in, in_row, end - begin, part.in, out, step});
+  const std::size_t depth = depth_step(part.in + 1);
+  Bf16* const out = operands_[p].left.data() + begin / kBlockDepth * depth;
+  towers_.kernels().pack_left_transposed(
+      {in, in_row, end - begin, part.in, out, kBlockElements, depth});
   if (!part.has_bias) return;
-  Bf16* const ones = out + part.in / kBlockRows * step + part.in % kBlockRows * kBlockDepth;
+  Bf16* const ones =
+      out + part.in / kBlockRows * kBlockElements + part.in % kBlockRows * kBlockDepth;
   for (std::size_t s = 0; s < rounded_up(end - begin, kBlockDepth); ++s) {
-    ones[s / kBlockDepth * kBlockElements + s % kBlockDepth] = s < end - begin ? kBf16One : Bf16{0};
+    ones[s / kBlockDepth * depth + s % kBlockDepth] = s < end - begin ? kBf16One : Bf16{0};
   }
 }
 
 void TowerPass::keep_right(std::size_t p, const float* delta, std::size_t row, std::size_t begin,
                            std::size_t end) {
   const Towers::Part& part = towers_.parts()[p];
+  const std::size_t depth = depth_step(part.out);
   towers_.kernels().pack_right({delta, row, end - begin, part.out,
-                                operands_[p].right.data() + begin / kBlockDepth * kBlockElements,
-                                depth_blocks(part) * kBlockElements});
+                                operands_[p].right.data() + begin / kBlockDepth * depth,
+                                kBlockElements, depth});
 }
 
 void TowerPass::forward_contexts(std::size_t begin, std::size_t end, std::size_t thread) {
@@ -266,6 +281,7 @@ void TowerPass::logits_forward(const float* last, std::size_t row, std::size_t b
 // delta = the logits' gradients times their weights, over the rows of `last`.
 void TowerPass::logits_backward(const float* last, std::size_t row, std::size_t begin,
                                 std::size_t end, float* delta) {
+  const Kernels& kernels = towers_.kernels();
   const bool is_relu = !hidden_.empty();
   for (std::size_t s = begin; s < end; ++s) {
     float* const out = delta + (s - begin) * row;
@@ -276,9 +292,9 @@ void TowerPass::logits_backward(const float* last, std::size_t row, std::size_t 
       const float* const weights = towers_.parameters().data() + logit.weight;
       const float d = logit_gradients_[t].data()[s];
       if (is_relu) {
-        scale_relu(logit.in, d, weights, h + logit.in_begin, out + logit.in_begin);
+        kernels.scale_mask(logit.in, d, weights, h + logit.in_begin, out + logit.in_begin);
       } else {
-        add_scaled(logit.in, d, weights, out);
+        kernels.add_scaled(logit.in, d, weights, out);
       }
     }
   }
@@ -295,6 +311,7 @@ void TowerPass::backward(std::size_t begin, std::size_t end, std::size_t thread)
   const std::size_t last = hidden_.size() - 1;
   logits_backward(hidden(last, begin, scratch), rows_[last], begin, end,
                   delta(last, begin, scratch));
+  const Kernels& kernels = towers_.kernels();
   const std::size_t own = towers_.has_context() ? 1 : 0;  // the first layer's part
   for (std::size_t l = last; l > 0; --l) {
     // In this order: in bf16 what a tower's product writes beyond its columns is the next one's.
@@ -307,7 +324,7 @@ void TowerPass::backward(std::size_t begin, std::size_t end, std::size_t thread)
       if (towers_.is_bf16()) keep_right(p, d, rows_[l], begin, end);
       product_backward(part, d, rows_[l], rows, below, rows_[l - 1], scratch);
       for (std::size_t r = 0; r < rows; ++r) {
-        mask_relu(part.in, h + r * rows_[l - 1], below + r * rows_[l - 1]);
+        kernels.mask(part.in, h + r * rows_[l - 1], below + r * rows_[l - 1]);
       }
     }
   }
@@ -332,6 +349,31 @@ void TowerPass::backward_contexts(std::size_t begin, std::size_t end, std::size_
   product_backward(part, sums, rows_[0], end - begin,
                    x_gradients_.data() + first_context_gradient() + begin * context_x_row_,
                    context_x_row_, scratch_[thread]);
+}
+
+// Some hundred samples at a time: what they need and the gradients stay in the second cache.
+void TowerPass::bf16_gradient(const Piece& piece, float* gradient, std::size_t gradient_row) {
+  constexpr std::size_t kBlocksAtOnce = 8;
+  const Towers::Part& part = towers_.parts()[piece.part];
+  const Operands& operands = operands_[piece.part];
+  Bf16Product product = {.m_blocks = rounded_up(piece.rows(), kBlockRows) / kBlockRows,
+                         .n_blocks = rounded_up(part.out, kBlockRows) / kBlockRows,
+                         .a_step = kBlockElements,
+                         .a_depth = depth_step(part.in + 1),
+                         .b_step = kBlockElements,
+                         .b_depth = depth_step(part.out),
+                         .c = gradient,
+                         .c_row = gradient_row,
+                         .start = {}};
+  const std::size_t blocks = depth_blocks(part);
+  for (std::size_t l = 0; l < blocks; l += kBlocksAtOnce) {
+    product.k_blocks = std::min(kBlocksAtOnce, blocks - l);
+    product.a =
+        operands.left.data() + l * product.a_depth + piece.begin / kBlockRows * kBlockElements;
+    product.b = operands.right.data() + l * product.b_depth;
+    towers_.kernels().multiply_bf16(product);
+    product.start = {gradient, gradient_row};
+  }
 }
 
 float* TowerPass::weight_gradient(const Piece& piece, std::size_t thread,
@@ -366,17 +408,7 @@ float* TowerPass::weight_gradient(const Piece& piece, std::size_t thread,
   const Towers::Part& part = towers_.parts()[piece.part];
   gradient.reserve(rounded_up(piece.rows(), kBlockRows) * gradient_row);
   if (towers_.is_bf16()) {
-    const std::size_t step = depth_blocks(part) * kBlockElements;
-    kernels.multiply_bf16({rounded_up(piece.rows(), kBlockRows) / kBlockRows,
-                           rounded_up(part.out, kBlockRows) / kBlockRows,
-                           depth_blocks(part),
-                           operands_[piece.part].left.data() + piece.begin / kBlockRows * step,
-                           step,
-                           operands_[piece.part].right.data(),
-                           step,
-                           gradient.data(),
-                           gradient_row,
-                           {}});
+    bf16_gradient(piece, gradient.data(), gradient_row);
     return gradient.data();
   }
   const bool of_contexts = is_context(part);

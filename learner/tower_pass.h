@@ -112,6 +112,7 @@ class TowerPass {
   void logits_forward(const float* last, std::size_t row, std::size_t begin, std::size_t end);
   void logits_backward(const float* last, std::size_t row, std::size_t begin, std::size_t end,
                        float* delta);
+  void bf16_gradient(const Piece& piece, float* gradient, std::size_t gradient_row);
   void cut_pieces();
 
   const Towers& towers_;

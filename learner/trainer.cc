@@ -127,6 +127,7 @@ std::vector<Trainer::Impl::Lane> Trainer::Impl::lanes_of(std::size_t rows) const
 }
 
 void Trainer::Impl::decode(const std::vector<Sample>& samples) {
+  constexpr std::size_t kAhead = 4;
   const Schema& schema = learned.model.schema();
   lanes = lanes_of(samples.size());
   while (own.size() < lanes.size()) own.push_back(schema.make_decoded());
@@ -134,6 +135,11 @@ void Trainer::Impl::decode(const std::vector<Sample>& samples) {
   workers.run(lanes.size(), [&](std::size_t n, std::size_t) {
     own[n].clear();
     for (std::size_t s = lanes[n].begin; s < lanes[n].end; ++s) {
+      if (s + kAhead < lanes[n].end) {
+        const std::string& next = samples[s + kAhead].features;
+        __builtin_prefetch(next.data());
+        __builtin_prefetch(next.data() + next.size());
+      }
       // An impression's second sample has the same features: only the first is counted.
       const bool is_first = samples[s].y_final;
       const auto at = static_cast<std::uint32_t>(s * pass.input_row());
@@ -171,8 +177,8 @@ void Trainer::Impl::gather(std::uint64_t step) {
   std::vector<DecodedSamples*> decoded;
   for (std::size_t n = 0; n < lanes.size(); ++n) decoded.push_back(&own[n]);
   for (std::size_t n = 0; n < context_lanes.size(); ++n) decoded.push_back(&shared[n]);
-  workers.run(batch_rows.size(), [&](std::size_t part, std::size_t) {
-    batch_rows[part].gather(learned.model.tables(), part, decoded, step);
+  workers.run(batch_rows.size(), [&](std::size_t part, std::size_t thread) {
+    batch_rows[part].gather(learned.model.tables(), part, decoded, step, gather_scratch[thread]);
   });
 }
 
@@ -364,12 +370,16 @@ Status Trainer::Impl::not_finite_row(const std::vector<Sample>& samples, const R
                                      std::size_t row) const {
   const BatchRows& rows = batch_rows[piece.part];
   const std::size_t at = rows.uses(row).front().at;
+  const auto& tables = learned.model.tables();
+  const auto table = std::find_if(tables.begin(), tables.end(), [&](const EmbeddingTable& one) {
+    return one.find(rows.row(row)->key) == rows.row(row);
+  });
+  SLUICE_CHECK(table != tables.end());
   const std::size_t first_context = pass.first_context_gradient();
   const std::size_t s = at < first_context
                             ? at / pass.input_row()
                             : contexts.first_sample((at - first_context) / pass.context_row());
-  return stop_error(sample_text(samples[s]) + ": a row of table " +
-                    learned.model.tables()[rows.table(row)].name() +
+  return stop_error(sample_text(samples[s]) + ": a row of table " + table->name() +
                     " that it names is not finite after its update" + kNotFiniteAdvice);
 }
 

@@ -47,7 +47,8 @@ struct Trainer::Impl {
         workers(its_workers),
         learned(its_config),
         pending(its_config.training, its_config.join.tick),
-        pass(learned.model.towers(), its_workers.threads()) {}
+        pass(learned.model.towers(), its_workers.threads()),
+        gather_scratch(its_workers.threads()) {}
 
   // Trains the pending samples as one batch and tells the listener.
   Status train();
@@ -95,7 +96,8 @@ struct Trainer::Impl {
   std::vector<Digest> context_digests;  // by sample
   BatchContexts contexts;
   std::vector<Lane> context_lanes;
-  std::vector<DecodedSamples> shared;  // by lane of contexts
+  std::vector<DecodedSamples> shared;         // by lane of contexts
+  std::vector<GatherScratch> gather_scratch;  // by thread
   std::array<BatchRows, EmbeddingTable::kParts> batch_rows;
   std::vector<float> dense_gradient;  // of the batch; only where it is clipped
 };

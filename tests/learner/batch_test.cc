@@ -103,6 +103,7 @@ RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
   tables.emplace_back("t", RowLayout{2, {{"m"}, {"v"}}}, 1);
   tables.emplace_back("u", RowLayout{2, {{"m"}, {"v"}}}, 1);
   std::array<BatchRows, EmbeddingTable::kParts> parts;
+  GatherScratch scratch;
   std::uint32_t at = 0;
   for (std::uint64_t step = 1; step <= 3; ++step) {
     std::vector<DecodedSamples> lanes(*rc::gen::inRange<std::size_t>(1, 4));
@@ -113,15 +114,22 @@ RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
       for (const std::uint64_t key : *rc::gen::container<std::vector<std::uint64_t>>(
                rc::gen::inRange<std::uint64_t>(0, 40))) {
         const std::uint32_t table = *rc::gen::inRange<std::uint32_t>(0, 2);
-        lane.add({key, nullptr, table, ++at, static_cast<float>(at) / 2});
+        ++at;
+        lane.add(key, table, at, static_cast<float>(at) / 2);
       }
     }
-    for (std::size_t p = 0; p < parts.size(); ++p) parts[p].gather(tables, p, decoded, step);
+    for (std::size_t p = 0; p < parts.size(); ++p)
+      parts[p].gather(tables, p, decoded, step, scratch);
     for (const DecodedSamples& lane : lanes) {
-      for (const Term& term : lane.terms) {
-        const EmbeddingRow* const row = tables[term.table].find(term.key);
-        RC_ASSERT(row != nullptr && row->values() == term.row);
-        wanted[row].emplace_back(term.at, term.weight);
+      std::vector<const EmbeddingRow*> row_of(lane.terms.size());
+      for (const auto& keys : lane.keys) {
+        for (const DecodedSamples::Key& key : keys) {
+          row_of[key.term] = tables[key.table].find(key.key);
+        }
+      }
+      for (std::size_t n = 0; n < row_of.size(); ++n) {
+        RC_ASSERT(row_of[n] != nullptr && row_of[n]->values() == lane.terms[n].row);
+        wanted[row_of[n]].emplace_back(lane.terms[n].at, lane.terms[n].weight);
       }
     }
     std::size_t distinct = 0;

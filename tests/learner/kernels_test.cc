@@ -185,9 +185,16 @@ RC_GTEST_PROP(KernelsProperty, Bf16IsEvenAndOddChainsOverBlocksOf32, ()) {
     std::vector<float> c = random_floats(16 * blocks.m * c_row, random);
     const std::vector<float> before = c;
     const std::size_t step = blocks.k * kBlockElements;
-    kernels->multiply_bf16({blocks.m, blocks.n, blocks.k, blocks.left.data(), step,
-                            blocks.right.data(), step, c.data(), c_row,
-                            has_start ? Start{c.data(), c_row} : Start{}});
+    kernels->multiply_bf16({.m_blocks = blocks.m,
+                            .n_blocks = blocks.n,
+                            .k_blocks = blocks.k,
+                            .a = blocks.left.data(),
+                            .a_step = step,
+                            .b = blocks.right.data(),
+                            .b_step = step,
+                            .c = c.data(),
+                            .c_row = c_row,
+                            .start = has_start ? Start{c.data(), c_row} : Start{}});
     for (std::size_t i = 0; i < m; ++i) {
       for (std::size_t j = 0; j < n; ++j) {
         float sum = has_start ? before[i * c_row + j] : 0.0F;
@@ -237,8 +244,7 @@ RC_GTEST_PROP(KernelsProperty, AdamIsItsFormulaElementByElement, ()) {
       const float one_v = f.beta2 * v[i] + f.one_minus_beta2 * (g[i] * g[i]);
       RC_ASSERT(new_m[i] == one_m);
       RC_ASSERT(new_v[i] == one_v);
-      RC_ASSERT(new_w[i] ==
-                w[i] - f.rate * one_m / (std::sqrt(one_v * f.v_factor) + f.epsilon));
+      RC_ASSERT(new_w[i] == w[i] - f.rate * one_m / (std::sqrt(one_v * f.v_factor) + f.epsilon));
     }
     RC_ASSERT(new_w[n] == w[n] && new_m[n] == m[n] && new_v[n] == v[n]);
     // One that is not finite is seen wherever it is.
@@ -270,6 +276,50 @@ RC_GTEST_PROP(KernelsProperty, UsesAreAddedInTheirOrder, ()) {
     RC_ASSERT(out[n] == 5.0F);
     out.pop_back();
     RC_ASSERT(out == wanted);
+  }
+}
+
+RC_GTEST_PROP(KernelsProperty, LoopsOverElementsAreTheirFormulas, ()) {
+  const FlushDenormals flush;
+  std::mt19937 random(*rc::gen::arbitrary<std::uint32_t>());
+  const auto n = *rc::gen::inRange<std::size_t>(1, 70);
+  const std::vector<float> x = random_floats(n, random), h = random_floats(n, random);
+  const std::vector<float> before = random_floats(n + 1, random);
+  for (const Kernels* const kernels : usable_kernels()) {
+    std::vector<float> added = before, cut = before, masked = before, scaled = before;
+    kernels->add_scaled(n, 0.75F, x.data(), added.data());
+    kernels->relu(n, cut.data());
+    kernels->mask(n, h.data(), masked.data());
+    kernels->scale_mask(n, 0.75F, x.data(), h.data(), scaled.data());
+    for (std::size_t i = 0; i < n; ++i) {
+      RC_ASSERT(added[i] == before[i] + 0.75F * x[i]);
+      RC_ASSERT(cut[i] == std::max(before[i], 0.0F));
+      RC_ASSERT(masked[i] == (h[i] > 0 ? before[i] : 0.0F));
+      RC_ASSERT(scaled[i] == (h[i] > 0 ? 0.75F * x[i] : 0.0F));
+    }
+    for (const auto* const values : {&added, &cut, &masked, &scaled}) {
+      RC_ASSERT((*values)[n] == before[n]);
+    }
+  }
+}
+
+RC_GTEST_PROP(KernelsProperty, RowsAreAddedTermByTerm, ()) {
+  const FlushDenormals flush;
+  std::mt19937 random(*rc::gen::arbitrary<std::uint32_t>());
+  const auto n = *rc::gen::inRange<std::size_t>(1, 40);
+  const std::vector<float> rows = random_floats(20 * n, random);
+  const std::vector<float> before = random_floats(6 * n, random);
+  std::vector<RowTerm> terms(*rc::gen::inRange<std::size_t>(0, 30));
+  std::vector<float> wanted = before;
+  for (RowTerm& term : terms) {
+    term = {rows.data() + random() % 20 * n, static_cast<std::uint32_t>(random() % 6 * n),
+            static_cast<float>(random() % 100) / 7};
+    for (std::size_t i = 0; i < n; ++i) wanted[term.at + i] += term.weight * term.row[i];
+  }
+  for (const Kernels* const kernels : usable_kernels()) {
+    std::vector<float> x = before;
+    kernels->add_rows(terms, n, x.data());
+    RC_ASSERT(x == wanted);
   }
 }
 

@@ -87,31 +87,33 @@ TEST(Schema, DecodesEveryKindOfFeature) {
                                                  {"f_dense", 1e300}});
   const auto& terms = decoded.terms;
   ASSERT_EQ(terms.size(), 8U);
-  EXPECT_EQ(terms[0].key, hash64("x", hash64("shared")));
-  EXPECT_EQ(terms[0].table, 3U);
+  std::vector<DecodedSamples::Key> keys(terms.size(), {0, 99, 0});
+  for (std::size_t part = 0; part < decoded.keys.size(); ++part) {
+    for (const DecodedSamples::Key& key : decoded.keys[part]) {
+      EXPECT_EQ(EmbeddingTable::part_of(EmbeddingTable::hash_of(key.key)), part);
+      EXPECT_EQ(keys.at(key.term).term, 99U) << "twice";
+      keys[key.term] = key;
+    }
+    EXPECT_TRUE(std::is_sorted(decoded.keys[part].begin(), decoded.keys[part].end(),
+                               [](const auto& a, const auto& b) { return a.term < b.term; }));
+  }
+  for (std::uint32_t n = 0; n < keys.size(); ++n) EXPECT_EQ(keys[n].term, n);
+  EXPECT_EQ(keys[0].key, hash64("x", hash64("shared")));
+  EXPECT_EQ(keys[0].table, 3U);
   EXPECT_EQ(terms[0].at, 400U);
-  EXPECT_EQ(terms[1].key, terms[2].key);  // 7 and "7" are one id
-  EXPECT_EQ(terms[1].key, hash64("7", hash64("shared")));
-  EXPECT_EQ(terms[3].key, terms[0].key);  // one table, one row
-  EXPECT_EQ(terms[3].table, 3U);
+  EXPECT_EQ(keys[1].key, keys[2].key);  // 7 and "7" are one id
+  EXPECT_EQ(keys[1].key, hash64("7", hash64("shared")));
+  EXPECT_EQ(keys[3].key, keys[0].key);  // one table, one row
+  EXPECT_EQ(keys[3].table, 3U);
   EXPECT_EQ(terms[3].at, 405U);
   EXPECT_EQ(terms[4].weight, -0.5F);
   EXPECT_EQ(terms[5].weight, 2.0F);
-  EXPECT_EQ(terms[6].key, hash64("-19", hash64("d_log")));
-  EXPECT_EQ(terms[6].table, 1U);
-  EXPECT_EQ(terms[7].key, hash64("3", hash64("e_edges")));
+  EXPECT_EQ(keys[6].key, hash64("-19", hash64("d_log")));
+  EXPECT_EQ(keys[6].table, 1U);
+  EXPECT_EQ(keys[7].key, hash64("3", hash64("e_edges")));
   ASSERT_EQ(decoded.dense.size(), 1U);
   EXPECT_EQ(decoded.dense[0].at, 425U);
   EXPECT_EQ(decoded.dense[0].value, std::numeric_limits<float>::max());
-  std::vector<std::uint32_t> numbers;
-  for (std::size_t part = 0; part < decoded.by_part.size(); ++part) {
-    EXPECT_TRUE(std::is_sorted(decoded.by_part[part].begin(), decoded.by_part[part].end()));
-    for (const std::uint32_t n : decoded.by_part[part]) {
-      numbers.push_back(n);
-      EXPECT_EQ(EmbeddingTable::part_of(EmbeddingTable::hash_of(terms.at(n).key)), part);
-    }
-  }
-  EXPECT_THAT(numbers, ::testing::UnorderedElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 TEST(Schema, AGroupsColumnsAreTheContexts) {
@@ -138,7 +140,7 @@ TEST(Schema, AGroupsColumnsAreTheContexts) {
   const Digest digest = decode_both(nlohmann::json::object(), own, shared);
   const auto places = [](const DecodedSamples& decoded) {
     std::vector<std::uint32_t> at;
-    for (const Term& term : decoded.terms) at.push_back(term.at);
+    for (const RowTerm& term : decoded.terms) at.push_back(term.at);
     return at;
   };
   EXPECT_THAT(places(own), ::testing::ElementsAre(100, 105, 105, 110));
