@@ -9,8 +9,8 @@
 
 namespace sluice {
 
-// Zeroed memory of at least `bytes`, aligned to 64 bytes, from 1 MiB on to 2 MiB. Stops the program
-// where there is none.
+// Zeroed memory of at least `bytes`, aligned to 64 bytes; from 256 KiB on it is pages of its own
+// that begin at 2 MiB. Stops the program where there is none.
 struct FreeAligned {
   std::size_t mapped = 0;  // bytes, where the system was asked for pages
   void operator()(std::byte* memory) const;

@@ -241,7 +241,8 @@ void add_model(std::vector<Key<Config>>& keys) {
   model.count("seed", &ModelConfig::seed, {0}, "", "Fixes the initial weights.");
   model.choice<ModelConfig::Precision>(
       "precision", &ModelConfig::precision, {"f32", "bf16"},
-      "Number format of the matrix products' factors; sums, weights and optimizer state are f32.");
+      "Number format of the factors in the hidden layers' matrix products; sums, weights and "
+      "optimizer state are f32.");
   model.group(KeyGroup::operational);
   model.count("max_rows", &ModelConfig::max_rows, {0, 1e12}, "rows",
               "The learner stops before its embedding tables hold more rows, all together; 0: no "
@@ -289,8 +290,10 @@ void add_training(std::vector<Key<Config>>& keys) {
                              "A batch is also cut before the first sample whose tick is so much "
                              "later than the batch's first; for live streams.");
   training.group(KeyGroup::operational);
-  training.count("lane", &TrainingConfig::lane, {1, 65'536}, "samples",
-                 "Samples that one thread computes at a time; the model does not depend on it.");
+  training.count(
+      "lane", &TrainingConfig::lane, {1, 65'536}, "samples",
+      "Samples that one thread computes at a time, rounded up to a multiple of 32; the model "
+      "does not depend on it.");
   training.count("threads", &TrainingConfig::threads, {0, 1'024}, "threads",
                  "For computing; 0: one a core. The model does not depend on it.");
   add_optimizer(
@@ -428,7 +431,7 @@ std::vector<Key<FeatureConfig>> make_feature_keys() {
       "group", &FeatureConfig::group, std::string("\"\" or ") + kNameAllowed,
       "Features with equal values in all impressions of one request name one group, as in "
       "\"context\" for user and query: each combination of their values is computed once a batch. "
-      "This version allows one group.",
+      "Their columns come first in the model's input. This version allows one group.",
       is_name_or_empty);
   group.get = [](const FeatureConfig& owner) {
     return owner.group.empty() ? std::string() : toml_text(owner.group);

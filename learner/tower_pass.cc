@@ -41,11 +41,13 @@ TowerPass::TowerPass(const Towers& towers, std::size_t threads)
 void TowerPass::cut_pieces() {
   const auto& parts = towers_.parts();
   for (std::size_t p = 0; p < parts.size(); ++p) {
-    for (std::size_t begin = 0; begin < parts[p].in; begin += kPieceRows) {
+    std::size_t begin = 0;
+    do {  // the biases have a piece also where there are no own columns
       const std::size_t end = std::min(begin + kPieceRows, parts[p].in);
       pieces_.push_back({p, begin, end, parts[p].has_bias && end == parts[p].in,
                          parts[p].weight + begin * parts[p].out, parts[p].out});
-    }
+      begin = end;
+    } while (begin < parts[p].in);
   }
   for (std::size_t t = 0; t < kTowers; ++t) {
     const Towers::Logit& logit = towers_.logit(t);

@@ -55,9 +55,9 @@ class Snapshot:
         return int(np.searchsorted(buckets, value, side="right"))
 
     def inputs(self, impression):
-        """Each feature's pooled embedding or dense number, in the order of their names."""
+        """Each feature's pooled embedding or dense number: those with a group first, by name."""
         parts = []
-        for feature in self.manifest["features"]:
+        for feature in sorted(self.manifest["features"], key=lambda feature: "group" not in feature):
             value = at_path(impression, feature["path"])
             if "table" not in feature:
                 parts.append([np.float32(value if is_number(value) else 0)])

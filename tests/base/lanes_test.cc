@@ -1,8 +1,10 @@
 #include "base/lanes.h"
 
 #include <atomic>
+#include <chrono>
 #include <limits>
 #include <numeric>
+#include <random>
 #include <set>
 #include <thread>
 #include <vector>
@@ -42,6 +44,34 @@ TEST_P(WorkersTest, ManyShortRuns) {
     for (std::size_t piece = 0; piece < pieces; ++piece) expected += run * 10 + piece;
   }
   EXPECT_EQ(std::accumulate(sums.begin(), sums.end(), std::uint64_t{0}), expected);
+}
+
+// Threads come to a run while it is open, when it is about to be closed, and too late; they look
+// for it or have to be woken. No piece is passed over or done twice, and all are there afterwards.
+TEST_P(WorkersTest, EachPieceIsDoneOnceWheneverTheThreadsWakeUp) {
+  Workers workers(GetParam());
+  std::mt19937 random(7);
+  const auto begin = std::chrono::steady_clock::now();
+  std::size_t runs = 0;
+  while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(400)) {
+    std::vector<int> done(random() % 8 == 0 ? random() % 200 : random() % 4, 0);
+    const unsigned work = random() % 300;
+    workers.run(done.size(), [&](std::size_t piece, std::size_t) {
+      for (unsigned n = 0; n < work * (piece % 3); ++n) {
+        std::atomic_signal_fence(std::memory_order_seq_cst);  // so that the loop takes its time
+      }
+      ++done[piece];
+    });
+    ASSERT_EQ(done, std::vector<int>(done.size(), 1)) << runs;
+    const auto pause = std::chrono::microseconds(random() % 100);
+    if (random() % 16 == 0) std::this_thread::sleep_for(pause);
+    ++runs;
+  }
+  EXPECT_GT(runs, 100U);
+}
+
+TEST_P(WorkersTest, EndsWithoutEverHavingRun) {
+  const Workers workers(GetParam());
 }
 
 TEST_P(WorkersTest, DenormalsAreZeroWhileItRuns) {

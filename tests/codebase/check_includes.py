@@ -25,8 +25,7 @@ MAY_INCLUDE = {
 LIBRARY_FOLDERS = {
     r"rocksdb/|store/rocksdb_store\.h": {"store", "tests/store"},
     r"librdkafka/": {"ingest", "tests/ingest", "tests/broker"},
-    r"Eigen/": {"learner", "serving", "tests/learner", "tests/serving", "bench"},
-    r"(oneapi/)?dnnl": {"learner", "serving", "tests/learner", "tests/serving", "bench"},
+    r"(oneapi/)?dnnl": {"bench"},
     r"simdjson": {"ingest", "tests/ingest", "bench"},
     r"toml\+\+/": {"config", "tests/config"},
     r"spdlog/": {"app", "tests/simulation", "tests/fuzz"},

@@ -13,6 +13,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "docs" / "examples" / "read_snapshot.py"
 SLUICE = Path(os.environ.get("SLUICE_BUILD", REPOSITORY / "build" / "release")) / "sluice"
 RATES = ("pctr", "pcvr", "pctcvr")
+# Their columns come first: ids, a list of ids and a number to bucket.
+GROUPED = ("user", "segment", "interests", "price")
 
 
 def run(*command, text=""):
@@ -44,7 +46,9 @@ class SafetensorsScores(unittest.TestCase):
         cls.data = Path(folder.name) / "data"
         run(SLUICE, "generate", "--out", shop, "--impressions", 20000, "--seed", 5)
         run(SLUICE, "replay", shop / "shop.toml", "--data-dir", cls.data)
-        cls.snapshot = sorted(cls.data.glob("models/*/snapshots/[0-9]*"))[-1]
+        cls.grouped_data = Path(folder.name) / "grouped"
+        settings = [f"--set=features.{name}.group=context" for name in GROUPED]
+        run(SLUICE, "replay", shop / "shop.toml", "--data-dir", cls.grouped_data, *settings)
         logs = sorted((shop / "impressions").rglob("*.jsonl*"))
         cls.impressions = []
         for log in logs:
@@ -61,9 +65,16 @@ class SafetensorsScores(unittest.TestCase):
         ]
 
     def test_numpy_gives_the_scores_of_sluice(self):
+        self.compare(self.data)
+
+    def test_numpy_gives_the_scores_of_a_model_with_a_feature_group(self):
+        self.compare(self.grouped_data)
+
+    def compare(self, data):
+        snapshot = sorted(data.glob("models/*/snapshots/[0-9]*"))[-1]
         text = "\n".join(self.impressions) + "\n"
-        ours = run(SLUICE, "score", self.data, text=text).splitlines()
-        theirs = run(sys.executable, EXAMPLE, self.snapshot, text=text).splitlines()
+        ours = run(SLUICE, "score", data, text=text).splitlines()
+        theirs = run(sys.executable, EXAMPLE, snapshot, text=text).splitlines()
         self.assertGreater(len(self.impressions), 600)
         self.assertEqual(len(ours), len(self.impressions))
         self.assertEqual(len(theirs), len(self.impressions))

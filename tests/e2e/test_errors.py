@@ -172,6 +172,24 @@ class OperatingErrors(sluice.Case):
         spoiled = self.spoil_impressions(huge_weights)
         self.stops_at_a_number("rows", settings, "a row of table brand", spoiled)
 
+    def test_tables_beyond_their_bounds(self):
+        """It stops before it publishes more; with a higher bound it comes to the undisturbed end."""
+        every = {"checkpoints.every": 256, "checkpoints.interval": '"1 h"'}
+        for key, low, high in (("model.max_rows", 2000, 1_000_000),
+                               ("model.max_memory", '"1 MiB"', '"1 GiB"')):
+            name = key.split(".")[1]
+            needle = f"more than {key} = "
+            self.fails(name, 1, needle, "raise the bound", settings=every | {key: low})
+            published = self.folder / name / "models" / "model" / "checkpoints"
+            kept = lambda: sorted(path.name for path in published.iterdir())
+            checkpoints = kept()
+            self.assertGreater(int(checkpoints[-1]), 0)
+            self.fails(name, 1, needle, settings=every | {key: low})
+            if key == "model.max_rows":  # memory depends a little on how the rows came
+                self.assertEqual(kept(), checkpoints)
+            report = self.replay(self.config, name, every | {key: high})
+            self.assert_same(report, self.expected)
+
     def test_a_closed_folder(self):
         """It tells the same again, but not for other logs, and no service goes on with it."""
         self.fails("undisturbed", 2, "closed", verb="run")

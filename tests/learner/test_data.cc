@@ -1,5 +1,6 @@
 #include "tests/learner/test_data.h"
 
+#include <algorithm>
 #include <map>
 
 #include "ingest/features.h"
@@ -126,6 +127,12 @@ Config small_config() {
   return config;
 }
 
+void group_features(Config& config, const std::vector<std::string>& names) {
+  for (FeatureConfig& one : config.features) {
+    if (std::find(names.begin(), names.end(), one.name) != names.end()) one.group = "context";
+  }
+}
+
 SampleStream::SampleStream(const Config& config, std::uint32_t seed)
     : config_(config), random_(seed) {}
 
@@ -164,6 +171,23 @@ Json SampleStream::random_values() {
   return values;
 }
 
+Json SampleStream::impression_values() {
+  Json values = random_values();
+  const auto is_grouped = [](const FeatureConfig& one) { return !one.group.empty(); };
+  if (std::none_of(config_.features.begin(), config_.features.end(), is_grouped)) return values;
+  if (left_on_page_ == 0) {
+    page_ = values;
+    left_on_page_ = 1 + below(6);
+  }
+  --left_on_page_;
+  for (const FeatureConfig& one : config_.features) {
+    if (one.group.empty()) continue;
+    values.erase(one.name);
+    if (page_.contains(one.name)) values[one.name] = page_[one.name];
+  }
+  return values;
+}
+
 Sample SampleStream::next() {
   time_ += below(4) == 0 ? below(5'000) : 0;
   Sample sample;
@@ -181,7 +205,7 @@ Sample SampleStream::next() {
     sample.user_id = "u" + std::to_string(below(9));
     sample.item_id = "i" + std::to_string(below(9));
     sample.impression_time = time_ - 60'000;
-    const Json values = random_values();
+    const Json values = impression_values();
     sample.features = encode_features(config_.features, values);
     sample.y_final = true;
     sample.y = below(is_rarely_clicked(values) ? 8 : 2) == 0;

@@ -30,8 +30,12 @@ std::vector<OptimizerConfig> all_optimizers();
 // "d_log", "e_edges", "f_dense".
 Config small_config();
 
+// Puts the named features into one group.
+void group_features(Config& config, const std::vector<std::string>& names);
+
 // Labelled samples as a join would emit them: ascending times, one or two samples an impression,
-// clicks at a rate that depends on the sign of d_log.
+// clicks at a rate that depends on the sign of d_log. Features of a group have equal values in the
+// impressions of a page, of which there are one to six one after the other.
 class SampleStream {
  public:
   SampleStream(const Config& config, std::uint32_t seed);
@@ -40,6 +44,7 @@ class SampleStream {
 
  private:
   nlohmann::json random_values();
+  nlohmann::json impression_values();
   std::uint32_t below(std::uint32_t limit) { return random_() % limit; }
 
   const Config& config_;
@@ -47,7 +52,9 @@ class SampleStream {
   std::uint64_t sequence_ = 0;
   std::uint64_t impressions_ = 0;
   TimeMs time_ = 1'700'000'000'000;
-  std::vector<Sample> open_;  // first samples whose z is not final
+  nlohmann::json page_;             // the group's values on this page
+  std::uint32_t left_on_page_ = 0;  // impressions
+  std::vector<Sample> open_;        // first samples whose z is not final
 };
 
 }  // namespace sluice::testing

@@ -22,19 +22,49 @@ void offer_all(Trainer& trainer, const std::vector<Sample>& samples) {
   for (const Sample& sample : samples) ASSERT_TRUE(trainer.offer(sample).has_value());
 }
 
-TEST(Trainer, AnyNumberOfThreadsGivesTheSameModel) {
-  const Config config = small_config();
-  const std::vector<Sample> samples = SampleStream(config, 1).take(777);
-  std::vector<Digest> digests;
-  for (const std::size_t threads : {1, 2, 3}) {
-    Workers workers(threads);
-    Trainer trainer(config, workers);
-    offer_all(trainer, samples);
-    ASSERT_TRUE(trainer.finish().has_value());
-    digests.push_back(trainer.model_digest());
+using Precision = ModelConfig::Precision;
+
+// The small config in both precisions; without a group, with one, and with every feature in it.
+std::vector<Config> configs_by_products() {
+  std::vector<Config> configs;
+  for (const Precision precision : {Precision::f32, Precision::bf16}) {
+    for (const std::vector<std::string>& grouped : std::vector<std::vector<std::string>>{
+             {},
+             {"b_ids", "d_log", "f_dense"},
+             {"a_id", "b_ids", "c_weighted", "d_log", "e_edges", "f_dense"}}) {
+      Config config = small_config();
+      config.model.precision = precision;
+      testing::group_features(config, grouped);
+      configs.push_back(config);
+    }
   }
-  EXPECT_EQ(digests[0], digests[1]);
-  EXPECT_EQ(digests[0], digests[2]);
+  return configs;
+}
+
+// What differs between two runs and must change nothing.
+struct Machine {
+  std::size_t threads;
+  std::uint64_t lane;
+};
+
+TEST(Trainer, AnyNumberOfThreadsAndAnyLaneGiveTheSameModel) {
+  std::set<std::string> distinct;
+  for (Config config : configs_by_products()) {
+    const std::vector<Sample> samples = SampleStream(config, 1).take(777);
+    std::set<std::string> digests;
+    for (const Machine& machine :
+         {Machine{1, 16}, Machine{2, 1}, Machine{3, 64}, Machine{2, 4096}}) {
+      config.training.lane = machine.lane;
+      Workers workers(machine.threads);
+      Trainer trainer(config, workers);
+      offer_all(trainer, samples);
+      ASSERT_TRUE(trainer.finish().has_value());
+      digests.insert(trainer.model_digest().hex());
+    }
+    EXPECT_EQ(digests.size(), 1U);
+    distinct.merge(digests);
+  }
+  EXPECT_EQ(distinct.size(), 6U);  // each of them is another model
 }
 
 // One config for each update rule, of the layers and of the rows.
@@ -164,22 +194,39 @@ TEST(Trainer, AnotherOrderOfRowsInMemoryGivesTheSameDigest) {
   EXPECT_EQ(restored.model_digest(), trainer.model_digest());
 }
 
+// Lanes and threads as another machine would have them.
+Machine other_machine() {
+  return {*rc::gen::inRange<std::size_t>(1, 4), *rc::gen::inRange<std::uint64_t>(1, 100)};
+}
+
 // Saves at random batch ends through the bytes of a file, and goes on in another trainer.
 RC_GTEST_PROP(TrainerProperty, RestoredEqualsUninterrupted, ()) {
   Config config = small_config();
+  config.model.precision = *rc::gen::element(Precision::f32, Precision::bf16);
+  for (FeatureConfig& feature : config.features) {
+    if (*rc::gen::arbitrary<bool>()) feature.group = "context";
+  }
   config.training.batch_size = *rc::gen::inRange<std::uint64_t>(8, 60);
-  config.training.lane = *rc::gen::inRange<std::uint64_t>(1, 40);
   if (*rc::gen::arbitrary<bool>()) config.training.batch_span = *rc::gen::inRange(1, 20) * 1000;
   const auto samples = SampleStream(config, *rc::gen::arbitrary<std::uint32_t>()).take(120);
   const std::size_t snapshot_at = *rc::gen::inRange<std::size_t>(0, samples.size());
-  Workers workers(2);
+  // One for each start, in turn.
+  const std::vector<Machine> machines = {other_machine(), other_machine()};
 
   const auto run = [&](std::uint64_t restart_every) {
-    auto trainer = std::make_unique<Trainer>(config, workers);
+    std::size_t starts = 0;
+    Config its_config = config;
+    std::optional<Workers> workers;
+    std::unique_ptr<Trainer> trainer;
     std::optional<LearnerState> saved;
     std::uint64_t batches = 0;
-    const auto listen = [&](Trainer& to) {
-      to.set_listener([&](const TrainedBatch& batch) {
+    const auto start = [&] {
+      const Machine& machine = machines[(restart_every + starts++) % machines.size()];
+      trainer.reset();
+      workers.emplace(machine.threads);
+      its_config.training.lane = machine.lane;
+      trainer = std::make_unique<Trainer>(its_config, *workers);
+      trainer->set_listener([&](const TrainedBatch& batch) {
         if (batch.samples.front().sequence <= snapshot_at && snapshot_at <= batch.last_sequence) {
           trainer->snapshot();  // starts a new window
         }
@@ -187,7 +234,7 @@ RC_GTEST_PROP(TrainerProperty, RestoredEqualsUninterrupted, ()) {
         return Status();
       });
     };
-    listen(*trainer);
+    start();
     while (trainer->next_sequence() <= samples.size()) {
       RC_ASSERT(trainer->offer(samples[trainer->next_sequence() - 1]).has_value());
       if (!saved) continue;
@@ -195,9 +242,8 @@ RC_GTEST_PROP(TrainerProperty, RestoredEqualsUninterrupted, ()) {
       const LearnerState loaded{nlohmann::ordered_json::parse(saved->json.dump()),
                                 *decode_tensors(bytes)};
       saved.reset();
-      trainer = std::make_unique<Trainer>(config, workers);
+      start();
       RC_ASSERT(trainer->restore(loaded).has_value());
-      listen(*trainer);
     }
     RC_ASSERT(trainer->finish().has_value());
     return std::tuple(trainer->model_digest(), trainer->samples_digest(), trainer->metrics().dump(),
@@ -207,37 +253,81 @@ RC_GTEST_PROP(TrainerProperty, RestoredEqualsUninterrupted, ()) {
   RC_ASSERT(run(0) == run(*rc::gen::inRange<std::uint64_t>(1, 5)));
 }
 
+std::size_t distinct_contexts(const Config& config, std::span<const Sample> samples) {
+  const Schema schema(config.features, config.model);
+  std::set<std::string> contexts;
+  DecodedSamples decoded = schema.make_decoded();
+  for (const Sample& sample : samples) {
+    Digest context;
+    EXPECT_TRUE(schema.decode(sample.features, 0, false, decoded, context));
+    contexts.insert(context.hex());
+  }
+  return contexts.size();
+}
+
+Model loaded_model(Trainer& trainer) {
+  const LearnerState snapshot = trainer.snapshot();
+  auto model = Model::from_snapshot(nlohmann::ordered_json::parse(snapshot.json.dump()),
+                                    *decode_tensors(encode_tensors(snapshot.tensors)));
+  EXPECT_TRUE(model.has_value()) << model.error().message;
+  return *std::move(model);
+}
+
+// In a batch impressions share their contexts; alone each has one of its own.
 TEST(Trainer, SnapshotScoresTheBitsThatTrainingPredicts) {
-  const Config config = small_config();
-  SampleStream stream(config, 5);
+  for (const Config& config : configs_by_products()) {
+    SampleStream stream(config, 5);
+    Workers workers(1);
+    Trainer trainer(config, workers);
+    offer_all(trainer, stream.take(4 * config.training.batch_size));
+    const Model model = loaded_model(trainer);
+
+    std::vector<Sample> seen;
+    std::vector<Prediction> predicted;
+    trainer.set_listener([&](const TrainedBatch& batch) {
+      seen.assign(batch.samples.begin(), batch.samples.end());
+      predicted.assign(batch.predictions.begin(), batch.predictions.end());
+      return Status();
+    });
+    offer_all(trainer, stream.take(config.training.batch_size));  // with ids never seen before
+    ASSERT_EQ(seen.size(), config.training.batch_size);
+    if (distinct_contexts(config, seen) > 1) {
+      EXPECT_LT(distinct_contexts(config, seen), seen.size() * 2 / 3);
+    } else {
+      EXPECT_TRUE(config.features[1].group.empty());
+    }
+    std::vector<std::string_view> blobs;
+    for (const Sample& sample : seen) blobs.push_back(sample.features);
+    const std::vector<Prediction> scored = model.score(blobs);
+    std::size_t firsts = 0;
+    for (std::size_t s = 0; s < seen.size(); ++s) {
+      EXPECT_EQ(model.score({&blobs[s], 1})[0], scored[s]) << s;
+      if (!seen[s].y_final) continue;  // those repeat an older prediction
+      EXPECT_EQ(scored[s], predicted[s]) << s;
+      ++firsts;
+    }
+    EXPECT_GT(firsts, 20U);
+  }
+}
+
+// Whoever is scored beside it: in any order, in any company, twice.
+RC_GTEST_PROP(TrainerProperty, AScoreIsTheSameAloneAndInAnyBatch, ()) {
+  const std::vector<Config> configs = configs_by_products();
+  const Config& config = configs[*rc::gen::inRange<std::size_t>(0, configs.size())];
   Workers workers(1);
   Trainer trainer(config, workers);
-  offer_all(trainer, stream.take(4 * config.training.batch_size));
-  const LearnerState snapshot = trainer.snapshot();
-  const auto model = Model::from_snapshot(nlohmann::ordered_json::parse(snapshot.json.dump()),
-                                          *decode_tensors(encode_tensors(snapshot.tensors)));
-  ASSERT_TRUE(model.has_value()) << model.error().message;
-
-  std::vector<Sample> seen;
-  std::vector<Prediction> predicted;
-  trainer.set_listener([&](const TrainedBatch& batch) {
-    seen.assign(batch.samples.begin(), batch.samples.end());
-    predicted.assign(batch.predictions.begin(), batch.predictions.end());
-    return Status();
-  });
-  offer_all(trainer, stream.take(config.training.batch_size));  // with ids never seen before
-  ASSERT_EQ(seen.size(), config.training.batch_size);
+  SampleStream stream(config, *rc::gen::arbitrary<std::uint32_t>());
+  offer_all(trainer, stream.take(100));
+  const Model model = loaded_model(trainer);
+  const std::vector<Sample> samples = stream.take(60);
+  const auto chosen = *rc::gen::nonEmpty(
+      rc::gen::container<std::vector<std::size_t>>(rc::gen::inRange<std::size_t>(0, 60)));
   std::vector<std::string_view> blobs;
-  for (const Sample& sample : seen) blobs.push_back(sample.features);
-  const std::vector<Prediction> scored = model->score(blobs);
-  std::size_t firsts = 0;
-  for (std::size_t s = 0; s < seen.size(); ++s) {
-    if (!seen[s].y_final) continue;  // those repeat an older prediction
-    EXPECT_EQ(scored[s], predicted[s]) << s;
-    EXPECT_EQ(model->score({&blobs[s], 1})[0], predicted[s]) << s;
-    ++firsts;
+  for (const std::size_t s : chosen) blobs.push_back(samples[s].features);
+  const std::vector<Prediction> together = model.score(blobs);
+  for (std::size_t n = 0; n < blobs.size(); ++n) {
+    RC_ASSERT(model.score({&blobs[n], 1})[0] == together[n]);
   }
-  EXPECT_GT(firsts, 20U);
 }
 
 TEST(Trainer, SecondSampleRepeatsTheFirstPrediction) {
@@ -387,6 +477,56 @@ TEST(Trainer, ARowThatIsNotFiniteAfterItsUpdateStopsIt) {
               ::testing::StartsWith("sample " + std::to_string(named.sequence) + " (impression " +
                                     named.impression_id +
                                     "): a row of table c_weighted that it names is not finite"));
+}
+
+std::uint64_t rows_of(const LearnerState& state) {
+  std::uint64_t rows = 0;
+  for (const auto& [name, tensor] : state.tensors) {
+    if (name.ends_with(".keys")) rows += tensor.shape[0];
+  }
+  return rows;
+}
+
+// Nothing of the batch that goes beyond it is told of; with a higher bound the last state goes on.
+TEST(Trainer, TablesBeyondTheirBoundsStopIt) {
+  Config config = small_config();
+  const std::vector<Sample> samples = SampleStream(config, 8).take(400);
+  Workers workers(2);
+  Trainer free(config, workers);
+  offer_all(free, samples);
+  const std::uint64_t all = rows_of(free.save());
+  struct Bound {
+    std::uint64_t ModelConfig::*key;
+    const char* says;
+    std::uint64_t too_low, enough;
+  };
+  for (const Bound& bound :
+       {Bound{&ModelConfig::max_rows, "rows, more than model.max_rows = ", all / 2, all},
+        Bound{&ModelConfig::max_memory, "bytes, more than model.max_memory = ", 200'000,
+              64 << 20}}) {
+    config.model.*bound.key = bound.too_low;
+    Trainer bounded(config, workers);
+    LearnerState last = bounded.save();
+    bounded.set_listener([&](const TrainedBatch&) {
+      last = bounded.save();
+      EXPECT_TRUE(bound.key != &ModelConfig::max_rows || rows_of(last) <= bound.too_low);
+      return Status();
+    });
+    Status status;
+    for (std::size_t s = 0; status && s < samples.size(); ++s) status = bounded.offer(samples[s]);
+    ASSERT_FALSE(status.has_value());
+    EXPECT_THAT(status.error().message,
+                ::testing::HasSubstr(bound.says + std::to_string(bound.too_low) + ";"));
+    EXPECT_GT(rows_of(last), 0U);
+    config.model.*bound.key = bound.enough;
+    Trainer raised(config, workers);
+    ASSERT_TRUE(raised.restore(last).has_value());
+    while (raised.next_sequence() <= samples.size()) {
+      ASSERT_TRUE(raised.offer(samples[raised.next_sequence() - 1]).has_value());
+    }
+    EXPECT_EQ(raised.model_digest(), free.model_digest());
+    config.model.*bound.key = 0;
+  }
 }
 
 TEST(Trainer, ListenersErrorReachesTheCaller) {

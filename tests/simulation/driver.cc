@@ -33,6 +33,7 @@ Driver::Driver(const Plan& plan, const ShopLog& log, const OracleResult& expecte
       has_faults_(has_faults),
       trace_(trace),
       random_(plan.seed, has_faults ? 4 : 6),
+      lanes_(plan.seed, 9),
       clock_(log.first_arrival - 1'000),
       source_(plan, log, clock_, counts_),
       join_(plan, log, expected, !(plan.may_be_late_quiet && has_faults), store_, findings_),
@@ -148,6 +149,7 @@ void Driver::change_things() {
   if (is_calm_) return;
   if (lives_ > 1 && is_fault(plan_.rates.config_change, Fault::config_change)) {
     draw_operational(random_, config_);
+    draw_lane(lanes_, config_);
   }
   if (random_.one_in(plan_.rates.damaged_checkpoint)) damage_checkpoint();
   if (random_.one_in(plan_.rates.retention)) lose_records();

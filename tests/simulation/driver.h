@@ -71,6 +71,7 @@ class Driver {
   const bool has_faults_;
   Trace& trace_;
   Random random_;
+  Random lanes_;  // of its own: a seed's faults stay where they are
   FaultCounts counts_;
   Findings findings_;
   SimulatedClock clock_;

@@ -90,7 +90,7 @@ Config draw_config(Random& random, const Shape& shape) {
   if (random.one_in(2)) {
     config.training.batch_span = random.pick({span / 100, span / 20, span / 5}) + 1;
   }
-  config.training.lane = static_cast<std::uint64_t>(random.pick({1, 5, 16, 64}));
+  draw_lane(random, config);
   config.snapshots.every = random.pick({span / 20, span / 6, span / 2, span * 3}) + 1;
   config.checkpoints.keep = 2;
   config.training.threads = 1;
@@ -120,6 +120,15 @@ Rates draw_rates(Random& random, std::uint64_t turns) {
   return rates;
 }
 
+// How products are computed: nothing else of a run depends on it.
+void draw_products(Random& random, Config& config) {
+  if (random.one_in(3)) config.model.precision = ModelConfig::Precision::bf16;
+  if (!random.one_in(2)) return;
+  for (FeatureConfig& feature : config.features) {
+    if (feature.name == "item" || random.one_in(2)) feature.group = "context";
+  }
+}
+
 }  // namespace
 
 const char* to_string(Mode mode) {
@@ -140,6 +149,10 @@ void draw_operational(Random& random, Config& config) {
   config.checkpoints.interval = random.pick({500, 20'000, 600'000});
   config.checkpoints.keep = static_cast<std::uint64_t>(random.between(2, 4));
   config.snapshots.keep = static_cast<std::uint64_t>(random.between(1, 4));
+}
+
+void draw_lane(Random& random, Config& config) {
+  config.training.lane = static_cast<std::uint64_t>(random.pick({1, 40, 90, 4'096}));
 }
 
 Plan draw_plan(std::uint64_t seed) {
@@ -169,6 +182,8 @@ Plan draw_plan(std::uint64_t seed) {
   if (plan.mode != Mode::live) plan.rates.may_step_forward = true;
   Random questions(seed, 7);
   plan.rates.question_error = rate(questions, {2, 6});
+  Random products(seed, 8);
+  draw_products(products, plan.config);
   return plan;
 }
 

@@ -96,6 +96,7 @@ struct Plan {
 Plan draw_plan(std::uint64_t seed);
 // Draws the operational keys anew that may change at any start.
 void draw_operational(Random& random, Config& config);
+void draw_lane(Random& random, Config& config);  // operational too
 std::string describe(const Plan& plan);
 
 }  // namespace sluice::simulation
