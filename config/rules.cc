@@ -228,6 +228,17 @@ void check_rules(const TomlNode& root, const std::string& file, const Config& co
             toml_text(dead_topic) + " is the topic of streams." + kStreamNames[stream] +
                 "; refused records need their own");
   }
+  // The learner numbers a batch's inputs, and those of its contexts, with 32 bits.
+  constexpr std::uint64_t kMostNumbers = 1ULL << 31;
+  constexpr std::uint64_t kRowPadding = 64;
+  std::uint64_t inputs = kRowPadding;
+  for (const FeatureConfig& feature : config.features) {
+    inputs += feature.is_dense() ? 1 : config.model.embedding_dim;
+  }
+  require(config.training.batch_size <= kMostNumbers / inputs, "training.batch_size",
+          std::to_string(config.training.batch_size) + " is too large for " +
+              std::to_string(inputs - kRowPadding) + " inputs a sample; must be at most " +
+              std::to_string(kMostNumbers / inputs) + " with these features and embedding_dim");
   const TomlNode* features = root.find("features");
   require(features != nullptr && !features->children.empty(), "features",
           "at least one feature is needed, as in country = { path = \"features.user.country\", "

@@ -10,7 +10,8 @@ namespace sluice {
 namespace {
 
 constexpr std::size_t kLine = 64;
-constexpr std::size_t kMostChunkBytes = 2 << 20;
+constexpr std::size_t kMostSmallChunk = 128 << 10;
+constexpr std::size_t kLargeChunk = 2 << 20;  // what the system gives as one page
 constexpr std::size_t kRowsAtOnce = 16;          // taken from memory by a part
 constexpr std::uint32_t kFirstEntries = 16;      // of a part's first segment
 constexpr std::uint32_t kSegmentEntries = 2048;  // of every segment once there are two
@@ -33,7 +34,7 @@ std::byte* PieceMemory::take(std::size_t bytes) {
     left_ = std::max(next_bytes_, rounded);
     chunks_.push_back(allocate_aligned(left_));
     bytes_ += left_;
-    next_bytes_ = std::min(2 * next_bytes_, kMostChunkBytes);
+    next_bytes_ = next_bytes_ < kMostSmallChunk ? 2 * next_bytes_ : kLargeChunk;
     chunk_bytes_ = left_;
   }
   std::byte* const piece = chunks_.back().get() + (chunk_bytes_ - left_);

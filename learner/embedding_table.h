@@ -3,7 +3,7 @@
 //
 // A row is one piece of memory: 16 bytes of header, its weights and its optimizer's state, padded
 // to cache lines (18 dimensions with Adam: 4 lines). The index is 8 bytes an entry and at most
-// three quarters full, about 12 bytes a row. It grows segment by segment (extendible hashing, Fagin
+// three quarters full, 11 to 21 bytes a row. It grows segment by segment (extendible hashing, Fagin
 // et al. 1979): making a row moves at most one segment's 1,536 entries, however large the table is.
 #pragma once
 

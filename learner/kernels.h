@@ -1,6 +1,6 @@
-// The learner's matrix products and the loops over single rows: one interface, and one
-// implementation for each instruction set that this CPU may have. All of them give the same bits,
-// because the order of every sum is fixed here and not by the width of a vector:
+// The learner's matrix products and its loops over rows: one interface, and one implementation for
+// each instruction set that this CPU may have. All of them give the same bits, because the order of
+// every sum is fixed here and not by the width of a vector:
 //
 //   f32   c = fma(a[i,k], b[k,j], c) for k = 0, 1, 2, ..., beginning with the start's value; one
 //         chain for each element of C. An element depends on its row of A, its column of B and its
@@ -63,7 +63,7 @@ struct Bf16Product {
   Start start;
 };
 
-// One block's worth of rows of an f32 matrix [rows, columns], element (i, j) at x[i·row + j], made
+// An f32 matrix [rows, columns], element (i, j) at x[i·row + j], made
 // into bf16 blocks. Rows and columns beyond count as 0.
 struct Packing {
   const float* x = nullptr;

@@ -28,6 +28,17 @@ std::vector<std::string> problems_with(const std::string& override_text) {
   return problems_of(kSmallToml, {override_text});
 }
 
+TEST(Problems, ABatchWhoseInputsCannotBeNumberedIsRefused) {
+  std::string text = "source.root = \"logs\"\ntraining.batch_size = 1000000\n";
+  text += "model.embedding_dim = 1024\n[features]\n";
+  for (const char* name : {"a", "b", "c"}) {
+    text += std::string(name) + " = { path = \"features." + name + "\", type = \"id\" }\n";
+  }
+  EXPECT_THAT(problems_of(text),
+              ElementsAre(AllOf(HasSubstr("training.batch_size: 1000000 is too large for 3072 "),
+                                HasSubstr("at most 684784 with these features"))));
+}
+
 TEST(Problems, TenMistakesGiveTenProblemsInOneGo) {
   const std::string text = R"([source]
 type = "file"

@@ -223,7 +223,8 @@ void check_accepted(const Setting& setting, Stream stream, const Event& event,
                back.user_id == event.user_id() && back.item_id == event.item_id() &&
                back.features == event.features());
   DecodedSamples decoded = setting.schema.make_decoded();
-  SLUICE_CHECK(setting.schema.decode(event.features(), 0, true, decoded));
+  Digest context;
+  SLUICE_CHECK(setting.schema.decode(event.features(), 0, true, decoded, context));
 }
 
 void decode_one(Input input) {
