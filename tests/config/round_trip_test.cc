@@ -195,6 +195,9 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
     }
     if (name == "name") value = any_name().substr(0, 64);
     if (name == "topic") value = any_name().substr(0, 99) + "." + split_key(section).second;
+    if (key.name == "training.batch_size") {  // a rule: below its bound for any inputs drawn here
+      value = std::to_string(*rc::gen::inRange(1, 100'000));
+    }
     if (key.name == "source.type") is_kafka = value == "kafka";
     if (name == "root" || name == "brokers") value = any_name();
     overrides.push_back(key.name + "=" + value);
