@@ -126,30 +126,39 @@ float* TowerPass::delta(std::size_t layer, std::size_t begin, Scratch& scratch) 
   return keeps ? deltas_[layer].data() + begin * rows_[layer] : scratch.deltas[layer].data();
 }
 
+// out = start + in · weights, for `rows` rows; rounded to bf16 on the way.
+void TowerPass::rounded_product(const float* in, std::size_t in_row, std::size_t rows,
+                                const RoundedWeights& weights, float* out, std::size_t out_row,
+                                Start start, Scratch& scratch) {
+  const Kernels& kernels = towers_.kernels();
+  const std::size_t depth = rounded_up(weights.in, kBlockDepth);
+  scratch.left.reserve(rounded_up(rows, kLaneUnit) * depth);
+  kernels.pack_left({in, in_row, rows, weights.in, scratch.left.data(), depth * kBlockRows});
+  kernels.multiply_bf16({.m_blocks = rounded_up(rows, kBlockRows) / kBlockRows,
+                         .n_blocks = rounded_up(weights.out, kBlockRows) / kBlockRows,
+                         .k_blocks = depth / kBlockDepth,
+                         .a = scratch.left.data(),
+                         .a_step = depth * kBlockRows,
+                         .b = weights.blocks,
+                         .b_step = depth * kBlockRows,
+                         .c = out,
+                         .c_row = out_row,
+                         .start = start});
+}
+
 // out = start + in · weights.
 void TowerPass::product(const Towers::Part& part, const float* in, std::size_t in_row,
                         std::size_t rows, float* out, std::size_t out_row, Start start,
                         Finish finish, Scratch& scratch) {
   const Kernels& kernels = towers_.kernels();
   if (!towers_.is_bf16()) {
-    kernels.multiply({rows, part.out, part.in, in, in_row, 1,
-                      towers_.parameters().data() + part.weight, part.out, out, out_row, start,
-                      finish});
+    const float* const weights = towers_.parameters().data() + part.weight;
+    kernels.multiply(
+        {rows, part.out, part.in, in, in_row, 1, weights, part.out, out, out_row, start, finish});
     return;
   }
-  const std::size_t depth = rounded_up(part.in, kBlockDepth);
-  scratch.left.reserve(rounded_up(rows, kLaneUnit) * depth);
-  kernels.pack_left({in, in_row, rows, part.in, scratch.left.data(), depth * kBlockRows});
-  kernels.multiply_bf16({.m_blocks = rounded_up(rows, kBlockRows) / kBlockRows,
-                         .n_blocks = rounded_up(part.out, kBlockRows) / kBlockRows,
-                         .k_blocks = depth / kBlockDepth,
-                         .a = scratch.left.data(),
-                         .a_step = depth * kBlockRows,
-                         .b = part.forward.data(),
-                         .b_step = depth * kBlockRows,
-                         .c = out,
-                         .c_row = out_row,
-                         .start = start});
+  rounded_product(in, in_row, rows, {part.forward.data(), part.in, part.out}, out, out_row, start,
+                  scratch);
   if (finish == Finish::relu) {
     for (std::size_t r = 0; r < rows; ++r) kernels.relu(part.out, out + r * out_row);
   }
@@ -159,35 +168,23 @@ void TowerPass::product(const Towers::Part& part, const float* in, std::size_t i
 void TowerPass::product_backward(const Towers::Part& part, const float* delta,
                                  std::size_t delta_row, std::size_t rows, float* out,
                                  std::size_t out_row, Scratch& scratch) {
-  const Kernels& kernels = towers_.kernels();
   if (!towers_.is_bf16()) {
-    kernels.multiply({rows,
-                      part.in,
-                      part.out,
-                      delta,
-                      delta_row,
-                      1,
-                      part.transposed.data(),
-                      part.transposed_row,
-                      out,
-                      out_row,
-                      {},
-                      Finish::none});
+    towers_.kernels().multiply({rows,
+                                part.in,
+                                part.out,
+                                delta,
+                                delta_row,
+                                1,
+                                part.transposed.data(),
+                                part.transposed_row,
+                                out,
+                                out_row,
+                                {},
+                                Finish::none});
     return;
   }
-  const std::size_t depth = rounded_up(part.out, kBlockDepth);
-  scratch.left.reserve(rounded_up(rows, kLaneUnit) * depth);
-  kernels.pack_left({delta, delta_row, rows, part.out, scratch.left.data(), depth * kBlockRows});
-  kernels.multiply_bf16({.m_blocks = rounded_up(rows, kBlockRows) / kBlockRows,
-                         .n_blocks = rounded_up(part.in, kBlockRows) / kBlockRows,
-                         .k_blocks = depth / kBlockDepth,
-                         .a = scratch.left.data(),
-                         .a_step = depth * kBlockRows,
-                         .b = part.backward.data(),
-                         .b_step = depth * kBlockRows,
-                         .c = out,
-                         .c_row = out_row,
-                         .start = {}});
+  rounded_product(delta, delta_row, rows, {part.backward.data(), part.out, part.in}, out, out_row,
+                  {}, scratch);
 }
 
 // Elements from one block of 32 samples to the next, of an operand of so many rows or columns: what

@@ -101,6 +101,13 @@ class TowerPass {
   bool is_context(const Towers::Part& part) const;
 
   Start start_of(const Towers::Part& part, std::size_t begin, std::size_t rows, float* out);
+  struct RoundedWeights {
+    const Bf16* blocks;  // right operand, k = in, n = out
+    std::size_t in, out;
+  };
+  void rounded_product(const float* in, std::size_t in_row, std::size_t rows,
+                       const RoundedWeights& weights, float* out, std::size_t out_row, Start start,
+                       Scratch& scratch);
   void product(const Towers::Part& part, const float* in, std::size_t in_row, std::size_t rows,
                float* out, std::size_t out_row, Start start, Finish finish, Scratch& scratch);
   void product_backward(const Towers::Part& part, const float* delta, std::size_t delta_row,
