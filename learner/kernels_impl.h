@@ -180,14 +180,20 @@ SLUICE_INLINE typename V::Block block_row(const Packing& p, std::size_t i, std::
   return j + kBlockRows <= p.columns ? V::load_block(at) : V::load_block(at, p.columns - j);
 }
 
+// 32 columns of row i from column j on, rounded.
+template <class V>
+SLUICE_INLINE void store_rounded(const Packing& p, std::size_t i, std::size_t j, Bf16* out) {
+  const bool has_upper = j + kBlockRows < p.columns;
+  V::store_row(out, block_row<V>(p, i, j),
+               has_upper ? block_row<V>(p, i, j + kBlockRows) : V::zero_block());
+}
+
 template <class V>
 void pack_left(const Packing& p) {
   for (std::size_t i = 0; i < pieces_of(p.rows, kBlockRows) * kBlockRows; ++i) {
     Bf16* const out = p.out + i / kBlockRows * p.out_step + i % kBlockRows * kBlockDepth;
     for (std::size_t j = 0; j < p.columns; j += kBlockDepth) {
-      const bool has_upper = j + kBlockRows < p.columns;
-      V::store_row(out + j / kBlockDepth * p.out_depth, block_row<V>(p, i, j),
-                   has_upper ? block_row<V>(p, i, j + kBlockRows) : V::zero_block());
+      store_rounded<V>(p, i, j, out + j / kBlockDepth * p.out_depth);
     }
   }
 }
@@ -224,10 +230,8 @@ void pack_right_transposed(const Packing& p) {
   for (std::size_t i = 0; i < p.rows; i += kBlockRows) {
     Bf16* const out = p.out + i / kBlockRows * p.out_step;
     for (std::size_t j = 0; j < p.columns; j += kBlockDepth) {
-      const bool has_upper = j + kBlockRows < p.columns;
       for (std::size_t r = 0; r < kBlockRows; ++r) {
-        V::store_row(rows + r * kBlockDepth, block_row<V>(p, i + r, j),
-                     has_upper ? block_row<V>(p, i + r, j + kBlockRows) : V::zero_block());
+        store_rounded<V>(p, i + r, j, rows + r * kBlockDepth);
       }
       V::transpose_pairs(rows, out + j / kBlockDepth * p.out_depth);
     }

@@ -9,7 +9,6 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "learner/trainer_impl.h"
-#include "learner/vector_math.h"
 
 namespace sluice {
 
