@@ -1,9 +1,10 @@
 """Runs the unittest cases of every module in the folders given.
 
-    run_python_tests.py [--counts FILE] FOLDER...
+    run_python_tests.py [--counts FILE] [--failures FILE] FOLDER...
 
-Prints one line a test, and at the end what failed. FILE gets "passed failed skipped". Exits with 1
-when a test failed or a folder holds none.
+Prints one line a test, and at the end what failed. The one file gets "passed failed skipped", the
+other the failed tests' names and what each said last. Exits with 1 when a test failed or a folder
+holds none.
 """
 
 import argparse
@@ -40,6 +41,7 @@ class Result(unittest.TextTestResult):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts")
+    parser.add_argument("--failures")
     parser.add_argument("folders", nargs="+")
     arguments = parser.parse_args()
 
@@ -62,6 +64,12 @@ def main():
     if arguments.counts:
         with open(arguments.counts, "w", encoding="utf-8") as file:
             print(passed, failed, skipped, file=file)
+    if arguments.failures:
+        with open(arguments.failures, "w", encoding="utf-8") as file:
+            for test, said in result.failures + result.errors:
+                print(test.id(), *said.strip().splitlines()[-40:], sep="\n    ", file=file)
+            for folder in empty:
+                print(f"no test in {folder}", file=file)
     return 1 if failed else 0
 
 
