@@ -72,6 +72,12 @@ class ByteReader {
   }
   double f64() { return std::bit_cast<double>(u64()); }
   std::uint64_t varint() {
+    std::uint64_t word = 0;
+    if (rest_.size() >= sizeof word) {
+      std::memcpy(&word, rest_.data(), sizeof word);
+      const std::uint64_t ends = ~word & 0x8080'8080'8080'8080;
+      if (ends != 0) return short_varint(word, std::countr_zero(ends) + 1);
+    }
     std::uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
       const std::uint8_t byte = u8();
@@ -100,6 +106,15 @@ class ByteReader {
   std::uint64_t key_u64() { return __builtin_bswap64(u64()); }
 
  private:
+  // The varint of the lowest `bits` bits (8, 16, ..., 64): without branches, for lengths are hard
+  // to predict. Its groups of 7 bits move together pair by pair.
+  std::uint64_t short_varint(std::uint64_t word, int bits) {
+    rest_.remove_prefix(static_cast<std::size_t>(bits / 8));
+    word &= ~std::uint64_t{0} >> (64 - bits);
+    word = (word & 0x007f'007f'007f'007f) | (word & 0x7f00'7f00'7f00'7f00) >> 1;
+    word = (word & 0x0000'3fff'0000'3fff) | (word & 0x3fff'0000'3fff'0000) >> 2;
+    return (word & 0x0000'0000'0fff'ffff) | (word & 0x0fff'ffff'0000'0000) >> 4;
+  }
   void raw(void* data, std::size_t size) {
     if (size > rest_.size()) {
       fail();

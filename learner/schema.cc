@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
+#include <cstring>
 #include <limits>
 #include <set>
 #include <utility>
@@ -40,6 +42,20 @@ const std::string& table_of(const FeatureConfig& feature) {
 float to_float(double value) {
   constexpr double kMax = std::numeric_limits<float>::max();
   return static_cast<float>(std::clamp(value, -kMax, kMax));
+}
+
+// The digits of a number below 10^8 without leading zeros: how many. Writes 8 bytes. Lanes of one
+// word hold halves of four digits, then pairs, then digits; the first is the lowest.
+std::size_t write_decimal(std::uint32_t number, char* out) {
+  const std::uint64_t fours = number / 10'000 | std::uint64_t{number % 10'000} << 32;
+  const std::uint64_t hundreds = (fours * 10'486 >> 20) & 0x0000'007f'0000'007f;
+  const std::uint64_t pairs = hundreds | (fours - 100 * hundreds) << 16;
+  const std::uint64_t tens = (pairs * 103 >> 10) & 0x000f'000f'000f'000f;
+  const std::uint64_t digits = tens | (pairs - 10 * tens) << 8;
+  const int zeros = std::countr_zero(digits | std::uint64_t{1} << 56) / 8;
+  const std::uint64_t text = (digits | 0x3030'3030'3030'3030) >> (8 * zeros);
+  std::memcpy(out, &text, sizeof text);
+  return 8 - static_cast<std::size_t>(zeros);
 }
 
 Json feature_json(const FeatureConfig& feature) {
@@ -216,8 +232,13 @@ std::uint64_t Schema::row_key(std::size_t table, std::string_view text) const {
   return hash64(text, table_seeds_[table]);
 }
 
+// The branches of to_chars() are hard to predict; ids of up to eight digits need none.
 std::uint64_t Schema::row_key(std::size_t table, std::int64_t value) const {
   std::array<char, 24> text;
+  if (0 <= value && value < 100'000'000) {
+    const std::size_t size = write_decimal(static_cast<std::uint32_t>(value), text.data());
+    return row_key(table, std::string_view(text.data(), size));
+  }
   const char* const end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
   return row_key(table, std::string_view(text.data(), static_cast<std::size_t>(end - text.data())));
 }
@@ -280,7 +301,7 @@ bool Schema::decode(std::string_view blob, std::uint32_t at, bool count_wrong_ty
     }
   }
   // Each value says where it ends, so that other values never have the same bytes together.
-  context = hash128(context_values);
+  context = inputs_.context == 0 ? Digest() : hash128(context_values);
   return reader.ok() && reader.at_end();
 }
 

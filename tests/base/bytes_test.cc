@@ -72,6 +72,21 @@ TEST(Bytes, ExtremesOfVarints) {
   }
 }
 
+TEST(Bytes, AVarintEndsWhereItEndsWhateverFollows) {
+  for (int bits = 0; bits < 64; ++bits) {
+    for (const std::uint64_t value : {(std::uint64_t{1} << bits) - 1, std::uint64_t{1} << bits}) {
+      for (std::size_t more = 0; more < 10; ++more) {
+        const std::string bytes =
+            written([&](ByteWriter& w) { w.varint(value); }) + std::string(more, '\xff');
+        ByteReader reader(bytes);
+        EXPECT_EQ(reader.varint(), value);
+        EXPECT_EQ(reader.remaining(), more) << value;
+        EXPECT_TRUE(reader.ok());
+      }
+    }
+  }
+}
+
 RC_GTEST_PROP(Bytes, KeysSortByNumber, (std::uint64_t a, std::uint64_t b)) {
   const std::string a_key = written([&](ByteWriter& w) { w.key_u64(a); });
   const std::string b_key = written([&](ByteWriter& w) { w.key_u64(b); });

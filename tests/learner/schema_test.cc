@@ -76,6 +76,30 @@ TEST(Schema, LaysFieldsOutInTheOrderOfTheirNames) {
   EXPECT_EQ(schema.fields()[5].width, 1U);
 }
 
+TEST(Schema, AnIntegersKeyIsThatOfItsDecimalText) {
+  const Config config = small_config();
+  const Schema schema(config.features, config.model);
+  const auto is_equal = [&](std::int64_t value) {
+    return schema.row_key(1, value) == schema.row_key(1, std::to_string(value));
+  };
+  for (std::int64_t value = 0; value < 300'000; ++value) ASSERT_TRUE(is_equal(value)) << value;
+  for (std::int64_t power = 1; power <= 1'000'000'000'000'000'000; power *= 10) {
+    for (const std::int64_t value : {power - 1, power, power + 1, 9 * power, -power}) {
+      ASSERT_TRUE(is_equal(value)) << value;
+    }
+    if (power == 1'000'000'000'000'000'000) break;
+  }
+}
+
+RC_GTEST_PROP(SchemaProperty, AnIntegersKeyIsThatOfItsDecimalText, (std::int64_t any)) {
+  const Config config = small_config();
+  const Schema schema(config.features, config.model);
+  const auto below_10_to_8 = *rc::gen::inRange<std::int64_t>(0, 100'000'000);
+  for (const std::int64_t value : {any, below_10_to_8}) {
+    RC_ASSERT(schema.row_key(1, value) == schema.row_key(1, std::to_string(value)));
+  }
+}
+
 TEST(Schema, DecodesEveryKindOfFeature) {
   const Config config = small_config();
   const Schema schema(config.features, config.model);
