@@ -92,6 +92,7 @@ void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
       const auto next = static_cast<std::uint32_t>(scratch.distinct.size());
       const std::uint32_t place = scratch.keys.number_of(key, hash, next);
       if (place == next) {
+        tables[key.table].prefetch_entry(hash);
         scratch.distinct.push_back({key.key, hash, key.table});
         begins_.push_back(0);
       }
@@ -104,36 +105,36 @@ void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
   // A stable counting sort by row keeps (sample, field, id) order inside each row.
   scratch.next.assign(begins_.begin(), begins_.end());
   uses_.resize(scratch.places.size());
+  const std::size_t dim = tables.front().dim();  // of all tables
   std::size_t k = 0;
   for (DecodedSamples* const some : decoded) {
     for (const DecodedSamples::Key& key : some->keys[part]) {
       RowTerm& term = some->terms[key.term];
       const std::uint32_t place = scratch.places[k++];
-      term.row = rows_[place]->values();
+      term.row = weights_.data() + place * dim;
       uses_[scratch.next[place]++] = {term.at, term.weight};
     }
   }
 }
 
-// Most of the rows are in memory that no cache holds: ask for the entries, then for the rows, some
-// look-ups ahead.
+// Most of the rows are in memory that no cache holds: ask for them some look-ups ahead (for their
+// entries gather() did), and copy the weights while they are at hand, for they are pooled only when
+// all rows are found.
 void BatchRows::find_rows(std::span<EmbeddingTable> tables,
                           std::span<const GatherScratch::Distinct> distinct, std::uint64_t step) {
-  constexpr std::size_t kRowsAhead = 12;
-  constexpr std::size_t kEntriesAhead = 2 * kRowsAhead;
+  constexpr std::size_t kAhead = 12;
   const std::size_t count = distinct.size();
+  const std::size_t dim = tables.front().dim();
   rows_.resize(count);
-  for (std::size_t n = 0; n < count + kEntriesAhead; ++n) {
-    if (n < count) tables[distinct[n].table].prefetch_entry(distinct[n].hash);
-    if (n >= kRowsAhead && n - kRowsAhead < count) {
-      const GatherScratch::Distinct& next = distinct[n - kRowsAhead];
-      tables[next.table].prefetch_row(next.hash);
-    }
-    if (n < kEntriesAhead) continue;
-    const GatherScratch::Distinct& now = distinct[n - kEntriesAhead];
+  weights_.reserve(count * dim);
+  for (std::size_t n = 0; n < count + kAhead; ++n) {
+    if (n < count) tables[distinct[n].table].prefetch_row(distinct[n].hash);
+    if (n < kAhead) continue;
+    const GatherScratch::Distinct& now = distinct[n - kAhead];
     EmbeddingRow* const row = tables[now.table].find_or_create(now.key, now.hash);
     row->last_batch = step;
-    rows_[n - kEntriesAhead] = row;
+    std::copy_n(row->values(), dim, weights_.data() + (n - kAhead) * dim);
+    rows_[n - kAhead] = row;
   }
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/aligned_array.h"
 #include "base/hash.h"
 #include "config/config.h"
 #include "joiner/sample.h"
@@ -103,8 +104,9 @@ struct GatherScratch {
 // where it uses them. One thread at a time; reused from batch to batch.
 class BatchRows {
  public:
-  // Finds or makes the row of every term of the part (of all `decoded`, in their order), sets
-  // RowTerm::row and marks the rows as changed by `step`.
+  // Finds or makes the row of every term of the part (of all `decoded`, in their order) and marks
+  // it as changed by `step`. RowTerm::row is set to a copy of its weights, which stays until the
+  // next call.
   void gather(std::span<EmbeddingTable> tables, std::size_t part,
               std::span<DecodedSamples* const> decoded, std::uint64_t step, GatherScratch& scratch);
 
@@ -120,6 +122,7 @@ class BatchRows {
                  std::span<const GatherScratch::Distinct> distinct, std::uint64_t step);
 
   std::vector<EmbeddingRow*> rows_;    // by first use
+  AlignedArray<float> weights_;        // the rows' weights, one after the other
   std::vector<std::uint32_t> begins_;  // [rows + 1] into uses_
   std::vector<RowUse> uses_;
 };
