@@ -112,6 +112,8 @@ struct Kernels {
   // One update of n weights; false where one of w, m and v is not finite afterwards. The arrays do
   // not overlap.
   bool (*adam)(const AdamFactors&, std::size_t n, const float* g, float* w, float* m, float* v);
+  // `out` has room for n rounded up to kBlockRows; a whole vector that was stored is read back
+  // sooner than a part of one.
   void (*sum_uses)(std::span<const RowUse> uses, std::size_t n, const float* x, float* out);
   // x[at .. at + n) += weight · row, term by term.
   void (*add_rows)(std::span<const RowTerm> terms, std::size_t n, float* x);

@@ -238,10 +238,22 @@ void pack_right_transposed(const Packing& p) {
   }
 }
 
+// The same for a single weight.
+SLUICE_INLINE void adam_one(const AdamFactors& f, float g, float& w, float& m, float& v,
+                            float& difference) {
+  m = f.beta1 * m + f.one_minus_beta1 * g;
+  v = f.beta2 * v + f.one_minus_beta2 * (g * g);
+  w -= f.rate * m / (__builtin_sqrtf(v * f.v_factor) + f.epsilon);
+  difference += (w - w) + (m - m) + (v - v);
+}
+
+// A vector's root and quotient cost as much for two elements as for all: few are done one by one.
 template <class V>
 bool adam(const AdamFactors& f, std::size_t n, const float* g, float* w, float* m, float* v) {
+  constexpr std::size_t kFew = 4;
   typename V::Float difference = V::zero();  // x − x is 0 where x is finite
-  for (std::size_t i = 0; i < n; i += V::kWidth) {
+  std::size_t i = 0;
+  for (; i + kFew < n; i += V::kWidth) {
     const typename V::Mask mask = V::mask(n - i < V::kWidth ? n - i : V::kWidth);
     const typename V::Float gradient = V::load(g + i, mask);
     const typename V::Float new_m = V::add(V::mul(V::broadcast(f.beta1), V::load(m + i, mask)),
@@ -260,7 +272,9 @@ bool adam(const AdamFactors& f, std::size_t n, const float* g, float* w, float* 
       difference = V::add(difference, V::sub(x, x));
     }
   }
-  return V::is_zero(difference);
+  float rest = 0;
+  for (; i < n; ++i) adam_one(f, g[i], w[i], m[i], v[i], rest);
+  return V::is_zero(difference) && rest == 0;
 }
 
 template <class V, int kVectors>
@@ -278,8 +292,7 @@ SLUICE_INLINE void sum_vectors(std::span<const RowUse> uses, std::size_t n, cons
       sum[v] = V::add(sum[v], V::mul(weight, value));
     }
   }
-  for (int v = 0; v + 1 < kVectors; ++v) V::store(out + v * V::kWidth, sum[v]);
-  V::store(out + (kVectors - 1) * V::kWidth, tail, sum[kVectors - 1]);
+  for (int v = 0; v < kVectors; ++v) V::store(out + v * V::kWidth, sum[v]);
 }
 
 template <class V>

@@ -95,19 +95,19 @@ nlohmann::ordered_json Trainer::window_metrics() const {
 // cut. What is not finite ends it before anyone is told of the batch, so that nothing of it is
 // published.
 Status Trainer::Impl::train() {
-  const std::vector<Sample> samples = pending.take();
+  past = std::exchange(samples, pending.take());
   const std::uint64_t step = learned.steps + 1;
-  std::vector<Prediction> predictions(samples.size());
+  predictions.resize(samples.size());
 
-  decode(samples);
-  decode_contexts(samples);
+  decode();
+  decode_contexts();
   gather(step);
   SLUICE_TRY(check_bounds());
   forward_contexts();
-  compute_lanes(samples, predictions);
+  compute_lanes();
   backward_contexts();
-  SLUICE_TRY(check_logits(samples, predictions));
-  SLUICE_TRY(update(samples, predictions, step));
+  SLUICE_TRY(check_logits());
+  SLUICE_TRY(update(step));
 
   learned.steps = step;
   learned.trained_sequence = samples.back().sequence;
@@ -125,13 +125,14 @@ std::vector<Trainer::Impl::Lane> Trainer::Impl::lanes_of(std::size_t rows) const
   return result;
 }
 
-void Trainer::Impl::decode(const std::vector<Sample>& samples) {
+void Trainer::Impl::decode() {
   constexpr std::size_t kAhead = 4;
   const Schema& schema = learned.model.schema();
   lanes = lanes_of(samples.size());
   while (own.size() < lanes.size()) own.push_back(schema.make_decoded());
   context_digests.resize(samples.size());
   workers.run(lanes.size(), [&](std::size_t n, std::size_t) {
+    free_past(n);
     own[n].clear();
     for (std::size_t s = lanes[n].begin; s < lanes[n].end; ++s) {
       if (s + kAhead < lanes[n].end) {
@@ -152,7 +153,13 @@ void Trainer::Impl::decode(const std::vector<Sample>& samples) {
   }
 }
 
-void Trainer::Impl::decode_contexts(const std::vector<Sample>& samples) {
+// One lane's share of the samples before: freeing thousands of texts takes its time, on any thread.
+void Trainer::Impl::free_past(std::size_t lane) {
+  const std::size_t end = past.size() * (lane + 1) / lanes.size();
+  for (std::size_t s = past.size() * lane / lanes.size(); s < end; ++s) past[s] = Sample();
+}
+
+void Trainer::Impl::decode_contexts() {
   const Schema& schema = learned.model.schema();
   contexts.clear();
   if (schema.inputs().context > 0) contexts.assign(context_digests);
@@ -193,8 +200,7 @@ void Trainer::Impl::forward_contexts() {
   });
 }
 
-void Trainer::Impl::compute_lanes(const std::vector<Sample>& samples,
-                                  std::vector<Prediction>& predictions) {
+void Trainer::Impl::compute_lanes() {
   const std::size_t row = pass.input_row();
   const auto batch_samples = static_cast<double>(samples.size());
   workers.run(lanes.size(), [&](std::size_t n, std::size_t thread) {
@@ -225,8 +231,7 @@ void Trainer::Impl::backward_contexts() {
 }
 
 // The loss is finite for finite logits.
-Status Trainer::Impl::check_logits(const std::vector<Sample>& samples,
-                                   const std::vector<Prediction>& predictions) const {
+Status Trainer::Impl::check_logits() const {
   for (std::size_t s = 0; s < samples.size(); ++s) {
     const Prediction& prediction = predictions[s];
     if (std::isfinite(prediction.ctr_logit) && std::isfinite(prediction.cvr_logit)) continue;
@@ -238,8 +243,7 @@ Status Trainer::Impl::check_logits(const std::vector<Sample>& samples,
 }
 
 // All that changes what was learned; the pieces touch different things.
-Status Trainer::Impl::update(const std::vector<Sample>& samples,
-                             std::vector<Prediction>& predictions, std::uint64_t step) {
+Status Trainer::Impl::update(std::uint64_t step) {
   const OptimizerStep dense_step(config.training.dense, step);
   const OptimizerStep row_step(config.training.embeddings, step);
   const float scale = dense_step.clips() ? dense_clip_scale(dense_step) : 1.0F;
@@ -256,7 +260,7 @@ Status Trainer::Impl::update(const std::vector<Sample>& samples,
   // The largest first, so that the threads end together.
   workers.run(1 + weight_pieces.size() + row_pieces.size(), [&](std::size_t n, std::size_t thread) {
     if (n == 0) {
-      validate(samples, predictions);
+      validate();
     } else if (n <= weight_pieces.size()) {
       if (!update_weights(weight_pieces[n - 1], thread, dense_step, scale)) {
         layers_are_finite = false;
@@ -267,7 +271,7 @@ Status Trainer::Impl::update(const std::vector<Sample>& samples,
     }
   });
   for (std::size_t n = 0; n < row_pieces.size(); ++n) {
-    if (wrong_rows[n]) return not_finite_row(samples, row_pieces[n], *wrong_rows[n]);
+    if (wrong_rows[n]) return not_finite_row(row_pieces[n], *wrong_rows[n]);
   }
   if (layers_are_finite) return {};
   return stop_error("samples " + std::to_string(samples.front().sequence) + " to " +
@@ -276,8 +280,7 @@ Status Trainer::Impl::update(const std::vector<Sample>& samples,
                     kNotFiniteAdvice);
 }
 
-void Trainer::Impl::validate(const std::vector<Sample>& samples,
-                             std::vector<Prediction>& predictions) {
+void Trainer::Impl::validate() {
   for (std::size_t s = 0; s < samples.size(); ++s) {
     const Sample& sample = samples[s];
     learned.samples_digest = chain_sample(learned.samples_digest, sample);
@@ -348,7 +351,7 @@ std::optional<std::size_t> Trainer::Impl::update_rows(const RowPiece& piece,
   const BatchRows& rows = batch_rows[piece.part];
   const auto sum_uses = learned.model.towers().kernels().sum_uses;
   std::optional<std::size_t> wrong;
-  std::vector<float> gradient(layout.dim);
+  std::vector<float> gradient(rounded_up(layout.dim, kBlockRows));
   for (std::size_t n = piece.begin; n < piece.end; ++n) {
     if (n + kAhead < piece.end) {
       const auto* const next = reinterpret_cast<const std::byte*>(rows.row(n + kAhead));
@@ -365,8 +368,7 @@ std::optional<std::size_t> Trainer::Impl::update_rows(const RowPiece& piece,
   return wrong;
 }
 
-Status Trainer::Impl::not_finite_row(const std::vector<Sample>& samples, const RowPiece& piece,
-                                     std::size_t row) const {
+Status Trainer::Impl::not_finite_row(const RowPiece& piece, std::size_t row) const {
   const BatchRows& rows = batch_rows[piece.part];
   const std::size_t at = rows.uses(row).front().at;
   const auto& tables = learned.model.tables();

@@ -71,25 +71,26 @@ struct Trainer::Impl {
     std::size_t part, begin, end;
   };
 
-  void decode(const std::vector<Sample>& samples);
-  void decode_contexts(const std::vector<Sample>& samples);
+  void decode();
+  void free_past(std::size_t lane);
+  void decode_contexts();
   void gather(std::uint64_t step);
   void forward_contexts();
-  void compute_lanes(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
+  void compute_lanes();
   void backward_contexts();
-  Status check_logits(const std::vector<Sample>& samples,
-                      const std::vector<Prediction>& predictions) const;
-  Status update(const std::vector<Sample>& samples, std::vector<Prediction>& predictions,
-                std::uint64_t step);
-  void validate(const std::vector<Sample>& samples, std::vector<Prediction>& predictions);
+  Status check_logits() const;
+  Status update(std::uint64_t step);
+  void validate();
   float dense_clip_scale(const OptimizerStep& optimizer);  // fills dense_gradient
   bool update_weights(const TowerPass::Piece& piece, std::size_t thread,
                       const OptimizerStep& optimizer, float scale);
   std::optional<std::size_t> update_rows(const RowPiece& piece, const OptimizerStep& optimizer);
-  Status not_finite_row(const std::vector<Sample>& samples, const RowPiece& piece,
-                        std::size_t row) const;
+  Status not_finite_row(const RowPiece& piece, std::size_t row) const;
   Status check_bounds() const;
 
+  std::vector<Sample> samples;  // of the batch
+  std::vector<Sample> past;     // of the batch before, not freed yet
+  std::vector<Prediction> predictions;
   TowerPass pass;
   std::vector<Lane> lanes;              // of samples
   std::vector<DecodedSamples> own;      // by lane: the impressions' own columns
