@@ -10,6 +10,7 @@ import sys
 from bench.engines import Engine, Failed, Watch, available_bytes, cores_for
 
 BATCH = 1024
+PRECISIONS = ("f32", "bf16")
 MOST_ROW_BYTES = 600  # for a first guess whether a table fits into memory
 BUSY_LIMIT_S = 120    # the neighbour ends by itself, whatever becomes of the bench
 
@@ -70,7 +71,7 @@ class Neighbour:
 
 
 def contended_engines(plan):
-    for precision in ("f32", "bf16"):
+    for precision in PRECISIONS:
         yield f"sluice-{precision}", plan.sluice(precision)
     if plan.peers:
         yield "pytorch-expert-f32", plan.torch("expert", "f32")
@@ -120,9 +121,10 @@ def shops(plan):
         yield "expedia", plan.data, ["features.user.", "features.query."]
 
 
-def measure_shop(plan, calm, config, prefixes):
+def measure_shop(plan, calm, config, prefixes, precision):
     """(about, median rate apart, median rate grouped): the same samples, in turns."""
-    command = [str(plan.build / "sharing_bench"), str(config), "--batch", str(BATCH)]
+    command = [str(plan.build / "sharing_bench"), str(config), "--batch", str(BATCH),
+               "--precision", precision]
     engines, rates = [], []
     try:
         for more in ([], ["--grouped", *prefixes]):
@@ -142,19 +144,21 @@ def measure_shop(plan, calm, config, prefixes):
 def measure_sharing(plan, calm):
     """Pages of impressions, with and without a group for what they share."""
     results = []
-    print(f"{'logs, batch 1,024':20}{'samples':>10}{'shared':>10}{'apart':>12}{'grouped':>12}"
+    print(f"{'logs, batch 1,024':20}{'samples':>10}{'shared':>10}{'':>6}{'apart':>12}{'grouped':>12}"
           f"{'ratio':>8}")
     for name, config, prefixes in shops(plan):
-        try:
-            about, apart, grouped = measure_shop(plan, calm, config, prefixes)
-        except Failed as error:
-            print(f"{name:20}  left out: {error}")
-            continue
-        result = {"logs": name, "batch": BATCH, "threads": 1, "samples": about["samples"],
-                  "features": about["features"], "shared_features": about["shared"],
-                  "apart": apart, "grouped": grouped, "ratio": round(grouped / apart, 3)}
-        results.append(result)
-        shared = f"{about['shared']} of {about['features']}"
-        print(f"{name:20}{about['samples']:10,}{shared:>10}{apart:12,}{grouped:12,}"
-              f"{result['ratio']:8.3f}", flush=True)
+        for precision in PRECISIONS:
+            try:
+                about, apart, grouped = measure_shop(plan, calm, config, prefixes, precision)
+            except Failed as error:
+                print(f"{name:20}  left out: {error}")
+                continue
+            result = {"logs": name, "precision": precision, "batch": BATCH, "threads": 1,
+                      "samples": about["samples"], "features": about["features"],
+                      "shared_features": about["shared"], "apart": apart, "grouped": grouped,
+                      "ratio": round(grouped / apart, 3)}
+            results.append(result)
+            shared = f"{about['shared']} of {about['features']}"
+            print(f"{name:20}{about['samples']:10,}{shared:>10}{precision:>6}{apart:12,}"
+                  f"{grouped:12,}{result['ratio']:8.3f}", flush=True)
     return results

@@ -18,7 +18,6 @@ from bench import learner_more  # noqa: E402
 from bench.engines import Calm, Engine, Failed, available_bytes, machine  # noqa: E402
 
 TORCH = pathlib.Path(__file__).resolve().parent / "peers" / "torch" / "esmm_bench.py"
-PRECISIONS = ("f32", "bf16")
 THREADS = (1, 2)
 # A row's memory at most, for a guess whether an engine fits: PyTorch's three tables, and what a
 # step needs beside them; the learner's with its index.
@@ -67,7 +66,7 @@ class Plan:
 
     def groups(self):
         """Engines that should take turns: those of one precision with PyTorch, else all."""
-        groups = [list(self.commands(precision)) for precision in PRECISIONS]
+        groups = [list(self.commands(precision)) for precision in learner_more.PRECISIONS]
         return groups if self.peers else [sum(groups, [])]
 
 
@@ -169,7 +168,7 @@ def print_table(plan, rows):
 def ratios(names):
     """(label, (engine, threads), (engine, threads)) of the ratios worth reading."""
     for threads in THREADS:
-        for precision in PRECISIONS:
+        for precision in learner_more.PRECISIONS:
             own = (f"sluice-{precision}", threads)
             for other in ("roofline", "pytorch-expert", "pytorch"):
                 yield (f"{own[0]} / {other}-{precision}, {threads} thread(s)", own,
