@@ -100,6 +100,10 @@ void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
       scratch.places.push_back(place);
     }
   }
+  if (scratch.distinct.empty()) {  // there may be no table
+    rows_.clear();
+    return;
+  }
   find_rows(tables, scratch.distinct, step);
   for (std::size_t n = 0; n < rows_.size(); ++n) begins_[n + 1] += begins_[n];
   // A stable counting sort by row keeps (sample, field, id) order inside each row.

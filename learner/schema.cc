@@ -135,7 +135,6 @@ Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model, LogEdges 
   SLUICE_CHECK(!features.empty());
   std::set<std::string> tables;
   for (FeatureConfig& feature : features) {
-    SLUICE_CHECK(fields_.empty() || fields_.back().feature.name < feature.name);
     if (feature.is_dense()) continue;
     feature.table = table_of(feature);
     tables.insert(feature.table);
