@@ -19,19 +19,34 @@ constexpr std::size_t round_up(std::size_t bytes, std::size_t unit) {
   return (bytes + unit - 1) / unit * unit;
 }
 
-// Pages are zero as they come, one by one when they are first touched.
+std::byte* map(std::size_t bytes) {
+  void* const mapped =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  SLUICE_CHECK(mapped != MAP_FAILED);
+  return static_cast<std::byte*>(mapped);
+}
+
+std::size_t bytes_to_huge_page(const std::byte* memory) {
+  const auto address = reinterpret_cast<std::uintptr_t>(memory);
+  return round_up(address, kHugePage) - address;
+}
+
+// Pages are zero as they come, one by one when they are first touched. The system puts one mapping
+// below the other, and takes neighbours for one: they must not be cut out of larger ones, or large
+// tables would have more mappings than a process may.
 AlignedMemory map_pages(std::size_t bytes) {
   const std::size_t wanted = round_up(bytes, kHugePage);
-  void* const mapped =
-      mmap(nullptr, wanted + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  SLUICE_CHECK(mapped != MAP_FAILED);
-  auto* const begin = static_cast<std::byte*>(mapped);
-  const auto address = reinterpret_cast<std::uintptr_t>(begin);
-  const std::size_t before = round_up(address, kHugePage) - address;
-  if (before > 0) munmap(begin, before);
-  if (before < kHugePage) munmap(begin + before + wanted, kHugePage - before);
-  madvise(begin + before, wanted, MADV_HUGEPAGE);  // a wish: small pages do as well
-  return {begin + before, FreeAligned{wanted}};
+  std::byte* begin = map(wanted);
+  if (bytes_to_huge_page(begin) > 0) {
+    munmap(begin, wanted);
+    begin = map(wanted + kHugePage);
+    const std::size_t before = bytes_to_huge_page(begin);
+    if (before > 0) munmap(begin, before);
+    begin += before;
+    if (before < kHugePage) munmap(begin + wanted, kHugePage - before);
+  }
+  madvise(begin, wanted, MADV_HUGEPAGE);  // a wish: small pages do as well
+  return {begin, FreeAligned{wanted}};
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kMostSmallChunk = 128 << 10;
-constexpr std::size_t kLargeChunk = 2 << 20;  // what the system gives as one page
+constexpr std::size_t kLargeChunk = 2 << 20;     // what the system gives as one page
 constexpr std::size_t kRowsAtOnce = 16;          // taken from memory by a part
 constexpr std::uint32_t kFirstEntries = 16;      // of a part's first segment
 constexpr std::uint32_t kSegmentEntries = 2048;  // of every segment once there are two
@@ -30,7 +30,7 @@ std::byte* PieceMemory::take(std::size_t bytes) {
   const std::lock_guard lock(mutex_);
   const std::size_t rounded = rounded_to_lines(bytes);
   if (left_ < rounded) {
-    // What is left of the chunk is smaller than one piece, and the chunks double.
+    // What is left of the chunk is smaller than one piece. Chunks begin small, for small tables.
     left_ = std::max(next_bytes_, rounded);
     chunks_.push_back(allocate_aligned(left_));
     bytes_ += left_;
