@@ -82,9 +82,10 @@ class ByteReader {
     for (int shift = 0; shift < 64; shift += 7) {
       const std::uint8_t byte = u8();
       value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
-      if ((byte & 0x80) == 0) return value;
+      if (shift == 63 && byte > 1) break;
+      if ((byte & 0x80) == 0) return ok_ ? value : 0;
     }
-    ok_ = false;
+    fail();
     return 0;
   }
   std::int64_t svarint() {

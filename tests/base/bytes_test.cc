@@ -114,6 +114,20 @@ TEST(Bytes, AVarintThatDoesNotEndIsNotOk) {
   ByteReader reader(bytes);
   EXPECT_EQ(reader.varint(), 0u);
   EXPECT_FALSE(reader.ok());
+  EXPECT_EQ(reader.u8(), 0);
+  ByteReader cut(std::string_view("\x85"));
+  EXPECT_EQ(cut.varint(), 0u);
+  EXPECT_FALSE(cut.ok());
+}
+
+TEST(Bytes, AVarintBeyond64BitsIsNotOk) {
+  const std::string most = std::string(9, '\xff') + '\x01';
+  ByteReader reader(most);
+  EXPECT_EQ(reader.varint(), std::numeric_limits<std::uint64_t>::max());
+  EXPECT_TRUE(reader.ok());
+  ByteReader beyond(std::string(9, '\xff') + '\x02');
+  EXPECT_EQ(beyond.varint(), 0u);
+  EXPECT_FALSE(beyond.ok());
 }
 
 TEST(Bytes, ATextLongerThanWhatIsThereIsNotOk) {
