@@ -264,7 +264,7 @@ void add_optimizer(std::vector<Key<Config>>& keys, const char* section,
                  "Adam: decay of the gradient's mean, a step.");
   optimizer.real("beta2", &OptimizerConfig::beta2, {0, 0.999999},
                  "Adam: decay of the squared gradient's mean, a step.");
-  optimizer.real("epsilon", &OptimizerConfig::epsilon, {0, 1, true},
+  optimizer.real("epsilon", &OptimizerConfig::epsilon, {1e-30, 1},
                  "Adam and both Adagrads: added to the root that the step is divided by.");
   optimizer.real("momentum", &OptimizerConfig::momentum, {0, 0.999999},
                  "SGD: decay of the sum of gradients, a step.");
