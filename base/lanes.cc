@@ -57,7 +57,7 @@ struct Workers::Shared {
     return false;
   }
 
-  void take_pieces(std::size_t thread) {
+  void take_pieces(std::size_t thread) noexcept {
     const FlushDenormals flush;
     for (std::size_t piece = next_piece.fetch_add(1); piece < pieces;
          piece = next_piece.fetch_add(1)) {

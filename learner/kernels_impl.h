@@ -1,6 +1,7 @@
 // The products of kernels.h over a vector type V; included once by each kernels_<set>.cc, which is
 // compiled for its instruction set. Everything has internal linkage and nothing of the standard
-// library is called, so that no code for a newer CPU ends up where an older one may run it.
+// library is called that is not inlined, so that no code for a newer CPU ends up where an older one
+// may run it.
 //
 // V: kWidth floats; Float, Mask; zero(), broadcast(x), load(p), store(p, x), the arithmetic by
 // name, mask(n) of the first n, load(p, mask), store(p, mask, x); and for bf16 the pairs of
@@ -238,7 +239,7 @@ void pack_right_transposed(const Packing& p) {
   }
 }
 
-// The same for a single weight.
+// One weight's step; adam() below does the same by vectors.
 SLUICE_INLINE void adam_one(const AdamFactors& f, float g, float& w, float& m, float& v,
                             float& difference) {
   m = f.beta1 * m + f.one_minus_beta1 * g;

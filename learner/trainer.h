@@ -28,6 +28,7 @@
 
 namespace sluice {
 
+// Its spans hold during the listener's call only.
 struct TrainedBatch {
   std::span<const Sample> samples;          // in sequence order
   std::span<const Prediction> predictions;  // one a sample
@@ -39,8 +40,9 @@ using BatchListener = std::function<Status(const TrainedBatch&)>;
 
 // Everything that training needs to go on, and nothing else.
 struct LearnerState {
-  nlohmann::ordered_json json;  // sequence, steps, ISA, kept predictions, metric sums, ...
-  Tensors tensors;              // weights, slots, rows sorted by (table, key)
+  nlohmann::ordered_json json;  // sequence, steps, ISA, ...
+  Tensors tensors;              // weights, slots, rows sorted by (table, key); kept predictions
+                                // and metric sums
 };
 
 class Trainer {

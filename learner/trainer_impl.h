@@ -61,7 +61,8 @@ struct Trainer::Impl {
 
   // The rest is train()'s: scratch that is made anew by every batch.
 
-  // Rows [begin, end) of what one thread computes at a time; their number is `at` the most.
+  // Rows [begin, end) of what one thread computes at a time; at most training.lane of them, rounded
+  // up to 32.
   struct Lane {
     std::size_t begin = 0, end = 0;
   };

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <limits>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -218,6 +219,31 @@ TEST(Optimizer, SumsOfSquaresAreInDouble) {
   EXPECT_DOUBLE_EQ(sum_of_squares(values.size(), values.data()), sum);
   EXPECT_DOUBLE_EQ(sum_of_squares(3, &values[1]), 25.25);
   EXPECT_EQ(sum_of_squares(0, nullptr), 0);
+}
+
+// Of a weight and, where only that overflows, of its state.
+TEST(Optimizer, WhatIsNotFiniteAfterwardsIsSeenUnderEveryRule) {
+  constexpr std::size_t kDim = 18;
+  for (const OptimizerConfig& golden : golden_configs()) {
+    OptimizerConfig config = golden;
+    config.clip_norm = 0;
+    const OptimizerStep step(config, 1);
+    const bool has_squares = config.optimizer != Rule::sgd;
+    const RowLayout layout{kDim, slots_of(config)};
+    const auto stays_finite = [&](std::size_t at, float gradient_there) {
+      std::vector<float> gradient(kDim, 0.5F);
+      std::vector<float> row(layout.floats(), 0.25F);
+      layout.begin_slots(row.data());
+      gradient[at] = gradient_there;
+      return step.apply_row(kDim, gradient.data(), row.data());
+    };
+    for (std::size_t at = 0; at < kDim; ++at) {
+      EXPECT_TRUE(stays_finite(at, -3)) << at;
+      EXPECT_FALSE(stays_finite(at, std::numeric_limits<float>::infinity())) << at;
+      EXPECT_FALSE(stays_finite(at, std::numeric_limits<float>::quiet_NaN())) << at;
+      EXPECT_EQ(stays_finite(at, 1e25F), !has_squares) << at;
+    }
+  }
 }
 
 // Limits that are known without the formulas of the other steps.

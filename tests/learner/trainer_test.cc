@@ -310,6 +310,42 @@ TEST(Trainer, SnapshotScoresTheBitsThatTrainingPredicts) {
   }
 }
 
+// Such a model has no table.
+TEST(Trainer, DenseNumbersAloneAreAModel) {
+  Config config = small_config();
+  std::erase_if(config.features, [](const FeatureConfig& one) { return one.name != "f_dense"; });
+  Workers workers(2);
+  Trainer trainer(config, workers);
+  SampleStream stream(config, 5);
+  offer_all(trainer, stream.take(3 * config.training.batch_size));
+  EXPECT_EQ(trainer.trained_sequence(), 3 * config.training.batch_size);
+  const Model model = loaded_model(trainer);
+  std::vector<Prediction> predictions;
+  for (const Sample& sample : stream.take(9)) {
+    const std::string_view blob = sample.features;
+    predictions.push_back(model.score({&blob, 1})[0]);
+  }
+  EXPECT_NE(predictions.front(), predictions.back());
+}
+
+// Many more than are scored at once.
+TEST(Trainer, AScoreIsTheSameHoweverManyAreAskedFor) {
+  const Config config = small_config();
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  SampleStream stream(config, 6);
+  offer_all(trainer, stream.take(100));
+  const Model model = loaded_model(trainer);
+  const std::vector<Sample> samples = stream.take(300);
+  std::vector<std::string_view> blobs;
+  for (const Sample& sample : samples) blobs.push_back(sample.features);
+  const std::vector<Prediction> together = model.score(blobs);
+  ASSERT_EQ(together.size(), blobs.size());
+  for (std::size_t n = 0; n < blobs.size(); ++n) {
+    EXPECT_EQ(model.score({&blobs[n], 1})[0], together[n]) << n;
+  }
+}
+
 // Whoever is scored beside it: in any order, in any company, twice.
 RC_GTEST_PROP(TrainerProperty, AScoreIsTheSameAloneAndInAnyBatch, ()) {
   const std::vector<Config> configs = configs_by_products();
