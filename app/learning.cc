@@ -207,7 +207,7 @@ Status Learning::on_batch(const TrainedBatch& batch) {
   }
   last_tick_ = batch.tick;
   // A snapshot first: it ends a window of the metrics, which is part of the checkpoint.
-  if (is_snapshot_due(batch.tick)) SLUICE_TRY(snapshot(batch.tick, false));
+  if (is_snapshot_due(batch.tick)) SLUICE_TRY(snapshot(batch.tick, is_finishing_));
   const std::uint64_t every = config_.checkpoints.every;
   const bool is_due_by_count = batch.last_sequence / every > last_checkpoint_ / every;
   const bool is_due_by_time =
@@ -223,6 +223,7 @@ bool Learning::is_snapshot_due(TimeMs tick) {
 }
 
 Status Learning::finish() {
+  is_finishing_ = true;
   SLUICE_TRY(trainer_.finish());
   const std::uint64_t sequence = trainer_.trained_sequence();
   if (sequence == 0) return {};
@@ -285,8 +286,9 @@ Status Learning::update_first_needed() {
   return {};
 }
 
-// `is_last`: of closed logs, what no period has ended. A sample that would have been the very last
-// may be missing then, with none behind it that would bear the mark.
+// `is_last`: at the end of closed logs, where the last batch ends with them. A sample that would have
+// been the very last, of that batch, may be missing then, with none behind it that would bear the
+// mark.
 Status Learning::snapshot(TimeMs tick, bool is_last) {
   const std::uint64_t sequence = trainer_.trained_sequence();
   const fs::path parent = folder_ / "snapshots";

@@ -84,6 +84,7 @@ class Learning {
   std::map<std::uint64_t, std::string> digest_lines_;  // by sequence, what was said before
   Digest offered_digest_;                              // chained over every sample offered
   std::uint64_t first_needed_ = 1;
+  bool is_finishing_ = false;  // the last batch of closed logs is being trained
   std::uint64_t last_checkpoint_ = 0;
   DurationMs last_checkpoint_steady_ = 0;
   TimeMs last_tick_ = kTimeMin;                 // of the last trained batch
