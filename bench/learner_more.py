@@ -27,11 +27,15 @@ def measure_rows(plan, calm):
             continue
         command = [str(plan.build / "learner_bench"), "--serve", "--rows", str(rows),
                    "--fill-batch", str(BATCH)]
-        engine = Engine("sluice-f32", command, 1)
         try:
-            answers = [engine.calm_slice(BATCH, plan.seconds) for _ in range(plan.slices)]
-        finally:
-            engine.stop()
+            engine = Engine("sluice-f32", command, 1)
+            try:
+                answers = [engine.calm_slice(BATCH, plan.seconds) for _ in range(plan.slices)]
+            finally:
+                engine.stop()
+        except Failed as error:
+            print(f"{rows:12,}  left out: {error}")
+            continue
         for answer in answers:
             calm.add(answer)
         about = engine.about
@@ -96,6 +100,9 @@ def measure_contended(plan, calm):
                 alone.append(answer["rate"])
                 with Neighbour(core) as pid:
                     contended.append(engine.slice(BATCH, plan.seconds, [pid])["rate"])
+        except Failed as error:
+            print(f"{name:24}  left out: {error}")
+            continue
         finally:
             engine.stop()
         result = {"engine": name, "threads": 2, "batch": BATCH,
