@@ -105,7 +105,13 @@ public final class LabelRule {
         } else if (open.labelled && closed && !converted) {
             actions.secondSample(open, false);
         }
-        return open.labelled && closed;
+        if (!open.labelled || !closed) {
+            return false;
+        }
+        for (int left = open.waitingPurchases.length; left > 0; --left) {
+            actions.discard();  // read ahead of their turn: too late for this impression
+        }
+        return true;
     }
 
     private void applyPurchases(OpenImpression open, long now, Actions actions) {
