@@ -8,7 +8,7 @@
 
 ROOT holds <topic>/<partition>.jsonl. Apache Flink (bench/peers/flink) reads these files, Kafka
 Streams (bench/peers/kafka_streams) topics of a broker of its own that were filled from them before.
-Both decode the JSON, keep their state in RocksDB, make it durable every 10 s, and count the samples.
+Both decode the JSON, keep their state in RocksDB, make it durable every 10 s and count samples.
 
 Prints a line of JSON an engine and number of threads; what it is doing, on stderr:
   events_per_s      from the first record read to the last one processed: the start of the virtual

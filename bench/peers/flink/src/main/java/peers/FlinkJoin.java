@@ -13,7 +13,8 @@ import org.apache.flink.configuration.Configuration;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 
 /**
- * The label join as a job of Flink on a mini cluster in this process; prints one line of JSON a run.
+ * The label join as a job of Flink on a mini cluster in this process; prints one line of JSON a
+ * run.
  *
  * <pre>
  *   --logs ROOT             ROOT/TOPIC/PARTITION.jsonl
@@ -28,6 +29,10 @@ import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
  * </pre>
  */
 public final class FlinkJoin {
+    /** How far a partition may be read ahead of the slowest, in event time: bounds what waits. */
+    private static final Duration MOST_AHEAD = Duration.ofMinutes(10);
+    private static final Duration ALIGN_EVERY = Duration.ofMillis(200);
+
     private FlinkJoin() {}
 
     public static void main(String[] arguments) throws Exception {
@@ -45,10 +50,8 @@ public final class FlinkJoin {
                 options.number("slots"), settings(options));
         WatermarkStrategy<Tuple4<Byte, Long, String, byte[]>> watermarks =
                 WatermarkStrategy.<Tuple4<Byte, Long, String, byte[]>>forBoundedOutOfOrderness(
-                        Duration.ofMillis(options.milliseconds("out-of-orderness-ms")));
-        if (options.text("align", "yes").equals("yes")) {
-            watermarks = watermarks.withWatermarkAlignment("logs", Duration.ofMinutes(10), Duration.ofMillis(200));
-        }
+                                Duration.ofMillis(options.milliseconds("out-of-orderness-ms")))
+                        .withWatermarkAlignment("logs", MOST_AHEAD, ALIGN_EVERY);
         environment
                 .fromSource(new LogSource(paths(options)), watermarks, "logs",
                         TypeInformation.of(new TypeHint<Tuple4<Byte, Long, String, byte[]>>() {}))
@@ -68,6 +71,7 @@ public final class FlinkJoin {
         settings.setString("execution.checkpointing.incremental", "true");
         settings.setString("execution.checkpointing.dir", "file://" + work + "/checkpoints");
         settings.setString("state.backend.type", "rocksdb");
+        // Timers are in RocksDB too, as is the default: what is open may outgrow the memory.
         settings.setString("state.backend.rocksdb.localdir", work + "/rocksdb");
         settings.setString("state.backend.rocksdb.use-bloom-filter", "true");
         settings.setString("io.tmp.dirs", work + "/tmp");

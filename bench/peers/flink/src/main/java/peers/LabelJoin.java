@@ -10,11 +10,12 @@ import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.util.Collector;
 
 /**
- * Keyed by impression id; everything is decided in event-time timers, so that the labels do not depend
- * on the order of arrival. One value holds all that is known of an impression: a store over RocksDB is
- * asked once when it comes (is it a duplicate?), and once when its timer fires.
+ * Keyed by impression id; everything is decided in event-time timers, so that the labels do not
+ * depend on the order of arrival. One value holds all that is known of an impression: a store over
+ * RocksDB is asked once when it comes (is it a duplicate?), and once when its timer fires.
  */
-final class LabelJoin extends KeyedProcessFunction<String, Tuple4<Byte, Long, String, byte[]>, Sample>
+final class LabelJoin
+        extends KeyedProcessFunction<String, Tuple4<Byte, Long, String, byte[]>, Sample>
         implements LabelRule.Actions {
     private static final Event.Kind[] KINDS = Event.Kind.values();
 

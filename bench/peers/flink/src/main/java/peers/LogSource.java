@@ -20,9 +20,10 @@ import org.apache.flink.connector.base.source.reader.SingleThreadMultiplexSource
 import org.apache.flink.core.io.SimpleVersionedSerializer;
 
 /**
- * The log files of all three topics as one source, as a KafkaSource subscribed to three topics would
- * be: a partition is a split, with a watermark and a position of its own in the checkpoints. An event
- * is (kind, time, impression id, payload): Flink's tuple serializer is the fastest of its own.
+ * The log files of all three topics as one source, as a KafkaSource subscribed to three topics
+ * would be: a partition is a split, with a watermark and a position of its own in the checkpoints.
+ * An event is (kind, time, impression id, payload): Flink's tuple serializer is the fastest of its
+ * own.
  */
 final class LogSource implements Source<Tuple4<Byte, Long, String, byte[]>, LogSplit, Boolean> {
     /** Partition p of topic k is paths[k][p], k as in Event.Kind. */
@@ -129,7 +130,8 @@ final class LogSource implements Source<Tuple4<Byte, Long, String, byte[]>, LogS
 
     /** Decodes on the task's thread. */
     private static final class Emitter
-            implements RecordEmitter<LogSplitReader.Line, Tuple4<Byte, Long, String, byte[]>, LogSplit> {
+            implements RecordEmitter<LogSplitReader.Line, Tuple4<Byte, Long, String, byte[]>,
+                    LogSplit> {
         private final EventDecoder decoder = new EventDecoder();
         private final Labels labels = Run.current().labels;
 

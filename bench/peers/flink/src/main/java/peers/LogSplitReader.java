@@ -15,8 +15,8 @@ import org.apache.flink.connector.base.source.reader.splitreader.SplitReader;
 import org.apache.flink.connector.base.source.reader.splitreader.SplitsChange;
 
 /**
- * Cuts files into lines, a few hundred of each at a time, on the fetcher's thread; they are decoded on
- * the task's. A split that watermark alignment has paused is passed over.
+ * Cuts files into lines, a few hundred of each at a time, on the fetcher's thread; they are
+ * decoded on the task's. A split that watermark alignment has paused is passed over.
  */
 final class LogSplitReader implements SplitReader<LogSplitReader.Line, LogSplit> {
     /** A record's text, and where the next one begins. */

@@ -1,6 +1,6 @@
 package peers;
 
-/** What one run of the job measures. The mini cluster is in this process: its tasks find it here. */
+/** What one run of the job measures; the tasks of the mini cluster are in this process. */
 final class Run {
     private static volatile Run current = new Run();
 

@@ -14,13 +14,13 @@ import org.apache.kafka.streams.state.KeyValueIterator;
 import org.apache.kafka.streams.state.KeyValueStore;
 
 /**
- * The join of one partition. One store keeps what is open, under its impression id; the other has an
- * empty value under (time, impression id) for every time at which something is to be decided, and is
- * scanned in order as stream time goes on, each scan from where the last one ended: what lies before
- * are RocksDB's tombstones.
+ * The join of one partition. One store keeps what is open, under its impression id; the other has
+ * an empty value under (time, impression id) for every time at which something is to be decided,
+ * and is scanned in order as stream time goes on, each scan from where the last one ended: what
+ * lies before are RocksDB's tombstones.
  *
- * <p>Kafka Streams hands a task the records of its partitions lowest timestamp first, so what it has
- * seen up to stream time minus the disorder of a log is complete.
+ * <p>Kafka Streams hands a task the records of its partitions lowest timestamp first, so what it
+ * has seen up to stream time minus the disorder of a log is complete.
  */
 final class LabelProcessor implements Processor<byte[], byte[], Void, Void>, LabelRule.Actions {
     static final String OPEN = "open";
@@ -115,14 +115,14 @@ final class LabelProcessor implements Processor<byte[], byte[], Void, Void>, Lab
         long time = ByteBuffer.wrap(timeAndId.get()).getLong();
         currentId = Arrays.copyOfRange(timeAndId.get(), Long.BYTES, timeAndId.get().length);
         Bytes key = Bytes.wrap(currentId);
-        times.delete(timeAndId);
+        times.put(timeAndId, null);  // delete() would read the old value first
         byte[] encoded = open.get(key);
         if (encoded == null) {
             return;
         }
         OpenImpression impression = OpenImpression.decode(encoded);
         if (shared.rule.onTime(impression, time, this)) {
-            open.delete(key);
+            open.put(key, null);
             openNow -= impression.seen ? 1 : 0;
         } else {
             open.put(key, impression.encode());

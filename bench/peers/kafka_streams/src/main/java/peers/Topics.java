@@ -1,9 +1,9 @@
 package peers;
 
 /**
- * What the loader and the join agree on: a record's key is the impression id, its value the line, its
- * timestamp the event's. A record without a key ends its partition; its timestamp lies behind every
- * window, so that stream time passes them all.
+ * What the loader and the join agree on: a record's key is the impression id, its value the line,
+ * its timestamp the event's. A record without a key ends its partition; its timestamp lies behind
+ * every window, so that stream time passes them all.
  */
 final class Topics {
     private final String[] ofKind;

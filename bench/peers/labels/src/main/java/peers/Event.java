@@ -9,8 +9,9 @@ public final class Event {
     public long time;
     public String impressionId;
     /**
-     * Of an impression, what its samples carry: user and item, each a length byte and UTF-8, and then the
-     * JSON text of the features, which the decoder has read through. Empty for other kinds.
+     * Of an impression, what its samples carry: user and item, each a length byte and UTF-8, and
+     * then the JSON text of the features, which the decoder has read through. Empty for other
+     * kinds.
      */
     public byte[] payload;
 }

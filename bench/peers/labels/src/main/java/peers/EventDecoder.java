@@ -7,9 +7,9 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 
 /**
- * JSON text to events with Jackson's streaming parser, which binds nothing by reflection: every token
- * of the text is read, so that a malformed record is found, and only what the join needs is kept.
- * Belongs to one thread.
+ * JSON text to events with Jackson's streaming parser, which binds nothing by reflection: every
+ * token of the text is read, so that a malformed record is found, and only what the join needs is
+ * kept. Belongs to one thread.
  */
 public final class EventDecoder {
     private static final byte[] NOTHING = new byte[0];
@@ -30,7 +30,7 @@ public final class EventDecoder {
         int featuresEnd = -1;
         try (JsonParser parser = factory.createParser(text)) {
             require(parser.nextToken() == JsonToken.START_OBJECT);
-            for (String name = parser.nextFieldName(); name != null; name = parser.nextFieldName()) {
+            for (String name; (name = parser.nextFieldName()) != null;) {
                 JsonToken value = parser.nextToken();
                 switch (name) {
                     case "ts" -> event.time = parser.getLongValue();

@@ -9,9 +9,9 @@ import java.util.Arrays;
  * t_c <= t < t_c + conversion window; the first of each counts. One sample when the click window
  * closes, and a second one when the conversion was not decided by then.
  *
- * <p>The rule decides and the peer acts: it keeps the OpenImpression, calls onTime at the times that
- * were asked for, and drops the impression when onTime says so. Events may come in any order as long
- * as onTime(t) comes after all that happened up to t.
+ * <p>The rule decides and the peer acts: it keeps the OpenImpression, calls onTime at the times
+ * that were asked for, and drops the impression when onTime says so. Events may come in any order
+ * as long as onTime(t) comes after all that happened up to t.
  */
 public final class LabelRule {
     /** What the rule asks of the peer. */

@@ -4,12 +4,12 @@ import java.nio.ByteBuffer;
 import java.util.Arrays;
 
 /**
- * What is kept under one impression id: the impression once it has come, its labels so far, and the
- * events whose turn in event time has not come. One record holds all, so that an unclicked impression
- * costs a store one write, one read and one removal.
+ * What is kept under one impression id: the impression once it has come, its labels so far, and
+ * the events whose turn in event time has not come. One record holds all, so that an unclicked
+ * impression costs a store one write, one read and one removal.
  *
- * <p>Bytes: flags; for each of time, click and purchase that is there, 8 bytes; the waiting clicks and
- * purchases, each a 4-byte count and 8 bytes an event; the payload to the end.
+ * <p>Bytes: flags; for each of time, click and purchase that is there, 8 bytes; the waiting clicks
+ * and purchases, each a 4-byte count and 8 bytes an event; the payload to the end.
  */
 public final class OpenImpression {
     public static final long NONE = Long.MIN_VALUE;
