@@ -105,6 +105,7 @@ public final class StreamsJoin {
         settings.put("state.dir", options.text("work"));
         settings.put("num.stream.threads", options.text("threads"));
         settings.put("processing.guarantee", options.text("guarantee"));
+        settings.put("rocksdb.config.setter", StoreSettings.class.getName());
         settings.put("commit.interval.ms", 10_000);
         settings.put("producer.transaction.timeout.ms", 120_000);
         settings.put("producer.compression.type", "lz4");
