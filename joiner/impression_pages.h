@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,10 +49,18 @@ class ImpressionPages {
   ImpressionNumber push(const Impression& impression);
   // Time of the front one. Not empty.
   TimeMs front_time() const { return front_time_; }
+  // The front one, not empty; valid until release_popped(), also after pop().
+  Result<Impression> front();
   // Drops the front one.
   Status pop();
+  // Gives back the memory of pages that were popped.
+  void release_popped() { popped_.clear(); }
+
+  // A mark for each impression, which lasts as long as it is in the queue and memory.
+  void mark(ImpressionNumber number);
+  bool is_front_marked() const;
   // An impression in [front_number(), next_number()); valid until the next call of a non-const
-  // member.
+  // member but front(), pop() and mark().
   Result<Impression> at(ImpressionNumber number);
 
   // Puts into the batch what changed since the last call: sealed pages, and removals of expired
@@ -70,10 +79,14 @@ class ImpressionPages {
     bool is_stored = false;              // its key is in the store
     std::string bytes;                   // empty when dropped: then it is read from the store
     std::vector<std::uint32_t> offsets;  // of each impression in bytes
+    std::vector<bool> marks;             // of the first ones; none further
   };
 
   std::string key(ImpressionNumber first) const;
   void start_page(TimeMs time);
+  // The page that holds the impression, in memory or not.
+  Page& page_of(ImpressionNumber number);
+  Result<Impression> read(Page& page, ImpressionNumber number);
   Status load(Page& page);
   void scan_offsets(Page& page) const;
   void drop_surplus();
@@ -81,7 +94,8 @@ class ImpressionPages {
 
   std::uint32_t shard_;
   KeyValueStore& store_;
-  std::deque<Page> pages_;  // ascending; the last one may be open for appending
+  std::deque<std::unique_ptr<Page>> pages_;  // ascending; the last one may be open for appending
+  std::vector<std::unique_ptr<Page>> popped_;
   bool last_is_open_ = false;
   ImpressionNumber front_ = 0;
   ImpressionNumber next_ = 0;

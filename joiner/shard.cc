@@ -23,6 +23,8 @@ Shard::Shard(std::uint32_t number, const JoinConfig& join, KeyValueStore& store)
     : number_(number), join_(join), store_(store), pages_(number, store) {}
 
 Status Shard::process(std::span<const Event> events, TimeMs frontier, ShardOutput& out) {
+  pages_.release_popped();
+  retired_.clear();
   for (const Event& event : events) {
     SLUICE_CHECK(event.time() < frontier);
     // Timers rank before all events of the same millisecond.
@@ -86,12 +88,13 @@ Status Shard::fire_timers(TimeMs last, ShardOutput& out) {
 Status Shard::close_click_window(ShardOutput& out) {
   const ImpressionNumber number = pages_.front_number();
   const TimeMs time = pages_.front_time() + join_.click_window;
-  const auto found = clicked_.find(number);
-  if (found == clicked_.end()) {
-    SLUICE_ASSIGN(const Impression unclicked, pages_.at(number));
+  if (!pages_.is_front_marked()) {
+    SLUICE_ASSIGN(const Impression unclicked, pages_.front());
     emit(unclicked, nullptr, time, true, true, out);
     forget(number, unclicked);
   } else {
+    const auto found = clicked_.find(number);
+    SLUICE_CHECK(found != clicked_.end());
     Clicked& clicked = found->second;
     const bool z_final =
         clicked.is_conversion_closed ||
@@ -102,7 +105,7 @@ Status Shard::close_click_window(ShardOutput& out) {
     dirty_clicked_.insert(number);
     if (clicked.is_conversion_closed) {
       forget(number, clicked.impression);
-      clicked_.erase(found);
+      retire(found);
     }
   }
   return pages_.pop();
@@ -121,7 +124,7 @@ void Shard::close_conversion_window(ShardOutput& out) {
     emit(clicked.impression, &clicked, timer.deadline, false, true, out);
   }
   forget(timer.number, clicked.impression);
-  clicked_.erase(found);
+  retire(found);
 }
 
 void Shard::expire_waiting(std::size_t queue, ShardOutput& out) {
@@ -218,6 +221,7 @@ Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
 
 Status Shard::click(ImpressionNumber number, TimeMs time) {
   SLUICE_ASSIGN(const Impression unclicked, pages_.at(number));
+  pages_.mark(number);
   Clicked& clicked = clicked_[number];
   encode_impression(unclicked, clicked.bytes);
   ByteReader reader(clicked.bytes);
@@ -293,11 +297,15 @@ void Shard::forget(ImpressionNumber number, const Impression& closed) {
   }
 }
 
+void Shard::retire(std::unordered_map<ImpressionNumber, Clicked>::iterator clicked) {
+  retired_.push_back(clicked_.extract(clicked));
+}
+
 // ---- output
 
 void Shard::emit(const Impression& impression, const Clicked* clicked, TimeMs time, bool y_final,
                  bool z_final, ShardOutput& out) {
-  Sample& sample = out.samples.emplace_back();
+  SampleView& sample = out.samples.emplace_back();
   sample.shard = number_;
   sample.time = time;
   sample.impression_time = impression.time;
