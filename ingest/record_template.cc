@@ -46,7 +46,8 @@ unsigned count_digits(std::uint64_t bytes, std::uint64_t& digits) {
 
 // An integer of at most 18 digits, without a zero in front, from `at` on. The place after it; null
 // where there is none.
-const char* read_integer(const char* at, const char* end, std::int64_t& value) {
+inline __attribute__((always_inline)) const char* read_integer(const char* at, const char* end,
+                                                               std::int64_t& value) {
   const bool is_negative = at < end && *at == '-';
   if (is_negative) ++at;
   const char* const begin = at;

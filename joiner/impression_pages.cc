@@ -74,7 +74,6 @@ void ImpressionPages::start_page(TimeMs time) {
   Page& page = *pages_.emplace_back(std::make_unique<Page>());
   page.first = next_;
   page.first_time = time;
-  page.bytes.reserve(kPageBytes + kPageBytes / 16);
   last_is_open_ = true;
 }
 
@@ -85,7 +84,10 @@ ImpressionNumber ImpressionPages::push(const Impression& impression) {
   }
   if (!last_is_open_) start_page(impression.time);
   Page& page = *pages_.back();
-  page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size()));
+  // Its offsets may have been looked for before.
+  if (!page.offsets.empty() || page.count == 0) {
+    page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size()));
+  }
   const std::size_t before = page.bytes.size();
   encode_impression(impression, page.bytes);
   loaded_bytes_ += page.bytes.size() - before;
@@ -96,14 +98,16 @@ ImpressionNumber ImpressionPages::push(const Impression& impression) {
 
 Status ImpressionPages::pop() {
   SLUICE_CHECK(!empty());
+  // What was given out of it stays where it is.
+  if (pages_.size() == 1) last_is_open_ = false;
   ++front_;
   Page& page = *pages_.front();
   if (front_ == page.first + page.count) {
-    if (pages_.size() == 1) last_is_open_ = false;
     if (page.is_stored) expired_.push_back(page.first);
     loaded_bytes_ -= page.bytes.size();
     popped_.push_back(std::move(pages_.front()));
     pages_.pop_front();
+    front_page_.clear();
   }
   return update_front_time();
 }
@@ -115,10 +119,29 @@ Status ImpressionPages::update_front_time() {
     front_time_ = page.first_time;
     return {};
   }
-  if (page.bytes.empty()) SLUICE_TRY(load(page));
-  ByteReader reader(std::string_view(page.bytes).substr(page.offsets[front_ - page.first]));
-  front_time_ = reader.svarint();
+  SLUICE_TRY(open_front());
+  front_time_ = front_page_[front_ - page.first].time;
   return {};
+}
+
+Status ImpressionPages::open_front() {
+  if (!front_page_.empty()) return {};
+  if (pages_.size() == 1) last_is_open_ = false;
+  Page& page = *pages_.front();
+  if (page.bytes.empty()) SLUICE_TRY(load(page));
+  return read_all(page, [this](const Impression& one) { front_page_.push_back(one); });
+}
+
+Result<Impression> ImpressionPages::front() {
+  SLUICE_CHECK(!empty());
+  SLUICE_TRY(open_front());
+  return front_page_[front_ - pages_.front()->first];
+}
+
+std::span<const Impression> ImpressionPages::after_front(std::size_t count) const {
+  if (front_page_.empty()) return {};
+  const auto rest = std::span(front_page_).subspan(front_ + 1 - pages_.front()->first);
+  return rest.first(std::min(count, rest.size()));
 }
 
 ImpressionPages::Page& ImpressionPages::page_of(ImpressionNumber number) {
@@ -129,22 +152,23 @@ ImpressionPages::Page& ImpressionPages::page_of(ImpressionNumber number) {
   return **--page;
 }
 
-Result<Impression> ImpressionPages::read(Page& page, ImpressionNumber number) {
+Result<Impression> ImpressionPages::at(ImpressionNumber number) {
+  Page& page = page_of(number);
   if (page.bytes.empty()) {
     drop_surplus();
     SLUICE_TRY(load(page));
   }
+  if (page.offsets.empty()) {
+    std::uint32_t offset = 0;
+    SLUICE_TRY(read_all(page, [&](const Impression& one) {
+      page.offsets.push_back(offset);
+      // The texts end with the features, and so does the impression.
+      offset =
+          static_cast<std::uint32_t>(one.features.data() + one.features.size() - page.bytes.data());
+    }));
+  }
   ByteReader reader(std::string_view(page.bytes).substr(page.offsets[number - page.first]));
   return decode_impression(reader);
-}
-
-Result<Impression> ImpressionPages::front() {
-  SLUICE_CHECK(!empty());
-  return read(*pages_.front(), front_);
-}
-
-Result<Impression> ImpressionPages::at(ImpressionNumber number) {
-  return read(page_of(number), number);
 }
 
 void ImpressionPages::mark(ImpressionNumber number) {
@@ -160,39 +184,40 @@ bool ImpressionPages::is_front_marked() const {
   return slot < page.marks.size() && page.marks[slot];
 }
 
+Error ImpressionPages::damaged(const Page& page) const {
+  return stop_error("the join state is damaged: page " + std::to_string(page.first) + " of shard " +
+                    std::to_string(shard_) + "; replay into a new data folder");
+}
+
 Status ImpressionPages::load(Page& page) {
   SLUICE_ASSIGN(auto value, store_.get(Space::state, key(page.first)));
-  const Error damaged =
-      stop_error("the join state is damaged: page " + std::to_string(page.first) + " of shard " +
-                 std::to_string(shard_) + "; replay into a new data folder");
-  if (!value) return damaged;
+  if (!value) return damaged(page);
   ByteReader reader(*value);
   const std::uint8_t format = reader.u8();
   const std::uint64_t count = reader.varint();
   const std::uint64_t checksum = reader.u64();
   const std::string_view body = std::string_view(*value).substr(value->size() - reader.remaining());
-  if (format != kPageFormat || checksum != hash64(body)) return damaged;
+  // An impression has some bytes: what is left of a count is in 32 bits.
+  if (format != kPageFormat || checksum != hash64(body) || count == 0 || count > body.size()) {
+    return damaged(page);
+  }
   value->erase(0, value->size() - body.size());
   page.bytes = *std::move(value);
   page.count = static_cast<std::uint32_t>(count);
-  scan_offsets(page);
-  if (page.offsets.size() != page.count) return damaged;
   loaded_bytes_ += page.bytes.size();
   return {};
 }
 
-void ImpressionPages::scan_offsets(Page& page) const {
-  page.offsets.clear();
+// Calls visit(impression) for each of a page that is in memory.
+template <class Visit>
+Status ImpressionPages::read_all(const Page& page, const Visit& visit) const {
   ByteReader reader(page.bytes);
-  while (!reader.at_end()) {
-    page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size() - reader.remaining()));
+  for (std::uint32_t left = page.count; left > 0; --left) {
     const Impression impression = decode_impression(reader);
-    if (!reader.ok() || !is_possible_time(impression.time)) {
-      page.offsets.clear();
-      return;
-    }
-    if (page.offsets.size() == 1) page.first_time = impression.time;
+    if (!reader.ok() || !is_possible_time(impression.time)) return damaged(page);
+    visit(impression);
   }
+  return reader.at_end() ? Status() : damaged(page);
 }
 
 // Keeps the youngest pages and the front one; only what the store holds is dropped.
@@ -220,7 +245,8 @@ void ImpressionPages::persist(WriteBatch& batch) {
     value += page.bytes;
     batch.put(Space::state, key(page.first), std::move(value));
     page.is_stored = true;
-    page.bytes.shrink_to_fit();  // room was made for a full one
+    page.bytes.shrink_to_fit();                              // it grew by doubling
+    if (&page == pages_.front().get()) front_page_.clear();  // its texts may have moved
   }
   last_is_open_ = false;
   drop_surplus();
@@ -247,11 +273,12 @@ Status ImpressionPages::restore(
     is_whole &= first == expected;
     SLUICE_TRY(load(page));
     expected = first + page.count;
-    for (std::uint32_t slot = 0; slot < page.count; ++slot) {
-      if (first + slot < front) continue;
-      ByteReader reader(std::string_view(page.bytes).substr(page.offsets[slot]));
-      visit(first + slot, decode_impression(reader));
-    }
+    ImpressionNumber number = first;
+    SLUICE_TRY(read_all(page, [&](const Impression& one) {
+      if (number == first) page.first_time = one.time;
+      if (number >= front) visit(number, one);
+      ++number;
+    }));
     drop_surplus();
   }
   if (!is_whole || expected != next) {

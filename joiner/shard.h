@@ -128,7 +128,7 @@ class Shard {
   // Open impressions of the event's key, in their total order.
   Status find_candidates(const Event& event);
   Result<Impression> impression(ImpressionNumber number);
-  Result<bool> is_open(std::string_view impression_id);
+  Result<bool> is_open(std::string_view impression_id, std::uint64_t id_print);
   void forget(ImpressionNumber number, const Impression& impression);
   void retire(std::unordered_map<ImpressionNumber, Clicked>::iterator clicked);
   void emit(const Impression& impression, const Clicked* clicked, TimeMs time, bool y_final,
