@@ -8,7 +8,41 @@
 #include <string>
 #include <string_view>
 
+#ifdef __BMI2__
+#include <immintrin.h>
+#endif
+
 namespace sluice {
+
+inline constexpr std::size_t kMostVarintBytes = 10;
+
+// Zigzag: small magnitudes of either sign get small numbers.
+constexpr std::uint64_t zigzag(std::int64_t value) {
+  return (static_cast<std::uint64_t>(value) << 1) ^ static_cast<std::uint64_t>(value >> 63);
+}
+
+// Writes a varint, and returns the place after it; up to kMostVarintBytes from `to` on may change.
+inline char* put_varint(char* to, std::uint64_t value) {
+#ifdef __BMI2__
+  // Without a branch for each byte, which no CPU could foresee.
+  if (value < std::uint64_t{1} << 56) {
+    const auto bytes = static_cast<unsigned>(std::bit_width(value | 1) + 6) / 7;
+    const std::uint64_t more = 0x8080808080808080 & ((std::uint64_t{1} << (8 * (bytes - 1))) - 1);
+    const std::uint64_t text = _pdep_u64(value, 0x7f7f7f7f7f7f7f7f) | more;
+    std::memcpy(to, &text, sizeof text);
+    return to + bytes;
+  }
+#endif
+  while (value >= 0x80) {
+    *to++ = static_cast<char>(value | 0x80);
+    value >>= 7;
+  }
+  *to++ = static_cast<char>(value);
+  return to;
+}
+inline char* put_svarint(char* to, std::int64_t value) {
+  return put_varint(to, zigzag(value));
+}
 
 // Appends to a string that the caller owns.
 class ByteWriter {
@@ -20,16 +54,14 @@ class ByteWriter {
   void u64(std::uint64_t value) { raw(&value, sizeof value); }
   void f64(double value) { u64(std::bit_cast<std::uint64_t>(value)); }
   void varint(std::uint64_t value) {
-    while (value >= 0x80) {
-      u8(static_cast<std::uint8_t>(value | 0x80));
-      value >>= 7;
+    if (value < 0x80) {
+      u8(static_cast<std::uint8_t>(value));
+      return;
     }
-    u8(static_cast<std::uint8_t>(value));
+    char text[kMostVarintBytes];
+    out_.append(text, put_varint(text, value));
   }
-  // Zigzag: small magnitudes of either sign stay short.
-  void svarint(std::int64_t value) {
-    varint((static_cast<std::uint64_t>(value) << 1) ^ static_cast<std::uint64_t>(value >> 63));
-  }
+  void svarint(std::int64_t value) { varint(zigzag(value)); }
   void text(std::string_view value) {
     varint(value.size());
     out_.append(value);

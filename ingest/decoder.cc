@@ -2,6 +2,7 @@
 
 #include <array>
 #include <charconv>
+#include <cstring>
 #include <string_view>
 #include <utility>
 
@@ -9,6 +10,8 @@
 
 #include "base/check.h"
 #include "ingest/features.h"
+#include "ingest/field_paths.h"
+#include "ingest/record_template.h"
 
 namespace sluice {
 namespace {
@@ -21,29 +24,6 @@ constexpr TimeMs kLatest = 253'402'300'799'999;
 // The wanted fields of a record, found in one walk over it. Slots of the event's own fields come
 // first, features after them.
 enum Slot : std::size_t { kTs, kEventId, kImpressionId, kUserId, kItemId, kLogTime, kFeatures };
-
-struct PathNode {
-  std::string key;
-  std::vector<std::size_t> slots;  // several features may lie at one path
-  std::vector<PathNode> children;
-  std::uint64_t last_seen = 0;  // number of the last record that had this field
-};
-
-void add_path(PathNode& root, std::string_view path, std::size_t slot) {
-  PathNode* node = &root;
-  while (!path.empty()) {
-    const std::size_t dot = path.find('.');
-    const std::string_view key = path.substr(0, dot);
-    path = dot == std::string_view::npos ? std::string_view() : path.substr(dot + 1);
-    PathNode* next = nullptr;
-    for (PathNode& child : node->children) {
-      if (child.key == key) next = &child;
-    }
-    if (next == nullptr) next = &node->children.emplace_back(PathNode{std::string(key), {}, {}, 0});
-    node = next;
-  }
-  node->slots.push_back(slot);
-}
 
 using Fields = std::vector<std::optional<dom::element>>;
 
@@ -172,9 +152,84 @@ class FeatureEncoder {
   FeatureWriter writer_;
 };
 
+// A field as the event's own fields are judged. Integers from 2^63 on are told by their text.
+FieldValue to_value(const std::optional<dom::element>& field, std::array<char, 24>& buffer) {
+  FieldValue value;
+  if (is_absent(field)) return value;
+  if (field->is_string()) {
+    value.kind = FieldValue::Kind::text;
+    value.text = field->get_string().value_unsafe();
+  } else if (field->is_int64()) {
+    value.kind = FieldValue::Kind::integer;
+    value.integer = field->get_int64().value_unsafe();
+  } else if (field->is_uint64()) {
+    value.kind = FieldValue::Kind::other;
+    const auto [end, error] = std::to_chars(buffer.data(), buffer.data() + buffer.size(),
+                                            field->get_uint64().value_unsafe());
+    static_cast<void>(error);
+    value.text = {buffer.data(), static_cast<std::size_t>(end - buffer.data())};
+  } else {
+    value.kind = FieldValue::Kind::other;
+  }
+  return value;
+}
+
+// An id as bytes: a string's own, an integer's decimal text (in `buffer`). Empty where absent;
+// false where it is neither.
+bool read_id(const FieldValue& value, std::array<char, 24>& buffer, std::string_view& id) {
+  id = value.kind == FieldValue::Kind::absent ? std::string_view() : value.text;
+  if (value.kind == FieldValue::Kind::other) return !id.empty();
+  if (value.kind != FieldValue::Kind::integer) return true;
+  const auto [end, error] =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value.integer);
+  static_cast<void>(error);
+  id = {buffer.data(), static_cast<std::size_t>(end - buffer.data())};
+  return true;
+}
+
 tl::unexpected<Rejection> malformed(std::string detail) {
   return tl::make_unexpected(Rejection{Refusal::malformed, std::move(detail)});
 }
+
+// What a template gave, as FeatureEncoder would have it.
+void encode_feature(FeatureConfig::Type type, const FieldValue& value, FeatureWriter& writer) {
+  const bool is_integer = value.kind == FieldValue::Kind::integer;
+  if (value.kind == FieldValue::Kind::absent) {
+    writer.absent();
+  } else if (type == FeatureConfig::Type::id) {
+    if (is_integer) {
+      writer.id(value.integer);
+    } else {
+      writer.id(value.text);
+    }
+  } else if (type == FeatureConfig::Type::number && is_integer) {
+    writer.number(static_cast<double>(value.integer));
+  } else {
+    writer.wrong_type();
+  }
+}
+
+// The template of a stream's records, learned again where they have come to look different; more
+// and more seldom where no template holds for long.
+class LearnedTemplate {
+ public:
+  bool match(std::string_view text, FieldValue* values) const {
+    return template_.match(text, values);
+  }
+  // `text` did not match, and is a valid record.
+  void missed(std::string_view text, PathNode& wanted) {
+    if (--patience_ > 0) return;
+    template_.learn(text, wanted);
+    next_patience_ = std::min(2 * next_patience_, kMostPatience);
+    patience_ = next_patience_;
+  }
+
+ private:
+  static constexpr int kMostPatience = 1'024;
+  RecordTemplate template_;
+  int patience_ = 1;
+  int next_patience_ = 1;
+};
 
 }  // namespace
 
@@ -186,50 +241,69 @@ struct Decoder::Impl {
   bool needs_user_item = false;
   PathNode event_paths;       // clicks, purchases
   PathNode impression_paths;  // with the features
+  std::array<LearnedTemplate, kStreams> templates;
   dom::parser parser;
   std::uint64_t records = 0;  // whose fields were looked for
   Fields fields;
+  std::vector<FieldValue> values;  // of a record that matched, by slot; kept for their memory
   std::string encoded_features;
+  std::vector<char> integers;  // room for all features, if all are integers
+  EventArena arena;
 
-  // An id as bytes: a string's own, an integer's decimal text (in `buffer`). Empty where absent;
-  // false where it is neither.
-  static bool read_id(const std::optional<dom::element>& field, std::array<char, 24>& buffer,
-                      std::string_view& id) {
-    id = {};
-    if (is_absent(field)) return true;
-    if (field->is_string()) {
-      id = field->get_string().value_unsafe();
-      return true;
-    }
-    std::to_chars_result written{};
-    if (field->is_int64()) {
-      written = std::to_chars(buffer.data(), buffer.data() + buffer.size(),
-                              field->get_int64().value_unsafe());
-    } else if (field->is_uint64()) {
-      written = std::to_chars(buffer.data(), buffer.data() + buffer.size(),
-                              field->get_uint64().value_unsafe());
-    } else {
-      return false;
-    }
-    id = std::string_view(buffer.data(), static_cast<std::size_t>(written.ptr - buffer.data()));
+  PathNode& paths(Stream stream) {
+    return stream == Stream::impressions ? impression_paths : event_paths;
+  }
+
+  // Without the full parser; false where that has to look at the record.
+  bool match(Stream stream, const Record& record) {
+    const auto& learned = templates[static_cast<std::size_t>(stream)];
+    for (FieldValue& value : values) value.kind = FieldValue::Kind::absent;
+    if (!learned.match(record.bytes, values.data())) return false;
+    encoded_features.clear();
+    if (stream != Stream::impressions) return true;
+    encode_matched();
     return true;
   }
 
-  tl::expected<Decoded, Rejection> read_fields(Stream stream, const Record& record) {
-    const auto is_time = [](const std::optional<dom::element>& field) {
-      return field && field->is_int64();
-    };
-    if (is_absent(fields[kTs])) return malformed(streams.ts + ": absent");
-    if (!is_time(fields[kTs])) return malformed(streams.ts + ": no integer");
-    const TimeMs time = fields[kTs]->get_int64().value_unsafe();
+  // Integers, as most ids are, on a short way.
+  void encode_matched() {
+    char* const begin = integers.data();
+    char* end = begin;
+    FeatureWriter writer(encoded_features);
+    for (std::size_t index = 0; index < features.size(); ++index) {
+      const FieldValue& value = values[kFeatures + index];
+      if (value.kind == FieldValue::Kind::integer &&
+          features[index].type == FeatureConfig::Type::id) {
+        *end++ = static_cast<char>(FeatureTag::integer);
+        end = put_svarint(end, value.integer);
+        continue;
+      }
+      encoded_features.append(begin, end);
+      end = begin;
+      encode_feature(features[index].type, value, writer);
+    }
+    encoded_features.append(begin, end);
+  }
+
+  tl::expected<Decoded, Rejection> parse(Stream stream, const Record& record);
+
+  // From the event's own fields, and the features that were encoded.
+  tl::expected<Decoded, Rejection> finish(Stream stream, const Record& record,
+                                          const FieldValue* own) {
+    const FieldValue& ts = own[kTs];
+    if (ts.kind == FieldValue::Kind::absent) return malformed(streams.ts + ": absent");
+    if (ts.kind != FieldValue::Kind::integer) return malformed(streams.ts + ": no integer");
+    const TimeMs time = ts.integer;
     if (time < streams.not_before || time > kLatest) {
       return malformed(streams.ts + ": " + std::to_string(time) +
                        " is not between streams.not_before and the year 9999");
     }
     std::optional<TimeMs> log_time = record.log_time;
-    if (!is_absent(fields[kLogTime])) {
-      if (!is_time(fields[kLogTime])) return malformed(streams.log_time + ": no integer");
-      log_time = fields[kLogTime]->get_int64().value_unsafe();
+    if (const FieldValue& stated = own[kLogTime]; stated.kind != FieldValue::Kind::absent) {
+      if (stated.kind != FieldValue::Kind::integer) {
+        return malformed(streams.log_time + ": no integer");
+      }
+      log_time = stated.integer;
     }
 
     std::array<std::array<char, 24>, 4> buffers;
@@ -249,23 +323,18 @@ struct Decoder::Impl {
     };
     for (std::size_t index = 0; index < std::size(ids); ++index) {
       const auto& wanted = ids[index];
-      if (!read_id(fields[wanted.slot], buffers[index], wanted.id)) {
+      if (!read_id(own[wanted.slot], buffers[index], wanted.id)) {
         return malformed(wanted.name + ": neither a string nor an integer");
       }
       if (wanted.is_required && wanted.id.empty()) return malformed(wanted.name + ": absent");
     }
-    encoded_features.clear();
     if (stream == Stream::impressions) {
       if (texts.id.empty()) texts.id = texts.impression_id;
-      FeatureEncoder encoder(encoded_features);
-      for (std::size_t index = 0; index < features.size(); ++index) {
-        encoder.encode(features[index], fields[kFeatures + index]);
-      }
       texts.features = encoded_features;
     } else {
       texts.record = record.bytes;
     }
-    return Decoded{Event(stream, time, record.position, texts), log_time};
+    return Decoded{Event(stream, time, record.position, texts, arena), log_time};
   }
 };
 
@@ -279,47 +348,72 @@ Decoder::Decoder(const StreamsConfig& streams, JoinConfig::Attribution attributi
   impl.needs_impression_id = {true, by_id, by_id};
   impl.needs_user_item = !by_id;
   for (PathNode* root : {&impl.event_paths, &impl.impression_paths}) {
-    add_path(*root, streams.ts, kTs);
-    add_path(*root, streams.event_id, kEventId);
-    add_path(*root, streams.impression_id, kImpressionId);
-    add_path(*root, streams.user_id, kUserId);
-    add_path(*root, streams.item_id, kItemId);
-    if (!streams.log_time.empty()) add_path(*root, streams.log_time, kLogTime);
+    root->add(streams.ts, kTs);
+    root->add(streams.event_id, kEventId);
+    root->add(streams.impression_id, kImpressionId);
+    root->add(streams.user_id, kUserId);
+    root->add(streams.item_id, kItemId);
+    if (!streams.log_time.empty()) root->add(streams.log_time, kLogTime);
   }
   for (std::size_t index = 0; index < features.size(); ++index) {
-    add_path(impl.impression_paths, features[index].path, kFeatures + index);
+    impl.impression_paths.add(features[index].path, kFeatures + index);
   }
   impl.fields.resize(kFeatures + features.size());
+  impl.values.resize(kFeatures + features.size());
+  impl.integers.resize((1 + kMostVarintBytes) * features.size());
 }
 
 Decoder::~Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
 
 tl::expected<Decoded, Rejection> Decoder::decode(Stream stream, const Record& record) {
-  Impl& impl = *impl_;
-  if (record.bytes.size() > impl.streams.max_record_bytes) {
+  if (record.bytes.size() <= impl_->streams.max_record_bytes && impl_->match(stream, record)) {
+    return impl_->finish(stream, record, impl_->values.data());
+  }
+  return impl_->parse(stream, record);
+}
+
+tl::expected<Decoded, Rejection> Decoder::decode_by_parser(Stream stream, const Record& record) {
+  return impl_->parse(stream, record);
+}
+
+tl::expected<Decoded, Rejection> Decoder::Impl::parse(Stream stream, const Record& record) {
+  if (record.bytes.size() > streams.max_record_bytes) {
     return tl::make_unexpected(
         Rejection{Refusal::oversized, std::to_string(record.bytes.size()) + " bytes"});
   }
   // Grown to the longest record so far: it cannot be above streams.max_record_bytes.
   // The parser's own limit is the first depth that it refuses.
-  const std::size_t too_deep = impl.streams.max_depth + 1;
-  if (impl.parser.capacity() < record.bytes.size() || impl.parser.max_depth() != too_deep) {
+  const std::size_t too_deep = streams.max_depth + 1;
+  if (parser.capacity() < record.bytes.size() || parser.max_depth() != too_deep) {
     const std::size_t capacity = std::max<std::size_t>(record.bytes.size(), 4096);
     // Want of memory says nothing of the record: it must not decide whether the record is used.
-    SLUICE_CHECK(impl.parser.allocate(capacity, too_deep) == simdjson::SUCCESS);
+    SLUICE_CHECK(parser.allocate(capacity, too_deep) == simdjson::SUCCESS);
   }
   dom::element root;
-  if (const auto error = impl.parser.parse(record.bytes).get(root); error != simdjson::SUCCESS) {
+  if (const auto error = parser.parse(record.bytes).get(root); error != simdjson::SUCCESS) {
     SLUICE_CHECK(error != simdjson::MEMALLOC);
     return malformed(std::string("JSON: ") + simdjson::error_message(error));
   }
   dom::object object;
   if (root.get_object().get(object) != simdjson::SUCCESS) return malformed("no JSON object");
-  for (auto& field : impl.fields) field.reset();
-  collect(object, stream == Stream::impressions ? impl.impression_paths : impl.event_paths,
-          ++impl.records, impl.fields);
-  return impl.read_fields(stream, record);
+  for (auto& field : fields) field.reset();
+  collect(object, paths(stream), ++records, fields);
+  templates[static_cast<std::size_t>(stream)].missed(record.bytes, paths(stream));
+
+  std::array<FieldValue, kFeatures> own;
+  std::array<std::array<char, 24>, kFeatures> buffers;
+  for (std::size_t slot = 0; slot < kFeatures; ++slot) {
+    own[slot] = to_value(fields[slot], buffers[slot]);
+  }
+  encoded_features.clear();
+  if (stream == Stream::impressions) {
+    FeatureEncoder encoder(encoded_features);
+    for (std::size_t index = 0; index < features.size(); ++index) {
+      encoder.encode(features[index], fields[kFeatures + index]);
+    }
+  }
+  return finish(stream, record, own.data());
 }
 
 }  // namespace sluice

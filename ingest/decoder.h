@@ -40,7 +40,12 @@ class Decoder {
   ~Decoder();
   Decoder(Decoder&&) noexcept;
 
+  // Records that look like earlier ones of their stream are read by a template of them
+  // (ingest/record_template.h), all others by a full parser; which of the two it was cannot be told
+  // by what comes out.
   tl::expected<Decoded, Rejection> decode(Stream stream, const Record& record);
+  // The same, by the full parser alone: what decode() is compared with.
+  tl::expected<Decoded, Rejection> decode_by_parser(Stream stream, const Record& record);
 
  private:
   struct Impl;

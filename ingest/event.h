@@ -1,10 +1,13 @@
 // Records as they lie in a log, and the events that they become.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/time.h"
 #include "config/config.h"
@@ -50,7 +53,24 @@ constexpr bool is_dead_letter(Refusal refusal) {
   return refusal != Refusal::repeat && refusal != Refusal::duplicate;
 }
 
-// An accepted record. The texts live in one buffer that the event owns.
+// Memory that many events share, so that none costs an allocation of its own. It goes back when the
+// last event in it does, wherever that is.
+class EventChunk;
+
+// Where a decoder puts the events that it makes. Used by one thread; the events may go elsewhere.
+class EventArena {
+ public:
+  EventArena() = default;
+  ~EventArena();
+  EventArena(EventArena&& other) noexcept : chunk_(std::exchange(other.chunk_, nullptr)) {}
+  EventArena& operator=(EventArena&&) = delete;
+
+ private:
+  friend class Event;
+  EventChunk* chunk_ = nullptr;  // the one that is being filled
+};
+
+// An accepted record, with the texts that it needs.
 class Event {
  public:
   struct Texts {
@@ -63,35 +83,53 @@ class Event {
   };
 
   Event() = default;
+  // With memory of its own, or in an arena.
   Event(Stream stream, TimeMs time, Position position, const Texts& texts);
+  Event(Stream stream, TimeMs time, Position position, const Texts& texts, EventArena& arena);
+  Event(const Event& other);
+  Event(Event&& other) noexcept { swap(other); }
+  Event& operator=(Event other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~Event();
 
   Stream stream() const { return stream_; }
   TimeMs time() const { return time_; }
   Position position() const { return position_; }
-  // Views into the event: they live as long as it is neither changed nor moved from.
+  // Views into the event: they live as long as the event that it is moved to.
   std::string_view id() const { return part(0); }
   std::string_view impression_id() const { return part(1); }
   std::string_view user_id() const { return part(2); }
   std::string_view item_id() const { return part(3); }
   std::string_view features() const { return part(4); }
   std::string_view record() const { return part(5); }
-  std::size_t bytes() const { return sizeof(Event) + buffer_.size(); }
+  std::size_t bytes() const { return sizeof(Event) + ends_.back(); }
 
  private:
   std::string_view part(std::size_t index) const {
     const std::uint32_t begin = index == 0 ? 0 : ends_[index - 1];
-    return std::string_view(buffer_).substr(begin, ends_[index] - begin);
+    return {data_ + begin, ends_[index] - begin};
   }
+  Texts texts() const {
+    return {id(), impression_id(), user_id(), item_id(), features(), record()};
+  }
+  static std::size_t size_of(const Texts& texts);
+  void fill(char* to, const Texts& texts);
+  void swap(Event& other) noexcept;
 
-  Stream stream_ = Stream::impressions;
+  const char* data_ = nullptr;
+  EventChunk* chunk_ = nullptr;
   TimeMs time_ = 0;
   Position position_ = 0;
   std::array<std::uint32_t, 6> ends_{};
-  std::string buffer_;
+  Stream stream_ = Stream::impressions;
 };
 
 // The total order inside a shard (docs/design.md): time, then stream, then id bytes (clicks and
 // purchases without an id come after those with one), then position in the log.
 bool happens_before(const Event& a, const Event& b);
+// Brings them into that order.
+void sort_events(std::vector<Event>& events);
 
 }  // namespace sluice

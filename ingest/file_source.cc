@@ -21,6 +21,9 @@ constexpr int kOffsetBits = 40;
 constexpr Position kOffsetMask = (Position{1} << kOffsetBits) - 1;
 // One read gives no more than about this much, however long the records are.
 constexpr std::size_t kReadBytes = 1 << 20;
+// So many records are kept for their memory, none of them longer than this.
+constexpr std::size_t kSpareRecords = 1'000;
+constexpr std::size_t kSpareBytes = 4 << 10;
 constexpr std::uint64_t kMaxNumber = (Position{1} << (64 - kOffsetBits)) - 2;
 
 struct Segment {
@@ -100,30 +103,39 @@ class LineReader {
   std::uint64_t consumed() const { return stream_->consumed(); }
   bool has_unfinished() const { return line_bytes_ > 0; }
 
-  // The next line with an end, or nothing at the segment's present end. What has been read of an
+  // The next line with an end; false at the segment's present end. What has been read of an
   // unfinished line stays for the next call.
-  Result<std::optional<Record>> next() {
+  Result<bool> next(Record& record) {
     while (true) {
       const char* const begin = buffer_.data() + begin_;
       const auto* newline = static_cast<const char*>(std::memchr(begin, '\n', end_ - begin_));
       const std::size_t count =
           newline != nullptr ? static_cast<std::size_t>(newline - begin) : end_ - begin_;
-      keep(begin, count);
       begin_ += count;
       if (newline != nullptr) {
         ++begin_;
-        return take(1);
+        take({begin, count}, 1, record);
+        return true;
       }
+      keep({begin, count});
       SLUICE_ASSIGN(end_, stream_->read(buffer_));
       begin_ = 0;
-      if (end_ == 0) return std::optional<Record>();
+      if (end_ == 0) return false;
     }
+  }
+
+  Result<std::optional<Record>> next() {
+    Record record;
+    SLUICE_ASSIGN(const bool is_there, next(record));
+    return is_there ? std::optional<Record>(std::move(record)) : std::nullopt;
   }
 
   // The line without an end that next() waits before, if there is one.
   std::optional<Record> unfinished() {
     if (line_bytes_ == 0) return std::nullopt;
-    return take(0);
+    Record record;
+    take({}, 0, record);
+    return record;
   }
 
  private:
@@ -135,24 +147,30 @@ class LineReader {
         buffer_(1 << 17),
         line_begin_(offset) {}
 
-  void keep(const char* bytes, std::size_t count) {
-    line_bytes_ += count;
-    const std::size_t room = max_record_bytes_ + 1 - line_.size();
-    line_.append(bytes, std::min(count, room));
+  void keep(std::string_view bytes) {
+    line_bytes_ += bytes.size();
+    line_.append(bytes.substr(0, max_record_bytes_ + 1 - line_.size()));
   }
 
-  std::optional<Record> take(std::size_t line_end_bytes) {
+  // The line that ends with `rest`: what came before it was kept.
+  void take(std::string_view rest, std::size_t line_end_bytes, Record& record) {
     // The parser reads a little past the end: leave room, or it copies every record.
     constexpr std::size_t kParserPadding = 64;
-    Record record;
+    if (line_bytes_ > 0) {
+      keep(rest);
+      rest = line_;
+    } else {
+      line_bytes_ = rest.size();
+      rest = rest.substr(0, max_record_bytes_ + 1);
+    }
     record.position = position();
-    record.bytes.reserve(line_.size() + kParserPadding);
-    record.bytes = line_;
+    record.log_time.reset();
+    record.bytes.reserve(rest.size() + kParserPadding);
+    record.bytes.assign(rest);
     line_begin_ += line_bytes_ + line_end_bytes;
     record.next = position();
     line_.clear();
     line_bytes_ = 0;
-    return record;
   }
 
   Segment segment_;
@@ -220,9 +238,9 @@ class FileSource final : public Source {
                         " but now begins with " + segments.front().path.string() +
                         "; what lies between is lost");
     }
-    const bool is_gone = std::none_of(segments.begin(), segments.end(), [&](const Segment& segment) {
-      return segment.number == number;
-    });
+    const bool is_gone =
+        std::none_of(segments.begin(), segments.end(),
+                     [&](const Segment& segment) { return segment.number == number; });
     if (is_gone && position != 0 && !segments.empty()) {
       return stop_error("the log was read up to " + describe(where, position) +
                         " but that segment is not there any more; what it held is lost");
@@ -246,6 +264,13 @@ class FileSource final : public Source {
     }
     if (wait_ms > 0) clock_->sleep_ms(wait_ms);
     return result;
+  }
+
+  void give_back(std::vector<Record> records) override {
+    for (Record& record : records) {
+      if (spare_.size() == kSpareRecords || record.bytes.capacity() > kSpareBytes) continue;
+      spare_.push_back(std::move(record));
+    }
   }
 
   Result<std::optional<Record>> unfinished(StreamPartition where) override {
@@ -285,6 +310,13 @@ class FileSource final : public Source {
   }
 
  private:
+  Record take_spare() {
+    if (spare_.empty()) return {};
+    Record record = std::move(spare_.back());
+    spare_.pop_back();
+    return record;
+  }
+
   // What is there now, up to max_records.
   Result<ReadResult> read_present(StreamPartition where, std::size_t max_records) {
     ReadResult result;
@@ -295,13 +327,15 @@ class FileSource final : public Source {
         if (result.records.empty()) result.at_end = positions_[where];
         break;
       }
-      SLUICE_ASSIGN(auto record, reader->next());
-      if (record) {
-        positions_[where] = record->next;
-        bytes += record->bytes.size();
-        result.records.push_back(*std::move(record));
+      Record& record = result.records.emplace_back(take_spare());
+      SLUICE_ASSIGN(const bool is_there, reader->next(record));
+      if (is_there) {
+        positions_[where] = record.next;
+        bytes += record.bytes.size();
         continue;
       }
+      spare_.push_back(std::move(result.records.back()));
+      result.records.pop_back();
       SLUICE_ASSIGN(const bool moved, next_segment(where, *reader, result));
       if (moved) continue;
       if (result.records.empty()) result.at_end = positions_[where];
@@ -423,6 +457,7 @@ class FileSource final : public Source {
   std::map<std::string, std::map<std::uint64_t, fs::path>> partition_paths_;
   std::map<StreamPartition, LineReader> readers_;
   std::map<StreamPartition, Position> positions_;
+  std::vector<Record> spare_;  // done with; kept for their memory
   std::uint64_t total_bytes_ = 0;
   std::uint64_t passed_bytes_ = 0;  // of segments read to their ends
 };

@@ -4,6 +4,11 @@
 #include <utility>
 
 namespace sluice {
+namespace {
+
+constexpr std::size_t kSpareTicks = 64;
+
+}  // namespace
 
 void IntakeState::encode(ByteWriter& out) const {
   out.varint(resume_position);
@@ -49,18 +54,23 @@ bool Intake::note_read(const Record& record) {
   state_.read_position = record.next;
   state_.has_last_record = true;
   state_.last_record_position = record.position;
-  state_.last_record_hash = hash128(record.bytes);
   return true;
 }
 
-void Intake::take(Record record, TimeMs frontier, std::vector<RefusedRecord>& refused) {
+// Only the hash of the very last one is asked for: most are never made.
+void Intake::keep_last(std::string& bytes) {
+  last_record_.swap(bytes);
+  is_hash_due_ = true;
+}
+
+void Intake::take(Record&& record, TimeMs frontier, std::vector<RefusedRecord>& refused) {
   const bool is_new = note_read(record);
   const auto refuse = [&](Refusal reason, std::string detail) {
     if (!is_new) return;
-    refused.push_back(
-        {where_, record.position, reason, std::move(detail), std::move(record.bytes)});
+    refused.push_back({where_, record.position, reason, std::move(detail), last_record_});
   };
   auto decoded = decoder_.decode(where_.stream, record);
+  if (is_new) keep_last(record.bytes);
   if (!decoded) {
     refuse(decoded.error().reason, std::move(decoded.error().detail));
     return;
@@ -90,11 +100,18 @@ void Intake::take(Record record, TimeMs frontier, std::vector<RefusedRecord>& re
   }
   unprocessed_.push_back({record.position, time, highest_before});
   buffered_bytes_ += event.bytes();
-  buffer_[floor_to(time, tick_)].push_back(std::move(event));
+  std::vector<Event>& tick = buffer_[floor_to(time, tick_)];
+  if (tick.capacity() == 0 && !spare_.empty()) {
+    tick = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  tick.push_back(std::move(event));
 }
 
 void Intake::take_unfinished(const Record& record, std::vector<RefusedRecord>& refused) {
   if (!note_read(record)) return;
+  last_record_ = record.bytes;
+  is_hash_due_ = true;
   const bool is_oversized = record.bytes.size() > max_record_bytes_;
   refused.push_back({where_, record.position,
                      is_oversized ? Refusal::oversized : Refusal::malformed,
@@ -116,6 +133,8 @@ void Intake::release(TimeMs frontier, std::vector<Event>& out) {
       buffered_bytes_ -= event.bytes();
       out.push_back(std::move(event));
     }
+    buffer_.begin()->second.clear();
+    if (spare_.size() < kSpareTicks) spare_.push_back(std::move(buffer_.begin()->second));
     buffer_.erase(buffer_.begin());
   }
   while (!unprocessed_.empty() && unprocessed_.front().time < frontier) unprocessed_.pop_front();
@@ -123,6 +142,7 @@ void Intake::release(TimeMs frontier, std::vector<Event>& out) {
 
 IntakeState Intake::state() const {
   IntakeState state = state_;
+  if (is_hash_due_) state.last_record_hash = hash128(last_record_);
   if (unprocessed_.empty()) {
     state.resume_position = next_position_;
     state.highest_before_resume = highest_;

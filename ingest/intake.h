@@ -49,7 +49,8 @@ class Intake {
 
   // Judges the next record of the log. Below the committed read_position it only rebuilds buffers
   // and the highest event time. `frontier` is the event time up to which all was processed.
-  void take(Record record, TimeMs frontier, std::vector<RefusedRecord>& refused);
+  // The record's bytes are another's afterwards: its memory is for the next one.
+  void take(Record&& record, TimeMs frontier, std::vector<RefusedRecord>& refused);
   // A file's last line that was never ended, in a log that is closed: malformed, or oversized.
   void take_unfinished(const Record& record, std::vector<RefusedRecord>& refused);
 
@@ -77,6 +78,7 @@ class Intake {
   };
 
   bool note_read(const Record& record);
+  void keep_last(std::string& bytes);
 
   StreamPartition where_;
   DurationMs max_out_of_orderness_;
@@ -84,11 +86,15 @@ class Intake {
   std::uint64_t max_record_bytes_;
   DurationMs tick_;
   Decoder& decoder_;
-  IntakeState state_;       // resume_* are computed by state()
+  // resume_* are computed by state(), and the last record's hash where its bytes are still kept.
+  IntakeState state_;
+  std::string last_record_;
+  bool is_hash_due_ = false;
   Position next_position_;  // after the last record taken; below read_position while re-reading
   bool is_rereading_;       // the last record read before the restart is not taken again yet
   TimeMs highest_;
   std::map<TimeMs, std::vector<Event>> buffer_;  // by tick start
+  std::vector<std::vector<Event>> spare_;  // empty, with the memory of ticks that were released
   std::size_t buffered_bytes_ = 0;
   std::deque<Unprocessed> unprocessed_;  // accepted, in log order; the first is not yet processed
 };

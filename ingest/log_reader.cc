@@ -275,6 +275,7 @@ Result<std::size_t> LogReader::read_one(std::size_t index, TimeMs frontier, Dura
       !result.records.empty() && !pinned_ends_.empty() && taken < result.records.size();
   if (is_past_pinned) partition.position = std::max(partition.position, pinned_ends_[index]);
   SLUICE_TRY(finish_if_at_end(index));
+  source_.give_back(std::move(result.records));
   return taken;
 }
 

@@ -57,6 +57,9 @@ class Source {
   virtual Result<ReadResult> read(StreamPartition where, std::size_t max_records,
                                   DurationMs wait_ms) = 0;
 
+  // Records that are done with: a later read() may use their memory again.
+  virtual void give_back(std::vector<Record>) {}
+
   // The line at the log's present end that has no line end yet; read() waits before it. Only files
   // have one. When a log is closed it is judged as it stands.
   virtual Result<std::optional<Record>> unfinished(StreamPartition) {

@@ -1,6 +1,8 @@
 #include "joiner/impression_pages.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -16,19 +18,32 @@ constexpr std::size_t kPageImpressions = 1024;
 // impressions.
 constexpr std::size_t kLoadedBytes = 8 << 20;
 constexpr std::uint8_t kPageFormat = 1;
+constexpr std::size_t kMostPageHeader = 1 + kMostVarintBytes + sizeof(std::uint64_t);
 
 }  // namespace
 
 void encode_impression(const Impression& impression, std::string& out) {
-  ByteWriter bytes(out);
-  bytes.svarint(impression.time);
   // Where an impression has no event id of its own, it is not written twice.
-  bytes.text(impression.event_id == impression.impression_id ? std::string_view()
-                                                             : impression.event_id);
-  bytes.text(impression.impression_id);
-  bytes.text(impression.user_id);
-  bytes.text(impression.item_id);
-  bytes.text(impression.features);
+  const std::string_view event_id =
+      impression.event_id == impression.impression_id ? std::string_view() : impression.event_id;
+  const std::array<std::string_view, 5> texts = {event_id, impression.impression_id,
+                                                 impression.user_id, impression.item_id,
+                                                 impression.features};
+  std::size_t most = (1 + texts.size()) * kMostVarintBytes;
+  for (const std::string_view text : texts) most += text.size();
+  const std::size_t begin = out.size();
+  if (out.capacity() - begin < most) out.reserve(std::max(2 * out.capacity(), begin + most));
+  // In one piece beforehand: appending each number by itself costs more than making it.
+  std::array<char, 512> small;
+  std::string large;
+  char* const first = most <= small.size() ? small.data() : (large.resize(most), large.data());
+  char* to = put_svarint(first, impression.time);
+  for (const std::string_view text : texts) {
+    to = put_varint(to, text.size());
+    if (!text.empty()) std::memcpy(to, text.data(), text.size());
+    to += text.size();
+  }
+  out.append(first, to);
 }
 
 Impression decode_impression(ByteReader& in) {
@@ -56,7 +71,7 @@ std::string ImpressionPages::key(ImpressionNumber first) const {
 }
 
 void ImpressionPages::start_page(TimeMs time) {
-  Page& page = pages_.emplace_back();
+  Page& page = *pages_.emplace_back(std::make_unique<Page>());
   page.first = next_;
   page.first_time = time;
   last_is_open_ = true;
@@ -64,12 +79,15 @@ void ImpressionPages::start_page(TimeMs time) {
 
 ImpressionNumber ImpressionPages::push(const Impression& impression) {
   if (last_is_open_ &&
-      (pages_.back().bytes.size() >= kPageBytes || pages_.back().count >= kPageImpressions)) {
+      (pages_.back()->bytes.size() >= kPageBytes || pages_.back()->count >= kPageImpressions)) {
     last_is_open_ = false;
   }
   if (!last_is_open_) start_page(impression.time);
-  Page& page = pages_.back();
-  page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size()));
+  Page& page = *pages_.back();
+  // Its offsets may have been looked for before.
+  if (!page.offsets.empty() || page.count == 0) {
+    page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size()));
+  }
   const std::size_t before = page.bytes.size();
   encode_impression(impression, page.bytes);
   loaded_bytes_ += page.bytes.size() - before;
@@ -80,79 +98,132 @@ ImpressionNumber ImpressionPages::push(const Impression& impression) {
 
 Status ImpressionPages::pop() {
   SLUICE_CHECK(!empty());
+  // What was given out of it stays where it is.
+  if (pages_.size() == 1) last_is_open_ = false;
   ++front_;
-  Page& page = pages_.front();
+  Page& page = *pages_.front();
   if (front_ == page.first + page.count) {
-    if (pages_.size() == 1) last_is_open_ = false;
     if (page.is_stored) expired_.push_back(page.first);
     loaded_bytes_ -= page.bytes.size();
+    popped_.push_back(std::move(pages_.front()));
     pages_.pop_front();
+    front_page_.clear();
   }
   return update_front_time();
 }
 
 Status ImpressionPages::update_front_time() {
   if (empty()) return {};
-  if (pages_.front().first == front_) {
-    front_time_ = pages_.front().first_time;
+  Page& page = *pages_.front();
+  if (page.first == front_) {
+    front_time_ = page.first_time;
     return {};
   }
-  SLUICE_ASSIGN(const Impression impression, at(front_));
-  front_time_ = impression.time;
+  SLUICE_TRY(open_front());
+  front_time_ = front_page_[front_ - page.first].time;
   return {};
 }
 
-Result<Impression> ImpressionPages::at(ImpressionNumber number) {
+Status ImpressionPages::open_front() {
+  if (!front_page_.empty()) return {};
+  if (pages_.size() == 1) last_is_open_ = false;
+  Page& page = *pages_.front();
+  if (page.bytes.empty()) SLUICE_TRY(load(page));
+  return read_all(page, [this](const Impression& one) { front_page_.push_back(one); });
+}
+
+Result<Impression> ImpressionPages::front() {
+  SLUICE_CHECK(!empty());
+  SLUICE_TRY(open_front());
+  return front_page_[front_ - pages_.front()->first];
+}
+
+std::span<const Impression> ImpressionPages::after_front(std::size_t count) const {
+  if (front_page_.empty()) return {};
+  const auto rest = std::span(front_page_).subspan(front_ + 1 - pages_.front()->first);
+  return rest.first(std::min(count, rest.size()));
+}
+
+ImpressionPages::Page& ImpressionPages::page_of(ImpressionNumber number) {
   SLUICE_CHECK(front_ <= number && number < next_);
-  auto page = std::upper_bound(pages_.begin(), pages_.end(), number,
-                               [](ImpressionNumber n, const Page& p) { return n < p.first; });
-  --page;
-  if (page->bytes.empty()) {
+  auto page = std::upper_bound(
+      pages_.begin(), pages_.end(), number,
+      [](ImpressionNumber n, const std::unique_ptr<Page>& p) { return n < p->first; });
+  return **--page;
+}
+
+Result<Impression> ImpressionPages::at(ImpressionNumber number) {
+  Page& page = page_of(number);
+  if (page.bytes.empty()) {
     drop_surplus();
-    SLUICE_TRY(load(*page));
+    SLUICE_TRY(load(page));
   }
-  ByteReader reader(std::string_view(page->bytes).substr(page->offsets[number - page->first]));
+  if (page.offsets.empty()) {
+    std::uint32_t offset = 0;
+    SLUICE_TRY(read_all(page, [&](const Impression& one) {
+      page.offsets.push_back(offset);
+      // The texts end with the features, and so does the impression.
+      offset =
+          static_cast<std::uint32_t>(one.features.data() + one.features.size() - page.bytes.data());
+    }));
+  }
+  ByteReader reader(std::string_view(page.bytes).substr(page.offsets[number - page.first]));
   return decode_impression(reader);
+}
+
+void ImpressionPages::mark(ImpressionNumber number) {
+  Page& page = page_of(number);
+  const std::size_t slot = number - page.first;
+  if (page.marks.size() <= slot) page.marks.resize(slot + 1);
+  page.marks[slot] = true;
+}
+
+bool ImpressionPages::is_front_marked() const {
+  const Page& page = *pages_.front();
+  const std::size_t slot = front_ - page.first;
+  return slot < page.marks.size() && page.marks[slot];
+}
+
+Error ImpressionPages::damaged(const Page& page) const {
+  return stop_error("the join state is damaged: page " + std::to_string(page.first) + " of shard " +
+                    std::to_string(shard_) + "; replay into a new data folder");
 }
 
 Status ImpressionPages::load(Page& page) {
   SLUICE_ASSIGN(auto value, store_.get(Space::state, key(page.first)));
-  const Error damaged =
-      stop_error("the join state is damaged: page " + std::to_string(page.first) + " of shard " +
-                 std::to_string(shard_) + "; replay into a new data folder");
-  if (!value) return damaged;
+  if (!value) return damaged(page);
   ByteReader reader(*value);
   const std::uint8_t format = reader.u8();
   const std::uint64_t count = reader.varint();
   const std::uint64_t checksum = reader.u64();
   const std::string_view body = std::string_view(*value).substr(value->size() - reader.remaining());
-  if (format != kPageFormat || checksum != hash64(body)) return damaged;
-  page.bytes = std::string(body);
+  // An impression has some bytes: what is left of a count is in 32 bits.
+  if (format != kPageFormat || checksum != hash64(body) || count == 0 || count > body.size()) {
+    return damaged(page);
+  }
+  value->erase(0, value->size() - body.size());
+  page.bytes = *std::move(value);
   page.count = static_cast<std::uint32_t>(count);
-  scan_offsets(page);
-  if (page.offsets.size() != page.count) return damaged;
   loaded_bytes_ += page.bytes.size();
   return {};
 }
 
-void ImpressionPages::scan_offsets(Page& page) const {
-  page.offsets.clear();
+// Calls visit(impression) for each of a page that is in memory.
+template <class Visit>
+Status ImpressionPages::read_all(const Page& page, const Visit& visit) const {
   ByteReader reader(page.bytes);
-  while (!reader.at_end()) {
-    page.offsets.push_back(static_cast<std::uint32_t>(page.bytes.size() - reader.remaining()));
+  for (std::uint32_t left = page.count; left > 0; --left) {
     const Impression impression = decode_impression(reader);
-    if (!reader.ok() || !is_possible_time(impression.time)) {
-      page.offsets.clear();
-      return;
-    }
-    if (page.offsets.size() == 1) page.first_time = impression.time;
+    if (!reader.ok() || !is_possible_time(impression.time)) return damaged(page);
+    visit(impression);
   }
+  return reader.at_end() ? Status() : damaged(page);
 }
 
 // Keeps the youngest pages and the front one; only what the store holds is dropped.
 void ImpressionPages::drop_surplus() {
   for (std::size_t index = 1; index < pages_.size() && loaded_bytes_ > kLoadedBytes; ++index) {
-    Page& page = pages_[index];
+    Page& page = *pages_[index];
     if (!page.is_stored || page.bytes.empty()) continue;
     loaded_bytes_ -= page.bytes.size();
     page.bytes = std::string();
@@ -163,16 +234,19 @@ void ImpressionPages::drop_surplus() {
 void ImpressionPages::persist(WriteBatch& batch) {
   for (const ImpressionNumber first : expired_) batch.remove(Space::state, key(first));
   expired_.clear();
-  for (auto page = pages_.rbegin(); page != pages_.rend() && !page->is_stored; ++page) {
+  for (auto at = pages_.rbegin(); at != pages_.rend() && !(*at)->is_stored; ++at) {
+    Page& page = **at;
     std::string value;
+    value.reserve(kMostPageHeader + page.bytes.size());
     ByteWriter bytes(value);
     bytes.u8(kPageFormat);
-    bytes.varint(page->count);
-    bytes.u64(hash64(page->bytes));
-    value += page->bytes;
-    batch.put(Space::state, key(page->first), std::move(value));
-    page->is_stored = true;
-    page->bytes.shrink_to_fit();  // it grew by doubling
+    bytes.varint(page.count);
+    bytes.u64(hash64(page.bytes));
+    value += page.bytes;
+    batch.put(Space::state, key(page.first), std::move(value));
+    page.is_stored = true;
+    page.bytes.shrink_to_fit();                              // it grew by doubling
+    if (&page == pages_.front().get()) front_page_.clear();  // its texts may have moved
   }
   last_is_open_ = false;
   drop_surplus();
@@ -193,17 +267,18 @@ Status ImpressionPages::restore(
   ImpressionNumber expected = firsts.empty() ? next : firsts.front();
   bool is_whole = expected <= front && front <= next;
   for (const ImpressionNumber first : firsts) {
-    Page& page = pages_.emplace_back();
+    Page& page = *pages_.emplace_back(std::make_unique<Page>());
     page.first = first;
     page.is_stored = true;
     is_whole &= first == expected;
     SLUICE_TRY(load(page));
     expected = first + page.count;
-    for (std::uint32_t slot = 0; slot < page.count; ++slot) {
-      if (first + slot < front) continue;
-      ByteReader reader(std::string_view(page.bytes).substr(page.offsets[slot]));
-      visit(first + slot, decode_impression(reader));
-    }
+    ImpressionNumber number = first;
+    SLUICE_TRY(read_all(page, [&](const Impression& one) {
+      if (number == first) page.first_time = one.time;
+      if (number >= front) visit(number, one);
+      ++number;
+    }));
     drop_surplus();
   }
   if (!is_whole || expected != next) {

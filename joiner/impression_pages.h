@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,10 +50,22 @@ class ImpressionPages {
   ImpressionNumber push(const Impression& impression);
   // Time of the front one. Not empty.
   TimeMs front_time() const { return front_time_; }
+  // The front one, not empty; its texts are valid until release_popped() or
+  // persist(), also after pop().
+  Result<Impression> front();
+  // Some that come after it, at most `count`, in their order: what will be the front one soon.
+  // Fewer where they are not in memory. Valid until the next call of a non-const member.
+  std::span<const Impression> after_front(std::size_t count) const;
   // Drops the front one.
   Status pop();
+  // Gives back the memory of pages that were popped.
+  void release_popped() { popped_.clear(); }
+
+  // A mark for each impression, which lasts as long as it is in the queue and memory.
+  void mark(ImpressionNumber number);
+  bool is_front_marked() const;
   // An impression in [front_number(), next_number()); valid until the next call of a non-const
-  // member.
+  // member but front(), pop() and mark().
   Result<Impression> at(ImpressionNumber number);
 
   // Puts into the batch what changed since the last call: sealed pages, and removals of expired
@@ -67,21 +81,32 @@ class ImpressionPages {
     ImpressionNumber first = 0;
     std::uint32_t count = 0;
     TimeMs first_time = 0;
-    bool is_stored = false;              // its key is in the store
-    std::string bytes;                   // empty when dropped: then it is read from the store
-    std::vector<std::uint32_t> offsets;  // of each impression in bytes
+    bool is_stored = false;  // its key is in the store
+    std::string bytes;       // empty when dropped: then it is read from the store
+    // Of each impression in bytes; empty where it is not known.
+    std::vector<std::uint32_t> offsets;
+    std::vector<bool> marks;  // of the first ones; none further
   };
 
   std::string key(ImpressionNumber first) const;
   void start_page(TimeMs time);
+  // The page that holds the impression, in memory or not.
+  Page& page_of(ImpressionNumber number);
+  Status open_front();
   Status load(Page& page);
-  void scan_offsets(Page& page) const;
+  template <class Visit>
+  Status read_all(const Page& page, const Visit& visit) const;
+  Error damaged(const Page& page) const;
   void drop_surplus();
   Status update_front_time();
 
   std::uint32_t shard_;
   KeyValueStore& store_;
-  std::deque<Page> pages_;  // ascending; the last one may be open for appending
+  std::deque<std::unique_ptr<Page>> pages_;  // ascending; the last one may be open for appending
+  std::vector<std::unique_ptr<Page>> popped_;
+  // The front page's impressions, read in one go where one of them was popped or asked for; else
+  // empty.
+  std::vector<Impression> front_page_;
   bool last_is_open_ = false;
   ImpressionNumber front_ = 0;
   ImpressionNumber next_ = 0;

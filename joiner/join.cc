@@ -20,6 +20,8 @@ constexpr const char* kProgressKey = "progress";
 constexpr const char* kIdentityKey = "identity";
 // A dead letter's key and bookkeeping, about; counts towards dead_letters.keep.size.
 constexpr std::uint64_t kDeadLetterOverhead = 32;
+// What a sample's bytes hold beside its texts, about.
+constexpr std::uint64_t kNumberBytes = 32;
 
 // The join's semantic keys as "key = value" lines, the form in which they are kept and compared.
 std::map<std::string, std::string> parse_lines(std::string_view text) {
@@ -52,8 +54,9 @@ std::map<std::string, std::string> identity_keys(const Config& config) {
   return keys;
 }
 
-std::uint64_t bytes_of(const Sample& sample) {
-  return sizeof sample + sample.impression_id.size() + sample.user_id.size() +
+// About what it will be in the log.
+std::uint64_t bytes_of(const SampleView& sample) {
+  return kNumberBytes + sample.impression_id.size() + sample.user_id.size() +
          sample.item_id.size() + sample.features.size();
 }
 
@@ -182,8 +185,9 @@ Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t par
     progress.shards.resize(partitions);
   }
   if (progress.intakes.size() != kStreams * partitions || progress.shards.size() != partitions) {
-    return stop_error("the join's progress record is of another number of partitions; replay into a "
-                      "new data folder");
+    return stop_error(
+        "the join's progress record is of another number of partitions; replay into a "
+        "new data folder");
   }
   for (std::uint32_t number = 0; number < partitions; ++number) {
     auto& shard = join->shards_.emplace_back(std::make_unique<Shard>(number, config.join, store));
@@ -241,27 +245,43 @@ Status Join::process(TimeMs frontier, std::vector<std::vector<Event>> events) {
   SLUICE_CHECK(events.size() == shards_.size() && frontier >= frontier_);
   SLUICE_CHECK(!is_closed_ && !is_stopped_);
   out_.samples.clear();
+  std::vector<std::size_t> ends;  // of each shard's samples
   for (std::size_t number = 0; number < shards_.size(); ++number) {
     for (const Event& event : events[number]) uncommitted_bytes_ += event.bytes();
-    std::sort(events[number].begin(), events[number].end(), happens_before);
+    sort_events(events[number]);
     SLUICE_TRY(shards_[number]->process(events[number], frontier, out_));
+    ends.push_back(out_.samples.size());
   }
-  // Each shard's samples stand in time order, one shard after the other: ordering them by tick and
-  // keeping equal ticks as they stand gives the global order.
-  std::stable_sort(out_.samples.begin(), out_.samples.end(),
-                   [tick = config_.join.tick](const Sample& a, const Sample& b) {
-                     return floor_to(a.time, tick) < floor_to(b.time, tick);
-                   });
-  for (Sample& sample : out_.samples) {
-    // Checked here, before it is written, and by the learner, after it is read.
-    SLUICE_CHECK(frontier_ <= sample.time && sample.time < frontier && (!sample.z || sample.y));
-    sample.sequence = next_sequence_++;
-    samples_digest_ = chain_sample(samples_digest_, sample);
-    uncommitted_bytes_ += bytes_of(sample);
-    samples_.push_back(std::move(sample));
-  }
+  sequence_samples(frontier, ends);
   frontier_ = frontier;
   return {};
+}
+
+// Each shard's samples stand in time order, one shard after the other: tick by tick, and in it
+// shard by shard, is the global order.
+void Join::sequence_samples(TimeMs frontier, const std::vector<std::size_t>& ends) {
+  const DurationMs tick = config_.join.tick;
+  std::vector<std::size_t> next = {0};
+  next.insert(next.end(), ends.begin(), ends.end() - 1);
+  std::size_t left = out_.samples.size();
+  while (left > 0) {
+    TimeMs first = kTimeMax;
+    for (std::size_t shard = 0; shard < ends.size(); ++shard) {
+      if (next[shard] < ends[shard]) first = std::min(first, out_.samples[next[shard]].time);
+    }
+    const TimeMs tick_end = floor_to(first, tick) + tick;
+    for (std::size_t shard = 0; shard < ends.size(); ++shard) {
+      for (; next[shard] < ends[shard]; ++next[shard], --left) {
+        SampleView& sample = out_.samples[next[shard]];
+        if (sample.time >= tick_end) break;
+        // Checked here, before it is written, and by the learner, after it is read.
+        SLUICE_CHECK(frontier_ <= sample.time && sample.time < frontier && (!sample.z || sample.y));
+        sample.sequence = next_sequence_++;
+        samples_digest_ = blocks_.add(sample, samples_digest_);
+        uncommitted_bytes_ += bytes_of(sample);
+      }
+    }
+  }
 }
 
 void Join::refuse(std::vector<RefusedRecord> refused) {
@@ -304,7 +324,7 @@ Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint6
     shards_[number]->persist(batch);
     progress.shards[number] = shards_[number]->progress();
   }
-  append_samples(samples_, batch);
+  blocks_.append_to(batch);
   first_needed = std::min(first_needed, progress.next_sequence);
   if (first_needed > progress.first_logged) {
     trim_samples(progress.first_logged, first_needed, batch);
@@ -317,7 +337,6 @@ Status Join::commit(std::vector<IntakeState> intakes, TimeMs wall_ms, std::uint6
   is_stopped_ = false;
   committed_ = std::move(progress);
   has_committed_ = true;
-  samples_.clear();
   out_.refused.clear();
   uncommitted_bytes_ = 0;
   return {};

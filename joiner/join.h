@@ -16,7 +16,7 @@
 #include "base/result.h"
 #include "config/config.h"
 #include "ingest/intake.h"
-#include "joiner/sample.h"
+#include "joiner/sample_log.h"
 #include "joiner/shard.h"
 #include "store/key_value.h"
 
@@ -80,7 +80,7 @@ class Join {
   // Records refused by an intake.
   void refuse(std::vector<RefusedRecord> refused);
 
-  std::size_t uncommitted_samples() const { return samples_.size(); }
+  std::size_t uncommitted_samples() const { return blocks_.samples(); }
   // What was processed, joined and refused since the last commit holds so much memory, about.
   std::uint64_t uncommitted_bytes() const { return uncommitted_bytes_; }
   bool has_changes(const std::vector<IntakeState>& intakes) const;
@@ -111,6 +111,7 @@ class Join {
  private:
   Join(const Config& config, KeyValueStore& store);
   Status check_identity(std::uint32_t partitions);
+  void sequence_samples(TimeMs frontier, const std::vector<std::size_t>& ends);
   Status write_dead_letters(JoinProgress& progress, TimeMs wall_ms, WriteBatch& batch);
   Status trim_dead_letters(JoinProgress& progress, TimeMs wall_ms, WriteBatch& batch);
 
@@ -122,8 +123,8 @@ class Join {
   TimeMs frontier_ = kTimeMin;
   std::uint64_t next_sequence_ = 1;
   Digest samples_digest_;
-  ShardOutput out_;              // samples of the step in hand, refusals since the last commit
-  std::vector<Sample> samples_;  // sequenced, not yet committed
+  ShardOutput out_;      // samples of the step in hand, refusals since the last commit
+  SampleBlocks blocks_;  // sequenced, not yet committed
   std::uint64_t uncommitted_bytes_ = 0;
   std::vector<Position> pinned_ends_;
   bool is_closed_ = false;

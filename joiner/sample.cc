@@ -1,5 +1,9 @@
 #include "joiner/sample.h"
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+
 #include "base/bytes.h"
 
 namespace sluice {
@@ -14,29 +18,61 @@ enum Flag : std::uint8_t {
   kHasPurchase = 32,
 };
 
+// Numbers of a sample before its texts, at most.
+constexpr std::size_t kMostNumberBytes = 1 + 8 * kMostVarintBytes;
+
+char* put_text(char* to, std::string_view text) {
+  to = put_varint(to, text.size());
+  if (!text.empty()) std::memcpy(to, text.data(), text.size());
+  return to + text.size();
+}
+
 // All that the samples digest is about.
-void encode_labels(const Sample& sample, ByteWriter& bytes) {
-  bytes.varint(sample.sequence);
-  bytes.u8(static_cast<std::uint8_t>((sample.y ? kY : 0) | (sample.y_final ? kYFinal : 0) |
-                                     (sample.z ? kZ : 0) | (sample.z_final ? kZFinal : 0) |
-                                     (sample.click_time ? kHasClick : 0) |
-                                     (sample.purchase_time ? kHasPurchase : 0)));
-  bytes.svarint(sample.time);
-  bytes.svarint(sample.time - sample.impression_time);
-  if (sample.click_time) bytes.svarint(*sample.click_time - sample.impression_time);
-  if (sample.purchase_time) bytes.svarint(*sample.purchase_time - sample.impression_time);
-  bytes.text(sample.impression_id);
-  bytes.text(sample.user_id);
-  bytes.text(sample.item_id);
+char* put_labels(char* to, const SampleView& sample) {
+  to = put_varint(to, sample.sequence);
+  *to++ =
+      static_cast<char>((sample.y ? kY : 0) | (sample.y_final ? kYFinal : 0) | (sample.z ? kZ : 0) |
+                        (sample.z_final ? kZFinal : 0) | (sample.click_time ? kHasClick : 0) |
+                        (sample.purchase_time ? kHasPurchase : 0));
+  to = put_svarint(to, sample.time);
+  to = put_svarint(to, sample.time - sample.impression_time);
+  if (sample.click_time) to = put_svarint(to, *sample.click_time - sample.impression_time);
+  if (sample.purchase_time) to = put_svarint(to, *sample.purchase_time - sample.impression_time);
+  to = put_text(to, sample.impression_id);
+  to = put_text(to, sample.user_id);
+  return put_text(to, sample.item_id);
+}
+
+// Bytes enough for a sample without its features.
+std::size_t label_bytes_at_most(const SampleView& sample) {
+  return kMostNumberBytes + sample.impression_id.size() + sample.user_id.size() +
+         sample.item_id.size();
 }
 
 }  // namespace
 
+Digest encode_and_chain(const SampleView& sample, const Digest& digest, std::string& out) {
+  const std::size_t begin = out.size();
+  const std::size_t most =
+      label_bytes_at_most(sample) + 2 * kMostVarintBytes + sample.features.size();
+  if (out.capacity() - begin < most) out.reserve(std::max(2 * out.capacity(), begin + most));
+  // In one piece beforehand: appending each number by itself costs more than making it.
+  std::array<char, 512> small;
+  std::string large;
+  char* first = small.data();
+  if (most > small.size()) {
+    large.resize(most);
+    first = large.data();
+  }
+  char* const labels = put_varint(first, sample.shard);
+  char* const labels_end = put_labels(labels, sample);
+  char* const end = put_text(labels_end, sample.features);
+  out.append(first, end);
+  return chain(digest, {labels, static_cast<std::size_t>(labels_end - labels)});
+}
+
 void encode_sample(const Sample& sample, std::string& out) {
-  ByteWriter bytes(out);
-  bytes.varint(sample.shard);
-  encode_labels(sample, bytes);
-  bytes.text(sample.features);
+  encode_and_chain(SampleView(sample), Digest(), out);
 }
 
 Result<Sample> decode_sample(std::string_view& text) {
@@ -74,10 +110,9 @@ Result<Sample> decode_sample(std::string_view& text) {
 }
 
 Digest chain_sample(const Digest& digest, const Sample& sample) {
-  std::string text;
-  text.reserve(64 + sample.impression_id.size() + sample.user_id.size() + sample.item_id.size());
-  ByteWriter bytes(text);
-  encode_labels(sample, bytes);
+  const SampleView view(sample);
+  std::string text(label_bytes_at_most(view), '\0');
+  text.resize(static_cast<std::size_t>(put_labels(text.data(), view) - text.data()));
   return chain(digest, text);
 }
 

@@ -13,7 +13,7 @@
 namespace sluice {
 
 // An impression gives one sample, or two when its z becomes final after its y.
-struct Sample {
+struct SampleLabels {
   std::uint64_t sequence = 0;  // 1, 2, 3, ... over all shards
   std::uint32_t shard = 0;
   TimeMs time = 0;  // event time at which the label became final; floor_to(time, tick)
@@ -26,10 +26,31 @@ struct Sample {
       false;       // this sample trains the CTR term; true for an impression's first sample only
   bool z = false;  // purchased; z implies y
   bool z_final = false;  // this sample trains the CTCVR term
+};
+
+// As the learner has it.
+struct Sample : SampleLabels {
   std::string impression_id;
   std::string user_id;
   std::string item_id;
   std::string features;  // ingest/features.h; on both samples of an impression
+};
+
+// As the join makes it: the texts are the state's.
+struct SampleView : SampleLabels {
+  std::string_view impression_id;
+  std::string_view user_id;
+  std::string_view item_id;
+  std::string_view features;
+
+  SampleView() = default;
+  // Views into `sample`.
+  explicit SampleView(const Sample& sample)
+      : SampleLabels(sample),
+        impression_id(sample.impression_id),
+        user_id(sample.user_id),
+        item_id(sample.item_id),
+        features(sample.features) {}
 };
 
 // Whether a time that was read back can be one of ours; then no sum with a window overflows.
@@ -37,7 +58,10 @@ constexpr bool is_possible_time(TimeMs time) {
   return kTimeMin <= time && time <= kTimeMax;
 }
 
-// Appends the sample's bytes; the grammar is in docs/formats.md.
+// Appends the sample's bytes; the grammar is in docs/formats.md. Returns the samples digest after
+// it, `digest` being the one before.
+Digest encode_and_chain(const SampleView& sample, const Digest& digest, std::string& out);
+// The bytes alone.
 void encode_sample(const Sample& sample, std::string& out);
 // Reads one sample from the front of `bytes` and drops it there.
 Result<Sample> decode_sample(std::string_view& bytes);

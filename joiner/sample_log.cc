@@ -1,6 +1,6 @@
 #include "joiner/sample_log.h"
 
-#include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -12,6 +12,10 @@ namespace sluice {
 namespace {
 
 constexpr std::size_t kBlockSamples = 1024;
+// A block ends where it is so long, too: a learner reads whole blocks.
+constexpr std::size_t kBlockBytes = 256 << 10;
+constexpr std::size_t kHeaderRoom = sizeof(std::uint64_t) + 2;  // with a count of two bytes
+static_assert(kBlockSamples < 1 << 14);
 
 std::string block_key(std::uint64_t last_sequence) {
   std::string key;
@@ -37,18 +41,43 @@ bool read_block(std::string_view value, std::uint64_t first, std::vector<Sample>
 
 }  // namespace
 
-void append_samples(std::span<const Sample> samples, WriteBatch& batch) {
-  while (!samples.empty()) {
-    const auto block = samples.first(std::min(samples.size(), kBlockSamples));
-    std::string body;
-    ByteWriter(body).varint(block.size());
-    for (const Sample& sample : block) encode_sample(sample, body);
-    std::string value;
-    ByteWriter(value).u64(hash64(body));
-    value += body;
-    batch.put(Space::samples, block_key(block.back().sequence), std::move(value));
-    samples = samples.subspan(block.size());
+Digest SampleBlocks::add(const SampleView& sample, const Digest& digest) {
+  // The checksum and the count come before the samples, and last.
+  if (in_block_ == 0) block_.assign(kHeaderRoom, '\0');
+  const Digest after = encode_and_chain(sample, digest, block_);
+  last_sequence_ = sample.sequence;
+  ++samples_;
+  if (++in_block_ == kBlockSamples || block_.size() >= kBlockBytes) end_block();
+  return after;
+}
+
+void SampleBlocks::end_block() {
+  char count[kMostVarintBytes];
+  const auto count_size = static_cast<std::size_t>(put_varint(count, in_block_) - count);
+  const std::size_t unused = kHeaderRoom - sizeof(std::uint64_t) - count_size;
+  char* const begin = block_.data() + unused;
+  std::memcpy(begin + sizeof(std::uint64_t), count, count_size);
+  const std::size_t body = unused + sizeof(std::uint64_t);
+  const std::uint64_t checksum = hash64(std::string_view(block_).substr(body));
+  std::memcpy(begin, &checksum, sizeof checksum);
+  ended_.push_back({block_key(last_sequence_), block_.substr(unused)});
+  block_.clear();
+  in_block_ = 0;
+}
+
+void SampleBlocks::append_to(WriteBatch& batch) {
+  if (in_block_ > 0) end_block();
+  for (Block& block : ended_) {
+    batch.put(Space::samples, std::move(block.key), std::move(block.value));
   }
+  ended_.clear();
+  samples_ = 0;
+}
+
+void append_samples(std::span<const Sample> samples, WriteBatch& batch) {
+  SampleBlocks blocks;
+  for (const Sample& sample : samples) blocks.add(SampleView(sample), Digest());
+  blocks.append_to(batch);
 }
 
 void trim_samples(std::uint64_t from, std::uint64_t first_needed, WriteBatch& batch) {

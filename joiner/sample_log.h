@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -13,6 +14,28 @@
 #include "store/key_value.h"
 
 namespace sluice {
+
+// Consecutive samples on their way to a commit, encoded as they come.
+class SampleBlocks {
+ public:
+  // Returns the samples digest after `sample`, `digest` being the one before.
+  Digest add(const SampleView& sample, const Digest& digest);
+  std::size_t samples() const { return samples_; }
+  // Moves all of them into the batch.
+  void append_to(WriteBatch& batch);
+
+ private:
+  void end_block();
+
+  struct Block {
+    std::string key, value;
+  };
+  std::vector<Block> ended_;
+  std::string block_;  // the one that is being filled
+  std::uint64_t last_sequence_ = 0;
+  std::size_t in_block_ = 0;
+  std::size_t samples_ = 0;
+};
 
 // Puts consecutive samples into the batch, in blocks.
 void append_samples(std::span<const Sample> samples, WriteBatch& batch);

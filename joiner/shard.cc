@@ -13,6 +13,9 @@ std::uint64_t fingerprint(std::string_view id) {
   return hash64(id);
 }
 
+// So many events, or windows that close, before their turn the index is asked for.
+constexpr std::size_t kAhead = 8;
+
 std::size_t index_of(Stream stream) {
   return static_cast<std::size_t>(stream);
 }
@@ -23,7 +26,13 @@ Shard::Shard(std::uint32_t number, const JoinConfig& join, KeyValueStore& store)
     : number_(number), join_(join), store_(store), pages_(number, store) {}
 
 Status Shard::process(std::span<const Event> events, TimeMs frontier, ShardOutput& out) {
-  for (const Event& event : events) {
+  pages_.release_popped();
+  retired_.clear();
+  for (std::size_t index = 0; index < events.size(); ++index) {
+    if (index + kAhead < events.size()) {
+      by_id_.prefetch(fingerprint(events[index + kAhead].impression_id()));
+    }
+    const Event& event = events[index];
     SLUICE_CHECK(event.time() < frontier);
     // Timers rank before all events of the same millisecond.
     SLUICE_TRY(fire_timers(event.time(), out));
@@ -84,14 +93,18 @@ Status Shard::fire_timers(TimeMs last, ShardOutput& out) {
 
 // y is final; z too, where it can be known.
 Status Shard::close_click_window(ShardOutput& out) {
+  if (const auto next = pages_.after_front(kAhead); next.size() == kAhead) {
+    by_id_.prefetch(fingerprint(next.back().impression_id));
+  }
   const ImpressionNumber number = pages_.front_number();
   const TimeMs time = pages_.front_time() + join_.click_window;
-  const auto found = clicked_.find(number);
-  if (found == clicked_.end()) {
-    SLUICE_ASSIGN(const Impression unclicked, pages_.at(number));
+  if (!pages_.is_front_marked()) {
+    SLUICE_ASSIGN(const Impression unclicked, pages_.front());
     emit(unclicked, nullptr, time, true, true, out);
     forget(number, unclicked);
   } else {
+    const auto found = clicked_.find(number);
+    SLUICE_CHECK(found != clicked_.end());
     Clicked& clicked = found->second;
     const bool z_final =
         clicked.is_conversion_closed ||
@@ -102,7 +115,7 @@ Status Shard::close_click_window(ShardOutput& out) {
     dirty_clicked_.insert(number);
     if (clicked.is_conversion_closed) {
       forget(number, clicked.impression);
-      clicked_.erase(found);
+      retire(found);
     }
   }
   return pages_.pop();
@@ -121,7 +134,7 @@ void Shard::close_conversion_window(ShardOutput& out) {
     emit(clicked.impression, &clicked, timer.deadline, false, true, out);
   }
   forget(timer.number, clicked.impression);
-  clicked_.erase(found);
+  retire(found);
 }
 
 void Shard::expire_waiting(std::size_t queue, ShardOutput& out) {
@@ -151,7 +164,8 @@ Status Shard::apply(const Event& event, ShardOutput& out) {
 }
 
 Status Shard::apply_impression(const Event& event, ShardOutput& out) {
-  SLUICE_ASSIGN(const bool is_duplicate, is_open(event.impression_id()));
+  const std::uint64_t id_print = fingerprint(event.impression_id());
+  SLUICE_ASSIGN(const bool is_duplicate, is_open(event.impression_id(), id_print));
   if (is_duplicate) {
     refuse(event, Refusal::duplicate, out);
     return {};
@@ -160,7 +174,7 @@ Status Shard::apply_impression(const Event& event, ShardOutput& out) {
                              event.user_id(), event.item_id(), event.features()};
   const ImpressionNumber number = pages_.push(opened);
   if (out.watcher != nullptr) out.watcher->used({event.stream(), number_}, event, opened);
-  by_id_.add(fingerprint(event.impression_id()), number);
+  by_id_.add(id_print, number);
   if (by_user_item()) {
     by_user_item_.add(fingerprint(user_item_key(event.user_id(), event.item_id())), number);
   }
@@ -218,6 +232,7 @@ Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
 
 Status Shard::click(ImpressionNumber number, TimeMs time) {
   SLUICE_ASSIGN(const Impression unclicked, pages_.at(number));
+  pages_.mark(number);
   Clicked& clicked = clicked_[number];
   encode_impression(unclicked, clicked.bytes);
   ByteReader reader(clicked.bytes);
@@ -248,9 +263,9 @@ Result<Impression> Shard::impression(ImpressionNumber number) {
   return pages_.at(number);
 }
 
-Result<bool> Shard::is_open(std::string_view impression_id) {
+Result<bool> Shard::is_open(std::string_view impression_id, std::uint64_t id_print) {
   found_.clear();
-  by_id_.find(fingerprint(impression_id), found_);
+  by_id_.find(id_print, found_);
   for (const ImpressionNumber number : found_) {
     SLUICE_ASSIGN(const Impression open, impression(number));
     if (open.impression_id == impression_id) return true;
@@ -293,11 +308,15 @@ void Shard::forget(ImpressionNumber number, const Impression& closed) {
   }
 }
 
+void Shard::retire(std::unordered_map<ImpressionNumber, Clicked>::iterator clicked) {
+  retired_.push_back(clicked_.extract(clicked));
+}
+
 // ---- output
 
 void Shard::emit(const Impression& impression, const Clicked* clicked, TimeMs time, bool y_final,
                  bool z_final, ShardOutput& out) {
-  Sample& sample = out.samples.emplace_back();
+  SampleView& sample = out.samples.emplace_back();
   sample.shard = number_;
   sample.time = time;
   sample.impression_time = impression.time;

@@ -52,7 +52,8 @@ class JoinWatcher {
 
 // Where a shard puts what it decides.
 struct ShardOutput {
-  std::vector<Sample> samples;  // in time order; sequence not yet set
+  // In time order; sequence not yet set. The texts are the shard's, until its next process().
+  std::vector<SampleView> samples;
   std::vector<RefusedRecord> refused;
   JoinCounters counters;
   JoinWatcher* watcher = nullptr;  // none: nobody wants to hear
@@ -127,8 +128,9 @@ class Shard {
   // Open impressions of the event's key, in their total order.
   Status find_candidates(const Event& event);
   Result<Impression> impression(ImpressionNumber number);
-  Result<bool> is_open(std::string_view impression_id);
+  Result<bool> is_open(std::string_view impression_id, std::uint64_t id_print);
   void forget(ImpressionNumber number, const Impression& impression);
+  void retire(std::unordered_map<ImpressionNumber, Clicked>::iterator clicked);
   void emit(const Impression& impression, const Clicked* clicked, TimeMs time, bool y_final,
             bool z_final, ShardOutput& out);
   void refuse(const Event& event, Refusal reason, ShardOutput& out) const;
@@ -146,6 +148,8 @@ class Shard {
   FingerprintIndex by_id_;         // every open impression
   FingerprintIndex by_user_item_;  // the same; only with user_item attribution
   std::unordered_map<ImpressionNumber, Clicked> clicked_;
+  // Closed ones, whose bytes samples still refer to.
+  std::vector<std::unordered_map<ImpressionNumber, Clicked>::node_type> retired_;
   std::set<ConversionTimer> conversions_;
   std::set<ImpressionNumber> dirty_clicked_;  // changed or closed since the last commit
   std::array<std::deque<Event>, 2> waiting_;  // clicks, purchases; in their total order

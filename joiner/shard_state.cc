@@ -131,7 +131,13 @@ Status Shard::restore(const ShardProgress& progress) {
                     if (!is_whole) return false;
                     // Those still in the queue of click windows were indexed with their
                     // page.
-                    if (clicked.is_y_emitted) index(number, clicked.impression);
+                    if (clicked.is_y_emitted) {
+                      index(number, clicked.impression);
+                    } else {
+                      is_whole = progress.front <= number && number < progress.next;
+                      if (!is_whole) return false;
+                      pages_.mark(number);
+                    }
                     if (!clicked.is_conversion_closed) {
                       conversions_.insert({clicked.click_time + join_.conversion_window,
                                            std::string(clicked.impression.event_id), number});

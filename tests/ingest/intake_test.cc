@@ -36,7 +36,7 @@ class IntakeTest : public testing::Test {
   // Takes the record; the reason to refuse it, or "accepted".
   std::string take(Intake& intake, const Record& record, TimeMs frontier = kTimeMin) {
     std::vector<RefusedRecord> refused;
-    intake.take(record, frontier, refused);
+    intake.take(Record(record), frontier, refused);
     if (refused.empty()) return "accepted";
     EXPECT_EQ(refused.size(), 1u);
     EXPECT_EQ(refused[0].where, (StreamPartition{Stream::clicks, 3}));
@@ -178,7 +178,7 @@ TEST_F(IntakeTest, ARestartGoesOnAsIfNothingHadHappened) {
   EXPECT_EQ(after.highest_time(), kStart + 5);
   std::vector<RefusedRecord> refused;
   for (std::size_t index = 1; index < 6; ++index) {
-    after.take(log[index], kStart + 20, refused);
+    after.take(Record(log[index]), kStart + 20, refused);
     // A commit on the way is right too.
     EXPECT_EQ(after.state().resume_position, 200u);
     EXPECT_EQ(after.state().read_position, 700u);
@@ -225,7 +225,7 @@ TEST_F(IntakeTest, AQuietWatermarkCountsWhenAllIsReadAgain) {
   take(again, click(100, 18), kStart + 10);
   EXPECT_EQ(again.watermark(), kStart + 18 - 20);
   std::vector<RefusedRecord> refused;
-  again.take(broken, kStart + 10, refused);
+  again.take(Record(broken), kStart + 10, refused);
   EXPECT_EQ(again.watermark(), kStart + 20);
   EXPECT_EQ(release(again, 20), Times{18});
   // Nothing to read again: it counts at once.

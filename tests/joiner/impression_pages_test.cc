@@ -79,6 +79,7 @@ TEST(ImpressionPages, EqualsAQueue) {
     ImpressionNumber front = 0;
     ImpressionNumber next = 0;
     ImpressionNumber committed_front = 0;
+    ImpressionNumber marked = ~ImpressionNumber{0};
     ImpressionNumber committed_next = 0;
     for (int step = 0; step < 600; ++step) {
       const bool grows = (step / 200) % 2 == 0;
@@ -87,9 +88,20 @@ TEST(ImpressionPages, EqualsAQueue) {
         ASSERT_EQ(pages->push(impression(next, features_bytes).view()), next);
         ++next;
       }
+      // What was popped stays readable until it is given back.
+      pages->release_popped();
+      std::vector<std::pair<ImpressionNumber, Impression>> popped;
       for (std::uint64_t left = burst; left > 0 && front < next && !grows; --left) {
+        popped.emplace_back(front, *pages->front());
         ASSERT_TRUE(pages->pop().has_value());
         ++front;
+        if (random.one_in(4)) {
+          ASSERT_EQ(pages->push(impression(next, features_bytes).view()), next);
+          ++next;
+        }
+      }
+      for (const auto& [number, one] : popped) {
+        ASSERT_EQ(Texts::of(one), impression(number, features_bytes)) << seed;
       }
       if (random.one_in(5)) {
         commit(*pages, *store);
@@ -100,6 +112,7 @@ TEST(ImpressionPages, EqualsAQueue) {
         front = committed_front;
         next = committed_next;
         pages = std::make_unique<ImpressionPages>(kShard, *store);
+        marked = ~ImpressionNumber{0};  // marks are not kept
         ImpressionNumber visited = front;
         const Status restored =
             pages->restore(front, next, [&](ImpressionNumber number, const Impression& one) {
@@ -114,6 +127,15 @@ TEST(ImpressionPages, EqualsAQueue) {
       ASSERT_EQ(pages->empty(), front == next);
       if (front == next) continue;
       ASSERT_EQ(pages->front_time(), impression(front).time);
+      if (random.one_in(2)) {
+        ASSERT_EQ(Texts::of(*pages->front()), impression(front, features_bytes)) << seed;
+        const auto after = pages->after_front(8);
+        for (std::size_t index = 0; index < after.size(); ++index) {
+          ASSERT_EQ(Texts::of(after[index]), impression(front + 1 + index, features_bytes));
+        }
+      }
+      if (random.one_in(3)) pages->mark(marked = front + random.below(next - front));
+      if (front == marked) ASSERT_TRUE(pages->is_front_marked());
       const ImpressionNumber asked = front + random.below(next - front);
       ASSERT_EQ(Texts::of(*pages->at(asked)), impression(asked, features_bytes)) << seed;
     }

@@ -52,10 +52,10 @@ class ShardTest : public testing::Test {
     EXPECT_TRUE(shard_->process(pending_, frontier, out).has_value());
     pending_.clear();
     std::vector<std::string> words;
-    for (const Sample& sample : out.samples) {
+    for (const SampleView& sample : out.samples) {
       EXPECT_EQ(sample.shard, 2u);
       EXPECT_EQ(sample.features, "features");
-      words.push_back(std::to_string(sample.time) + " " + sample.impression_id + "@" +
+      words.push_back(std::to_string(sample.time) + " " + std::string(sample.impression_id) + "@" +
                       std::to_string(sample.impression_time) + " y" + (sample.y ? "1" : "0") +
                       (sample.y_final ? "!" : "") + " z" + (sample.z ? "1" : "0") +
                       (sample.z_final ? "!" : ""));

@@ -1,0 +1,208 @@
+"""The join alone, from logs in files to committed samples: one table, one run, one machine.
+
+    joiner_table.py --build FOLDER [--json FILE] [--impressions N] [--quick] [--peers]
+
+The logs are made by joiner_logs; every run's labels are compared with those that they must give.
+`threads` is the number of cores that the whole process may use. A figure is that of the best of a few
+runs: what others do on the machine can only take from it.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from bench.engines import Calm, Watch, cores_for, machine  # noqa: E402
+
+PEERS = pathlib.Path(__file__).resolve().parent / "peers" / "joiner_peers.py"
+SPAN_S = 7_200
+DAY_S = 86_400
+THREADS = (1, 2)
+MEMTABLE_MB = 16
+COMMIT_MS = 100
+
+
+def note(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+class Wrong(Exception):
+    """A run that did not do what it must; says what."""
+
+
+class Bench:
+    def __init__(self, arguments, folder):
+        self.build = pathlib.Path(arguments.build)
+        self.folder = folder
+        self.impressions = 200_000 if arguments.quick else arguments.impressions
+        self.tries = 1 if arguments.quick else 3
+        self.calm = Calm()
+        # A tenth of the impressions open at once, and all of them.
+        self.windows = {self.impressions // 10: SPAN_S // 10, self.impressions: 3 * SPAN_S // 2}
+        self.logs = folder / "logs"
+        self.expected = self.generate()
+
+    def generate(self):
+        note(f"logs of {self.impressions:,} impressions")
+        made = subprocess.run(
+            [self.build / "joiner_logs", "--out", self.logs, "--impressions",
+             str(self.impressions), "--span", str(SPAN_S), "--click-windows",
+             *map(str, self.windows.values())],
+            check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(made.stdout)
+
+    def join(self, threads, window_s, *more, data="data"):
+        """One run; its JSON line, and how much of a core others took meanwhile."""
+        command = [self.build / "joiner_bench", "--logs", self.logs, "--data-dir",
+                   self.folder / data, "--click-window", str(window_s), "--memtable-mb",
+                   str(MEMTABLE_MB), "--commit-ms", str(COMMIT_MS), *more]
+        cores = cores_for(threads)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+                                   preexec_fn=lambda: os.sched_setaffinity(0, cores))
+        watch = Watch([])
+        text = process.communicate()[0]
+        if process.returncode != 0:
+            raise Wrong(f"joiner_bench ended with {process.returncode}")
+        got = json.loads(text)
+        others, stolen = watch.shares()
+        # What the run itself took is not others'; it has ended, so its own figures tell.
+        others = max(0.0, others - got["cpu_s"] / max(got["wall_s"], 1e-9))
+        self.calm.add({"seconds": got["wall_s"], "others": others, "stolen": stolen})
+        return got
+
+    def check(self, got, window_s):
+        wanted = next(one for one in self.expected["labels"] if one["click_window_s"] == window_s)
+        found = {"impressions": got["impressions"], "y": got["y"], "z": got["z"]}
+        truth = {"impressions": self.impressions, "y": wanted["y"], "z": wanted["z"]}
+        if found != truth:
+            raise Wrong(f"labels {found}, they must be {truth}")
+
+    def fresh(self, name="data"):
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def row(self, threads, open_count, attribution="impression_id"):
+        window_s = self.windows[open_count]
+        best = None
+        for _ in range(self.tries):
+            self.fresh()
+            got = self.join(threads, window_s, "--attribution", attribution)
+            if attribution == "impression_id":
+                self.check(got, window_s)
+            if best is None or got["events_per_cpu_s"] > best["events_per_cpu_s"]:
+                best = got
+        note(f"{attribution}, {threads} core(s), {open_count:,} open: "
+             f"{best['events_per_cpu_s']:,.0f} events per CPU-second")
+        keys = ("events_per_s", "events_per_cpu_s", "peak_rss_mb", "written_bytes_per_event",
+                "p99_step_ms", "disk_mb", "samples_digest")
+        return {"engine": "sluice", "threads": threads, "open": open_count,
+                "attribution": attribution, **{key: best[key] for key in keys}}
+
+    def restart(self, open_count):
+        """Seconds to open the state in the middle of the logs, or near their end where all is
+        open; then it must come to the same labels and samples."""
+        window_s = self.windows[open_count]
+        share = "0.5" if open_count < self.impressions else "0.97"
+        self.fresh()
+        self.join(1, window_s, "--stop-at", share)
+        again = self.join(1, window_s)
+        self.check(again, window_s)
+        return {"open": open_count, "restart_s": again["restart_s"],
+                "samples_digest": again["samples_digest"]}
+
+
+def measure(bench):
+    rows, restarts = [], []
+    for open_count in bench.windows:
+        for threads in THREADS:
+            rows.append(bench.row(threads, open_count))
+        restarts.append(bench.restart(open_count))
+    rows.append(bench.row(1, bench.impressions // 10, "user_item"))
+    for one in rows + restarts:
+        same = [other for other in rows + restarts if other["open"] == one["open"] and
+                one.get("attribution", "impression_id") == other.get("attribution", "impression_id")]
+        if len({other["samples_digest"] for other in same}) != 1:
+            raise Wrong(f"samples differ between runs with {one['open']:,} open")
+    return rows, restarts
+
+
+def measure_peers(bench):
+    """Rows of the same form, of what others need for the same logs.
+
+    joiner_peers.py --logs DIR --work DIR --conversion-window SECONDS --expected JSON
+                    --window OPEN:SECONDS... [--quick]
+    prints {"rows": [...]}, or the list alone, and fails where labels are not those expected.
+    """
+    if not PEERS.exists():
+        note(f"no peers: {PEERS} is not there")
+        return []
+    command = [sys.executable, PEERS, "--logs", bench.logs, "--work", bench.folder / "peers",
+               "--conversion-window", str(DAY_S), "--expected", json.dumps(bench.expected)]
+    for open_count, window_s in bench.windows.items():
+        command += ["--window", f"{open_count}:{window_s}"]
+    if bench.tries == 1:
+        command.append("--quick")
+    made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result = json.loads(made.stdout)
+    return result["rows"] if isinstance(result, dict) else result
+
+
+def print_table(rows, restarts):
+    print(f"{'engine':30}{'cores':>6}{'open':>11}{'events/s':>12}{'per CPU-s':>12}"
+          f"{'B/event':>9}{'RSS MB':>8}")
+    for row in rows:
+        name = row["engine"]
+        if row.get("attribution", "impression_id") != "impression_id":
+            name += f", {row['attribution']}"
+        written = row.get("written_bytes_per_event")
+        print(f"{name:30}{row['threads']:>6}{row['open']:>11,}{row['events_per_s']:>12,.0f}"
+              f"{row['events_per_cpu_s']:>12,.0f}"
+              f"{'-' if written is None else format(written, '.0f'):>9}"
+              f"{row['peak_rss_mb']:>8,.0f}")
+    for one in restarts:
+        print(f"a restart with {one['open']:,} open: {one['restart_s']:.2f} s")
+    own = {(row["threads"], row["open"]): row["events_per_cpu_s"] for row in rows
+           if row["engine"] == "sluice" and row["attribution"] == "impression_id"}
+    for row in rows:
+        key = (row["threads"], row["open"])
+        if row["engine"] != "sluice" and key in own:
+            print(f"sluice / {row['engine']}, {key[0]} core(s), {key[1]:,} open: "
+                  f"{own[key] / row['events_per_cpu_s']:.1f}")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0],
+                                     prog="./dev bench joiner")
+    parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--json", metavar="FILE", help="the figures, for programs")
+    parser.add_argument("--impressions", type=int, default=2_000_000, metavar="N")
+    parser.add_argument("--peers", action="store_true", help="other systems on the same logs too")
+    parser.add_argument("--quick", action="store_true",
+                        help="less of everything, to see that it works")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse()
+    with tempfile.TemporaryDirectory(prefix="joiner-", dir=arguments.build) as folder:
+        bench = Bench(arguments, pathlib.Path(folder))
+        rows, restarts = measure(bench)
+        if arguments.peers:
+            rows += measure_peers(bench)
+        print_table(rows, restarts)
+        result = {"rows": rows, "restarts": restarts, "logs": bench.expected}
+        result.update(bench.calm.facts(), quick=arguments.quick, machine=machine())
+        print("\n" + bench.calm.text())
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main()
