@@ -135,7 +135,9 @@ TEST(ImpressionPages, EqualsAQueue) {
         }
       }
       if (random.one_in(3)) pages->mark(marked = front + random.below(next - front));
-      if (front == marked) ASSERT_TRUE(pages->is_front_marked());
+      if (front == marked) {
+        ASSERT_TRUE(pages->is_front_marked());
+      }
       const ImpressionNumber asked = front + random.below(next - front);
       ASSERT_EQ(Texts::of(*pages->at(asked)), impression(asked, features_bytes)) << seed;
     }
