@@ -286,9 +286,9 @@ Status Learning::update_first_needed() {
   return {};
 }
 
-// `is_last`: at the end of closed logs, where the last batch ends with them. A sample that would have
-// been the very last, of that batch, may be missing then, with none behind it that would bear the
-// mark.
+// `is_last`: at the end of closed logs, where the last batch ends with them. A sample that would
+// have been the very last, of that batch, may be missing then, with none behind it that would bear
+// the mark.
 Status Learning::snapshot(TimeMs tick, bool is_last) {
   const std::uint64_t sequence = trainer_.trained_sequence();
   const fs::path parent = folder_ / "snapshots";
