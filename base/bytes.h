@@ -59,7 +59,7 @@ class ByteWriter {
       return;
     }
     char text[kMostVarintBytes];
-    out_.append(text, put_varint(text, value));
+    out_.append(text, static_cast<std::size_t>(put_varint(text, value) - text));
   }
   void svarint(std::int64_t value) { varint(zigzag(value)); }
   void text(std::string_view value) {
