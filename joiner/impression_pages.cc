@@ -192,19 +192,21 @@ Error ImpressionPages::damaged(const Page& page) const {
 Status ImpressionPages::load(Page& page) {
   SLUICE_ASSIGN(auto value, store_.get(Space::state, key(page.first)));
   if (!value) return damaged(page);
-  ByteReader reader(*value);
+  std::string& bytes = page.bytes;
+  bytes = *std::move(value);
+  ByteReader reader(bytes);
   const std::uint8_t format = reader.u8();
   const std::uint64_t count = reader.varint();
   const std::uint64_t checksum = reader.u64();
-  const std::string_view body = std::string_view(*value).substr(value->size() - reader.remaining());
+  const std::string_view body = std::string_view(bytes).substr(bytes.size() - reader.remaining());
   // An impression has some bytes: what is left of a count is in 32 bits.
   if (format != kPageFormat || checksum != hash64(body) || count == 0 || count > body.size()) {
+    bytes.clear();
     return damaged(page);
   }
-  value->erase(0, value->size() - body.size());
-  page.bytes = *std::move(value);
   page.count = static_cast<std::uint32_t>(count);
-  loaded_bytes_ += page.bytes.size();
+  bytes.erase(0, bytes.size() - body.size());
+  loaded_bytes_ += bytes.size();
   return {};
 }
 
