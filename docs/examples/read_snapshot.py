@@ -24,6 +24,17 @@ def mix64(x):
     return x ^ (x >> 31)
 
 
+def hash64(text, seed=0):
+    return xxhash.xxh3_64_intdigest(text.encode(), seed=seed)
+
+
+def rounded(x):
+    """To bf16, the upper half of an f32: to nearest, ties to even."""
+    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return bits.astype(np.uint32).view(np.float32)
+
+
 class Snapshot:
     def __init__(self, folder):
         self.manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -36,12 +47,12 @@ class Snapshot:
 
     def row(self, table, text):
         """The embedding of one id: a trained row, or the value that every row begins with."""
-        key = xxhash.xxh3_64_intdigest(text, seed=xxhash.xxh3_64_intdigest(table))
+        key = hash64(text, seed=hash64(table))
         keys = self.tensors[f"embedding.{table}.keys"]  # ascending
         index = int(np.searchsorted(keys, np.uint64(key)))
         if index < len(keys) and int(keys[index]) == key:
             return self.tensors[f"embedding.{table}.rows"][index]
-        stream = xxhash.xxh3_64_intdigest(f"embedding.{table}", seed=self.model["seed"])
+        stream = hash64(f"embedding.{table}", seed=self.model["seed"])
         start = mix64((stream + key) & U64)
         bits = [mix64((start + j) & U64) for j in range(self.model["embedding_dim"])]
         odd = np.array([2 * (b >> 40) + 1 - 2**24 for b in bits], dtype=np.float64)
@@ -92,6 +103,8 @@ class Snapshot:
         layers = len(self.model["hidden"]) + 1
         for i in range(layers):
             weight = self.tensors[f"tower.{tower}.{i}.weight"]  # [out, in]
+            if self.model["precision"] == "bf16" and i + 1 < layers:
+                weight, x = rounded(weight), rounded(x)
             x = weight @ x + self.tensors[f"tower.{tower}.{i}.bias"]
             if i + 1 < layers:
                 x = np.maximum(x, 0)
