@@ -125,7 +125,8 @@ TEST(Bytes, AVarintBeyond64BitsIsNotOk) {
   ByteReader reader(most);
   EXPECT_EQ(reader.varint(), std::numeric_limits<std::uint64_t>::max());
   EXPECT_TRUE(reader.ok());
-  ByteReader beyond(std::string(9, '\xff') + '\x02');
+  const std::string more = std::string(9, '\xff') + '\x02';
+  ByteReader beyond(more);
   EXPECT_EQ(beyond.varint(), 0u);
   EXPECT_FALSE(beyond.ok());
 }
