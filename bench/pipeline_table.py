@@ -41,6 +41,7 @@ conversion_window = "1 d"
 {features}
 
 [model]
+name          = "bench"
 recipe        = "esmm"
 embedding_dim = 18
 hidden        = [200, 80]
@@ -103,7 +104,7 @@ def replay(build, config, data):
         [str(build / "sluice"), "replay", str(config), "--data-dir", str(data), "--report",
          str(report), "--threads", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         preexec_fn=lambda: os.sched_setaffinity(0, cores_for(2)))
-    scores = data / "models" / "esmm" / "scores.bin"
+    scores = data / "models" / "bench" / "scores.bin"
     begin, looks = time.monotonic(), []
     watch = Watch([process.pid])
     shares = (0.0, 0.0)
@@ -131,7 +132,8 @@ def replay(build, config, data):
 def rate_between(looks, begin, end):
     """Samples a second from share `begin` to share `end` of all that were learned."""
     total = looks[-1][1]
-    inside = [look for look in looks if begin * total <= look[1] <= end * total]
+    learning = [look for look in looks if 0 < look[1] < total]  # not what comes before and after
+    inside = [look for look in learning if begin * total <= look[1] <= end * total]
     if len(inside) < 2 or inside[-1][0] == inside[0][0]:
         return None
     return (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
