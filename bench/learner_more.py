@@ -11,7 +11,7 @@ from bench.engines import Engine, Failed, Watch, available_bytes, cores_for
 
 BATCH = 1024
 PRECISIONS = ("f32", "bf16")
-MOST_ROW_BYTES = 600  # for a first guess whether a table fits into memory
+MOST_ROW_BYTES = 360  # for a first guess whether a table fits into memory
 BUSY_LIMIT_S = 120    # the neighbour ends by itself, whatever becomes of the bench
 
 
