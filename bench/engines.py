@@ -172,6 +172,15 @@ class Calm:
                 f"{facts['others_percent']} % of a core, the host {facts['steal_percent']} %.")
 
 
+def write_json(path, result, calm):
+    """The figures for programs, with what is to be known of the machine. No path: nothing."""
+    if not path:
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({**result, **calm.facts(), "machine": machine()}, file, indent=1)
+        file.write("\n")
+
+
 def machine():
     model = ""
     with open("/proc/cpuinfo", encoding="utf-8") as file:

@@ -18,7 +18,7 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bench.engines import Calm, Watch, cores_for, machine  # noqa: E402
+from bench.engines import Calm, Watch, cores_for, write_json  # noqa: E402
 
 PEERS = pathlib.Path(__file__).resolve().parent / "peers" / "joiner_peers.py"
 SPAN_S = 7_200
@@ -195,13 +195,9 @@ def main():
         except Wrong as error:  # our own figures stand
             note(str(error))
         print_table(rows, restarts)
-        result = {"rows": rows, "restarts": restarts, "logs": bench.expected}
-        result.update(bench.calm.facts(), quick=arguments.quick, machine=machine())
         print("\n" + bench.calm.text())
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
-            file.write("\n")
+        write_json(arguments.json, {"rows": rows, "restarts": restarts, "logs": bench.expected,
+                                    "quick": arguments.quick}, bench.calm)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Engines take turns, slice by slice. A figure is the median of its slices.
 """
 
 import argparse
-import json
 import pathlib
 import statistics
 import sys
@@ -15,7 +14,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from bench import learner_more  # noqa: E402
-from bench.engines import Calm, Engine, Failed, available_bytes, machine  # noqa: E402
+from bench.engines import Calm, Engine, Failed, available_bytes, write_json  # noqa: E402
 
 TORCH = pathlib.Path(__file__).resolve().parent / "peers" / "torch" / "esmm_bench.py"
 THREADS = (1, 2)
@@ -218,12 +217,9 @@ def main():
     else:
         result["rows"], result["engines"] = measure(plan, calm)
         print_table(plan, result["rows"])
-    result.update(calm.facts(), quick=plan.quick, table_rows=plan.rows, machine=machine())
+    result.update(quick=plan.quick, table_rows=plan.rows)
     print("\n" + calm.text())
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
-            file.write("\n")
+    write_json(arguments.json, result, calm)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bench.engines import Calm, Engine, Watch, cores_for, machine  # noqa: E402
+from bench.engines import Calm, Engine, Watch, cores_for, write_json  # noqa: E402
 
 BATCH = 1024
 SCORE_BYTES = 16  # of a learned sample in the model's scores.bin
@@ -86,18 +86,16 @@ def folder_bytes(folder):
 
 
 def resident_bytes(pid):
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("VmRSS:"):
-                    return 1024 * int(line.split()[1])
-    except FileNotFoundError:
-        pass
-    return 0
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("VmRSS:"):
+                return 1024 * int(line.split()[1])
+    return 0  # it has ended, and is not waited for yet
 
 
 def replay(build, config, data):
-    """(report, looks): a look is (seconds, samples learned, resident bytes, bytes on disk)."""
+    """(report, looks, what others took): a look is (seconds, samples learned, resident bytes,
+    bytes on disk)."""
     shutil.rmtree(data, ignore_errors=True)
     report = data.with_suffix(".json")
     process = subprocess.Popen(
@@ -113,15 +111,12 @@ def replay(build, config, data):
             learned = scores.stat().st_size // SCORE_BYTES if scores.exists() else 0
             looks.append((time.monotonic() - begin, learned, resident_bytes(process.pid),
                           folder_bytes(data)))
-            try:
-                shares = watch.shares()
-            except (FileNotFoundError, ProcessLookupError):
-                break
+            shares = watch.shares()
             if looks[-1][0] > REPLAY_LIMIT_S:
                 sys.exit(f"bench: the replay took over {REPLAY_LIMIT_S} s")
             time.sleep(0.5)
     finally:
-        if process.poll() is None and looks and looks[-1][0] > REPLAY_LIMIT_S:
+        if process.poll() is None:
             process.kill()
         process.wait()
     if process.returncode != 0:
@@ -256,11 +251,7 @@ def main():
         shutil.rmtree(folder / precision, ignore_errors=True)
     shutil.rmtree(folder)
     print("\n" + calm.text())
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"rows": rows, "impressions": impressions, **calm.facts(),
-                       "machine": machine()}, file, indent=1)
-            file.write("\n")
+    write_json(arguments.json, {"rows": rows, "impressions": impressions}, calm)
 
 
 if __name__ == "__main__":
