@@ -86,8 +86,25 @@ Result<bool> JoinStage::step() {
     return true;
   }
   // While the source does not answer nothing more is read; what was is joined and committed.
+  Status answered;
+  if (!is_behind_) {
+    answered = read();
+    if (!answered && answered.error().kind != ErrorKind::retry) return answered.error();
+  }
+  SLUICE_ASSIGN(is_behind_, advance());
+  if (is_behind_) return true;
+  if (!answered || !reader_->is_exhausted()) {
+    if (is_commit_due()) SLUICE_TRY(commit());
+    if (!answered) return answered.error();
+    return true;
+  }
+  if (policy_.kind == EndPolicy::Kind::close) join_->close();
+  SLUICE_TRY(commit());
+  return false;
+}
+
+Status JoinStage::read() {
   const auto taken = reader_->step(join_->frontier(), kWaitMs);
-  if (!taken && taken.error().kind != ErrorKind::retry) return taken.error();
   if (taken && policy_.is_live) tell_held_back();
   records_since_commit_ += taken ? *taken : 0;
   std::vector<RefusedRecord> refused = reader_->take_refused();
@@ -96,15 +113,7 @@ Result<bool> JoinStage::step() {
     for (const RefusedRecord& record : refused) watcher_->refused_when_read(record);
   }
   join_->refuse(std::move(refused));
-  SLUICE_TRY(advance());
-  if (!taken || !reader_->is_exhausted()) {
-    if (is_commit_due()) SLUICE_TRY(commit());
-    if (!taken) return taken.error();
-    return true;
-  }
-  if (policy_.kind == EndPolicy::Kind::close) join_->close();
-  SLUICE_TRY(commit());
-  return false;
+  return taken ? Status() : taken.error();
 }
 
 // Else nobody could see why event time stands still although the broker has records.
@@ -141,7 +150,7 @@ void JoinStage::tell_first_refusals(const std::vector<RefusedRecord>& refused) {
   }
 }
 
-Status JoinStage::advance() {
+Result<bool> JoinStage::advance() {
   const DurationMs tick = config_.join.tick;
   const TimeMs target = floor_to(reader_->watermark(), tick);
   while (join_->frontier() < target) {
@@ -164,9 +173,10 @@ Status JoinStage::advance() {
     }
     if (join_->uncommitted_samples() >= config_.store.commit_records || is_commit_large()) {
       SLUICE_TRY(commit());
+      return join_->frontier() < target;
     }
   }
-  return {};
+  return false;
 }
 
 // Records may be long: what waits for a commit is bounded by its size too.

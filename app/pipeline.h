@@ -78,9 +78,12 @@ class JoinStage {
             Handoff& handoff)
       : config_(config), policy_(policy), source_(source), clock_(clock), handoff_(handoff) {}
 
-  // Processes everything before the watermark, in steps small enough that memory stays bounded when
-  // many windows close at once.
-  Status advance();
+  // Reads once and takes what is refused. After a `retry` error the next call goes on.
+  Status read();
+  // Processes what is before the watermark, in steps small enough that memory stays bounded when
+  // many windows close at once, until all is processed or something was committed. True when there
+  // is more: then the learner may have to catch up first.
+  Result<bool> advance();
   Status check_closed();
   void tell_held_back();
   void tell_first_refusals(const std::vector<RefusedRecord>& refused);
@@ -104,6 +107,7 @@ class JoinStage {
   std::unique_ptr<DeadLetterOutbox> outbox_;              // none: dead letters stay in the store
   RecordWatcher* watcher_ = nullptr;
   std::int64_t stride_ticks_ = 1;  // of event time, for advance()
+  bool is_behind_ = false;         // advance() did not come to the watermark
 };
 
 }  // namespace sluice

@@ -9,10 +9,6 @@
 namespace sluice {
 namespace {
 
-std::uint64_t fingerprint(std::string_view id) {
-  return hash64(id);
-}
-
 // So many events, or windows that close, before their turn the index is asked for.
 constexpr std::size_t kAhead = 8;
 
@@ -116,6 +112,8 @@ Status Shard::close_click_window(ShardOutput& out) {
     if (clicked.is_conversion_closed) {
       forget(number, clicked.impression);
       retire(found);
+    } else {
+      leave_window(clicked.impression);
     }
   }
   return pages_.pop();
@@ -164,6 +162,11 @@ Status Shard::apply(const Event& event, ShardOutput& out) {
 }
 
 Status Shard::apply_impression(const Event& event, ShardOutput& out) {
+  if (pages_.next_number() - pages_.front_number() == FingerprintIndex::kMostInWindow) {
+    return stop_error("one partition has " + std::to_string(FingerprintIndex::kMostInWindow) +
+                      " impressions in their click window, the most there can be; take a shorter "
+                      "join.click_window or more partitions");
+  }
   const std::uint64_t id_print = fingerprint(event.impression_id());
   SLUICE_ASSIGN(const bool is_duplicate, is_open(event.impression_id(), id_print));
   if (is_duplicate) {
@@ -174,10 +177,7 @@ Status Shard::apply_impression(const Event& event, ShardOutput& out) {
                              event.user_id(), event.item_id(), event.features()};
   const ImpressionNumber number = pages_.push(opened);
   if (out.watcher != nullptr) out.watcher->used({event.stream(), number_}, event, opened);
-  by_id_.add(id_print, number);
-  if (by_user_item()) {
-    by_user_item_.add(fingerprint(user_item_key(event.user_id(), event.item_id())), number);
-  }
+  index(id_print, number, opened);
   ++out.counters.used[index_of(Stream::impressions)];
   if (waiting_keys_.empty()) return {};
   return apply_waiting(waiting_key(event), out);
@@ -265,7 +265,7 @@ Result<Impression> Shard::impression(ImpressionNumber number) {
 
 Result<bool> Shard::is_open(std::string_view impression_id, std::uint64_t id_print) {
   found_.clear();
-  by_id_.find(id_print, found_);
+  by_id_.find(id_print, pages_.front_number(), found_);
   for (const ImpressionNumber number : found_) {
     SLUICE_ASSIGN(const Impression open, impression(number));
     if (open.impression_id == impression_id) return true;
@@ -278,9 +278,10 @@ Status Shard::find_candidates(const Event& event) {
   candidate_numbers_.clear();
   candidates_.clear();
   if (by_user_item()) {
-    by_user_item_.find(fingerprint(user_item_key(event.user_id(), event.item_id())), found_);
+    by_user_item_.find(fingerprint(user_item_key(event.user_id(), event.item_id())),
+                       pages_.front_number(), found_);
   } else {
-    by_id_.find(fingerprint(event.impression_id()), found_);
+    by_id_.find(fingerprint(event.impression_id()), pages_.front_number(), found_);
   }
   std::sort(found_.begin(), found_.end());
   for (const ImpressionNumber number : found_) {
@@ -301,10 +302,27 @@ Status Shard::find_candidates(const Event& event) {
   return {};
 }
 
-void Shard::forget(ImpressionNumber number, const Impression& closed) {
-  by_id_.remove(fingerprint(closed.impression_id), number);
+void Shard::index(std::uint64_t id_print, ImpressionNumber number, const Impression& open) {
+  by_id_.add(id_print, number, pages_.front_number());
   if (by_user_item()) {
-    by_user_item_.remove(fingerprint(user_item_key(closed.user_id, closed.item_id)), number);
+    by_user_item_.add(fingerprint(user_item_key(open.user_id, open.item_id)), number,
+                      pages_.front_number());
+  }
+}
+
+void Shard::leave_window(const Impression& open) {
+  by_id_.leave_window(fingerprint(open.impression_id), pages_.front_number());
+  if (by_user_item()) {
+    by_user_item_.leave_window(fingerprint(user_item_key(open.user_id, open.item_id)),
+                               pages_.front_number());
+  }
+}
+
+void Shard::forget(ImpressionNumber number, const Impression& closed) {
+  by_id_.remove(fingerprint(closed.impression_id), number, pages_.front_number());
+  if (by_user_item()) {
+    by_user_item_.remove(fingerprint(user_item_key(closed.user_id, closed.item_id)), number,
+                         pages_.front_number());
   }
 }
 

@@ -129,7 +129,10 @@ class Shard {
   Status find_candidates(const Event& event);
   Result<Impression> impression(ImpressionNumber number);
   Result<bool> is_open(std::string_view impression_id, std::uint64_t id_print);
-  void forget(ImpressionNumber number, const Impression& impression);
+  // The indexes' entries of an impression: they begin, go on when its click window closes, end.
+  void index(std::uint64_t id_print, ImpressionNumber number, const Impression& open);
+  void leave_window(const Impression& open);
+  void forget(ImpressionNumber number, const Impression& closed);
   void retire(std::unordered_map<ImpressionNumber, Clicked>::iterator clicked);
   void emit(const Impression& impression, const Clicked* clicked, TimeMs time, bool y_final,
             bool z_final, ShardOutput& out);

@@ -101,12 +101,10 @@ void Shard::persist(WriteBatch& batch) {
 }
 
 Status Shard::restore(const ShardProgress& progress) {
-  const auto index = [this](ImpressionNumber number, const Impression& open) {
-    by_id_.add(hash64(open.impression_id), number);
-    if (by_user_item())
-      by_user_item_.add(hash64(user_item_key(open.user_id, open.item_id)), number);
+  const auto add_to_index = [this](ImpressionNumber number, const Impression& open) {
+    index(fingerprint(open.impression_id), number, open);
   };
-  SLUICE_TRY(pages_.restore(progress.front, progress.next, index));
+  SLUICE_TRY(pages_.restore(progress.front, progress.next, add_to_index));
   bool is_whole = true;
   SLUICE_TRY(
       store_.scan(Space::state, state_key(number_, 'c'), state_key(number_, 'd'),
@@ -132,7 +130,9 @@ Status Shard::restore(const ShardProgress& progress) {
                     // Those still in the queue of click windows were indexed with their
                     // page.
                     if (clicked.is_y_emitted) {
-                      index(number, clicked.impression);
+                      is_whole = number < progress.front;
+                      if (!is_whole) return false;
+                      add_to_index(number, clicked.impression);
                     } else {
                       is_whole = progress.front <= number && number < progress.next;
                       if (!is_whole) return false;
