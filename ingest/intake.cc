@@ -6,7 +6,10 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t kSpareTicks = 64;
+// Ticks whose memory is used again, and how many of them where they have room for many events.
+constexpr std::size_t kSpareTicks = 4096;
+constexpr std::size_t kSpareEvents = 16;
+constexpr std::size_t kLargeSpareTicks = 64;
 
 }  // namespace
 
@@ -100,12 +103,18 @@ void Intake::take(Record&& record, TimeMs frontier, std::vector<RefusedRecord>& 
   }
   unprocessed_.push_back({record.position, time, highest_before});
   buffered_bytes_ += event.bytes();
-  std::vector<Event>& tick = buffer_[floor_to(time, tick_)];
-  if (tick.capacity() == 0 && !spare_.empty()) {
-    tick = std::move(spare_.back());
-    spare_.pop_back();
-  }
-  tick.push_back(std::move(event));
+  events_of(floor_to(time, tick_)).push_back(std::move(event));
+}
+
+// Where events are sparse most ticks have one or two: the map's nodes are used again, too.
+std::vector<Event>& Intake::events_of(TimeMs tick) {
+  const auto at = buffer_.lower_bound(tick);
+  if (at != buffer_.end() && at->first == tick) return at->second;
+  if (spare_.empty()) return buffer_.emplace_hint(at, tick, std::vector<Event>())->second;
+  Buffer::node_type node = std::move(spare_.back());
+  spare_.pop_back();
+  node.key() = tick;
+  return buffer_.insert(at, std::move(node))->second;
 }
 
 void Intake::take_unfinished(const Record& record, std::vector<RefusedRecord>& refused) {
@@ -133,9 +142,12 @@ void Intake::release(TimeMs frontier, std::vector<Event>& out) {
       buffered_bytes_ -= event.bytes();
       out.push_back(std::move(event));
     }
-    buffer_.begin()->second.clear();
-    if (spare_.size() < kSpareTicks) spare_.push_back(std::move(buffer_.begin()->second));
-    buffer_.erase(buffer_.begin());
+    Buffer::node_type node = buffer_.extract(buffer_.begin());
+    node.mapped().clear();
+    const bool is_small = node.mapped().capacity() <= kSpareEvents;
+    if (spare_.size() < (is_small ? kSpareTicks : kLargeSpareTicks)) {
+      spare_.push_back(std::move(node));
+    }
   }
   while (!unprocessed_.empty() && unprocessed_.front().time < frontier) unprocessed_.pop_front();
 }

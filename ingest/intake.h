@@ -46,6 +46,8 @@ class Intake {
   // at its resume_position.
   Intake(StreamPartition where, const StreamsConfig& streams, DurationMs tick, Decoder& decoder,
          const IntakeState& state);
+  Intake(Intake&&) = default;
+  Intake(const Intake&) = delete;
 
   // Judges the next record of the log. Below the committed read_position it only rebuilds buffers
   // and the highest event time. `frontier` is the event time up to which all was processed.
@@ -77,6 +79,9 @@ class Intake {
     TimeMs highest_before;
   };
 
+  using Buffer = std::map<TimeMs, std::vector<Event>>;
+
+  std::vector<Event>& events_of(TimeMs tick);
   bool note_read(const Record& record);
   void keep_last(std::string& bytes);
 
@@ -93,8 +98,8 @@ class Intake {
   Position next_position_;  // after the last record taken; below read_position while re-reading
   bool is_rereading_;       // the last record read before the restart is not taken again yet
   TimeMs highest_;
-  std::map<TimeMs, std::vector<Event>> buffer_;  // by tick start
-  std::vector<std::vector<Event>> spare_;  // empty, with the memory of ticks that were released
+  Buffer buffer_;                         // by tick start
+  std::vector<Buffer::node_type> spare_;  // without events, with the memory of released ticks
   std::size_t buffered_bytes_ = 0;
   std::deque<Unprocessed> unprocessed_;  // accepted, in log order; the first is not yet processed
 };

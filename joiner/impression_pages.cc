@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -17,6 +19,7 @@ constexpr std::size_t kPageImpressions = 1024;
 // Sealed pages that stay in memory besides the store's caches: clicks mostly name young
 // impressions.
 constexpr std::size_t kLoadedBytes = 8 << 20;
+constexpr std::size_t kSpareRooms = 8;
 constexpr std::uint8_t kPageFormat = 1;
 constexpr std::size_t kMostPageHeader = 1 + kMostVarintBytes + sizeof(std::uint64_t);
 
@@ -74,6 +77,10 @@ void ImpressionPages::start_page(TimeMs time) {
   Page& page = *pages_.emplace_back(std::make_unique<Page>());
   page.first = next_;
   page.first_time = time;
+  if (!spare_.empty()) {
+    page.bytes = std::move(spare_.back());
+    spare_.pop_back();
+  }
   last_is_open_ = true;
 }
 
@@ -207,6 +214,7 @@ Status ImpressionPages::load(Page& page) {
   page.count = static_cast<std::uint32_t>(count);
   bytes.erase(0, bytes.size() - body.size());
   loaded_bytes_ += bytes.size();
+  droppable_.push_back(page.first);
   return {};
 }
 
@@ -222,11 +230,14 @@ Status ImpressionPages::read_all(const Page& page, const Visit& visit) const {
   return reader.at_end() ? Status() : damaged(page);
 }
 
-// Keeps the youngest pages and the front one; only what the store holds is dropped.
+// Keeps those that were written or asked for last, and the front one; only what the store holds is
+// dropped.
 void ImpressionPages::drop_surplus() {
-  for (std::size_t index = 1; index < pages_.size() && loaded_bytes_ > kLoadedBytes; ++index) {
-    Page& page = *pages_[index];
-    if (!page.is_stored || page.bytes.empty()) continue;
+  while (loaded_bytes_ > kLoadedBytes && !droppable_.empty()) {
+    const ImpressionNumber first = droppable_.front();
+    droppable_.pop_front();
+    if (first <= pages_.front()->first) continue;
+    Page& page = page_of(first);
     loaded_bytes_ -= page.bytes.size();
     page.bytes = std::string();
     page.offsets = std::vector<std::uint32_t>();
@@ -236,7 +247,9 @@ void ImpressionPages::drop_surplus() {
 void ImpressionPages::persist(WriteBatch& batch) {
   for (const ImpressionNumber first : expired_) batch.remove(Space::state, key(first));
   expired_.clear();
-  for (auto at = pages_.rbegin(); at != pages_.rend() && !(*at)->is_stored; ++at) {
+  auto first_new = pages_.end();
+  while (first_new != pages_.begin() && !(*std::prev(first_new))->is_stored) --first_new;
+  for (auto at = first_new; at != pages_.end(); ++at) {
     Page& page = **at;
     std::string value;
     value.reserve(kMostPageHeader + page.bytes.size());
@@ -247,11 +260,19 @@ void ImpressionPages::persist(WriteBatch& batch) {
     value += page.bytes;
     batch.put(Space::state, key(page.first), std::move(value));
     page.is_stored = true;
-    page.bytes.shrink_to_fit();                              // it grew by doubling
-    if (&page == pages_.front().get()) front_page_.clear();  // its texts may have moved
+    droppable_.push_back(page.first);
+    give_room_back(page);
   }
+  if (!pages_.empty() && first_new == pages_.begin()) front_page_.clear();  // its texts have moved
   last_is_open_ = false;
   drop_surplus();
+}
+
+// Its bytes move to memory of just their size.
+void ImpressionPages::give_room_back(Page& page) {
+  std::string room = std::exchange(page.bytes, std::string(page.bytes));
+  room.clear();
+  if (spare_.size() < kSpareRooms) spare_.push_back(std::move(room));
 }
 
 Status ImpressionPages::restore(
@@ -269,12 +290,15 @@ Status ImpressionPages::restore(
   ImpressionNumber expected = firsts.empty() ? next : firsts.front();
   bool is_whole = expected <= front && front <= next;
   for (const ImpressionNumber first : firsts) {
+    is_whole &= first == expected && first < next;
+    if (!is_whole) break;
     Page& page = *pages_.emplace_back(std::make_unique<Page>());
     page.first = first;
     page.is_stored = true;
-    is_whole &= first == expected;
     SLUICE_TRY(load(page));
     expected = first + page.count;
+    is_whole &= front < expected;  // else it would have been removed
+    if (!is_whole) break;
     ImpressionNumber number = first;
     SLUICE_TRY(read_all(page, [&](const Impression& one) {
       if (number == first) page.first_time = one.time;

@@ -98,6 +98,7 @@ class ImpressionPages {
   Status read_all(const Page& page, const Visit& visit) const;
   Error damaged(const Page& page) const;
   void drop_surplus();
+  void give_room_back(Page& page);
   Status update_front_time();
 
   std::uint32_t shard_;
@@ -113,6 +114,10 @@ class ImpressionPages {
   TimeMs front_time_ = 0;
   std::vector<ImpressionNumber> expired_;  // first numbers of stored pages to remove
   std::size_t loaded_bytes_ = 0;
+  // First numbers of the pages that are stored and in memory, in the order in which they came to be
+  // so; some may have been popped since.
+  std::deque<ImpressionNumber> droppable_;
+  std::vector<std::string> spare_;  // empty, with room for a page
 };
 
 }  // namespace sluice
