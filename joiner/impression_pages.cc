@@ -239,7 +239,7 @@ void ImpressionPages::drop_surplus() {
     if (first <= pages_.front()->first) continue;
     Page& page = page_of(first);
     loaded_bytes_ -= page.bytes.size();
-    page.bytes = std::string();
+    std::string().swap(page.bytes);  // assigned, an empty one would leave it its memory
     page.offsets = std::vector<std::uint32_t>();
   }
 }

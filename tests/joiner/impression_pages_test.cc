@@ -1,7 +1,10 @@
 #include "joiner/impression_pages.h"
 
 #include <deque>
+#include <optional>
 #include <string>
+
+#include <malloc.h>
 
 #include <gtest/gtest.h>
 
@@ -53,6 +56,39 @@ TEST(ImpressionPages, AnImpressionSurvivesItsBytes) {
     EXPECT_EQ(Texts::of(decode_impression(reader)), texts);
     EXPECT_EQ(reader.remaining(), 4u);
   }
+}
+
+// A store that keeps nothing, so that what is in memory is the pages'.
+class Nowhere final : public KeyValueStore {
+ public:
+  Status commit(const WriteBatch& /*batch*/) override { return {}; }
+  Result<std::optional<std::string>> get(Space /*space*/, std::string_view /*key*/) override {
+    return std::optional<std::string>();
+  }
+  Status scan(
+      Space /*space*/, std::string_view /*begin*/, std::string_view /*end*/,
+      const std::function<bool(std::string_view key, std::string_view value)>& /*visit*/) override {
+    return {};
+  }
+  std::uint64_t disk_bytes() override { return 0; }
+};
+
+TEST(ImpressionPages, OnlyTheYoungestAreInMemory) {
+  if (::mallinfo2().uordblks == 0) GTEST_SKIP() << "this allocator does not tell what is in use";
+  const auto in_use = [] {
+    const auto info = ::mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  Nowhere store;
+  ImpressionPages pages(kShard, store);
+  const std::size_t before = in_use();
+  const std::size_t each = 1'000;
+  for (std::uint64_t number = 0; number < 100'000; ++number) {
+    pages.push(impression(number, each).view());
+    if (number % 5'000 == 0) commit(pages, store);
+  }
+  commit(pages, store);
+  EXPECT_LT(in_use() - before, 20 * 1'000 * each) << "of 100 MB";
 }
 
 TEST(ImpressionPages, NumbersCountOnAfterAllWasPopped) {
