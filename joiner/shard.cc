@@ -183,21 +183,26 @@ Status Shard::apply_impression(const Event& event, ShardOutput& out) {
   return apply_waiting(waiting_key(event), out);
 }
 
-// The impression that these records waited for has come: its clicks first, then its purchases.
+// The impression that these records waited for has come: they are applied in their total order.
 Status Shard::apply_waiting(std::string_view key, ShardOutput& out) {
   if (waiting_keys_.erase(std::string(key)) == 0) return {};
   is_waiting_dirty_ = true;
+  std::vector<Event> named;
   for (std::deque<Event>& queue : waiting_) {
     std::deque<Event> others;
     for (Event& event : queue) {
-      if (waiting_key(event) != key) {
+      if (waiting_key(event) == key) {
+        named.push_back(std::move(event));
+      } else {
         others.push_back(std::move(event));
-        continue;
       }
-      SLUICE_ASSIGN(const bool is_decided, attribute(event, out));
-      SLUICE_CHECK(is_decided);
     }
     queue = std::move(others);
+  }
+  sort_events(named);
+  for (const Event& event : named) {
+    SLUICE_ASSIGN(const bool is_decided, attribute(event, out));
+    SLUICE_CHECK(is_decided);
   }
   return {};
 }

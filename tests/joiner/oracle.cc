@@ -151,8 +151,8 @@ class ShardOracle {
     }
   }
 
-  // What waited for this impression: clicks, then purchases, each in the order of events, which is
-  // that in which they began to wait.
+  // What waited for this impression, in the order of events, which is that in which they began to
+  // wait.
   void apply_waiting(const Fact& impression) {
     const std::vector<Fact> all = std::exchange(waiting_, {});
     std::vector<Fact> mine;
@@ -160,10 +160,11 @@ class ShardOracle {
       (is_about(fact, impression.record) ? mine : waiting_).push_back(fact);
     }
     for (const Fact& fact : mine) {
-      if (fact.stream == Stream::clicks) click(fact);
-    }
-    for (const Fact& fact : mine) {
-      if (fact.stream == Stream::purchases) purchase(fact);
+      if (fact.stream == Stream::clicks) {
+        click(fact);
+      } else {
+        purchase(fact);
+      }
     }
   }
 

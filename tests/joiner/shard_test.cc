@@ -201,7 +201,7 @@ TEST_F(ShardTest, AClickBeforeItsImpressionWaitsWhileTheSkewAllows) {
   EXPECT_EQ(shard_->waiting_records(), 0u);
 }
 
-TEST_F(ShardTest, WaitingClicksComeBeforeWaitingPurchases) {
+TEST_F(ShardTest, WaitingRecordsAreAppliedInTheirOrder) {
   join_.clock_skew = 5;
   purchase(10);
   click(11);
