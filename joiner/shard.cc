@@ -183,7 +183,8 @@ Status Shard::apply_impression(const Event& event, ShardOutput& out) {
   return apply_waiting(waiting_key(event), out);
 }
 
-// The impression that these records waited for has come: they are applied in their total order.
+// The impression that these records waited for has come. Clicks and purchases are applied in one
+// order, so that a click after a purchase does not take its place as the attributed one.
 Status Shard::apply_waiting(std::string_view key, ShardOutput& out) {
   if (waiting_keys_.erase(std::string(key)) == 0) return {};
   is_waiting_dirty_ = true;
@@ -236,6 +237,10 @@ Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
 }
 
 Status Shard::click(ImpressionNumber number, TimeMs time) {
+  if (const auto found = clicked_.find(number); found != clicked_.end()) {
+    move_click(number, found->second, time);
+    return {};
+  }
   SLUICE_ASSIGN(const Impression unclicked, pages_.at(number));
   pages_.mark(number);
   Clicked& clicked = clicked_[number];
@@ -243,10 +248,25 @@ Status Shard::click(ImpressionNumber number, TimeMs time) {
   ByteReader reader(clicked.bytes);
   clicked.impression = decode_impression(reader);
   clicked.click_time = time;
-  conversions_.insert(
-      {time + join_.conversion_window, std::string(clicked.impression.event_id), number});
+  conversions_.insert(conversion_timer(number, clicked));
   dirty_clicked_.insert(number);
   return {};
+}
+
+// A further click becomes the attributed one. Nothing that was emitted knew of the one before: it
+// lies inside the click window, and y is emitted at its close.
+void Shard::move_click(ImpressionNumber number, Clicked& clicked, TimeMs time) {
+  SLUICE_CHECK(!clicked.is_y_emitted && !clicked.is_conversion_closed && !clicked.purchase_time);
+  conversions_.erase(conversion_timer(number, clicked));
+  clicked.click_time = time;
+  conversions_.insert(conversion_timer(number, clicked));
+  dirty_clicked_.insert(number);
+}
+
+Shard::ConversionTimer Shard::conversion_timer(ImpressionNumber number,
+                                               const Clicked& clicked) const {
+  return {clicked.click_time + join_.conversion_window, std::string(clicked.impression.event_id),
+          number};
 }
 
 void Shard::purchase(ImpressionNumber number, TimeMs time, ShardOutput& out) {

@@ -92,7 +92,7 @@ class Shard {
   struct Clicked {
     std::string bytes;      // encode_impression
     Impression impression;  // views into `bytes`
-    TimeMs click_time = 0;
+    TimeMs click_time = 0;  // of its attributed click
     std::optional<TimeMs> purchase_time;
     bool is_y_emitted = false;  // its click window has closed
     bool is_z_emitted = false;
@@ -123,6 +123,7 @@ class Shard {
   // False where it named no open impression (and nothing was done).
   Result<bool> attribute(const Event& event, ShardOutput& out);
   Status click(ImpressionNumber number, TimeMs time);
+  void move_click(ImpressionNumber number, Clicked& clicked, TimeMs time);
   void purchase(ImpressionNumber number, TimeMs time, ShardOutput& out);
 
   // Open impressions of the event's key, in their total order.
@@ -137,6 +138,7 @@ class Shard {
   std::string waiting_key(const Event& event) const;
   std::string clicked_key(ImpressionNumber number) const;
   std::string encode_clicked(const Clicked& clicked) const;
+  ConversionTimer conversion_timer(ImpressionNumber number, const Clicked& clicked) const;
   // A user and an item as one key: the length keeps ("a", "bc") and ("ab", "c") apart.
   static std::string user_item_key(std::string_view user, std::string_view item);
   bool by_user_item() const { return join_.attribution == JoinConfig::Attribution::user_item; }

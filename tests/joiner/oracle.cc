@@ -191,13 +191,19 @@ class ShardOracle {
     if (!any_open) return false;
     if (latest == nullptr) {
       refuse(fact, any_clicked ? Refusal::repeat : Refusal::no_click);
-    } else if (latest->click) {
+    } else if (latest->click && !takes_further_click(*latest, fact.record.time)) {
       refuse(fact, Refusal::repeat);
     } else {
       latest->click = fact.record.time;
       ++result_.used[index_of(Stream::clicks)];
     }
     return true;
+  }
+
+  // Of a clicked one whose click window is open.
+  bool takes_further_click(const Labelled& one, TimeMs time) const {
+    if (join_.attributed_click == JoinConfig::AttributedClick::first || one.purchase) return false;
+    return *one.click <= time && time < *one.click + join_.conversion_window;
   }
 
   bool purchase(const Fact& fact) {
