@@ -1,7 +1,8 @@
 // What a join of the shop's logs must find, counted from the records as they were drawn and
 // written. The rules are those of docs/design.md ("Labels", "Attribution and repeats") with
-// attribution by impression_id and no clock skew, applied to all records of one impression at once,
-// so there is neither watermark nor shared state: nothing here is part of the join.
+// attribution by impression_id, first click and no clock skew, applied to all records of one
+// impression at once, so there is neither watermark nor shared state: nothing here is part of the
+// join.
 #pragma once
 
 #include <array>

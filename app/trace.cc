@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "base/check.h"
@@ -78,6 +79,7 @@ class Notes final : public RecordWatcher {
     if (found != records.end()) {
       found->second.outcome = TracedRecord::Outcome::used;
       if (impression.impression_id != id_) found->second.used_for = impression.impression_id;
+      if (where.stream == Stream::clicks) replace_click(found->second, impression);
     }
     if (impression.impression_id != id_) return;
     if (where.stream == Stream::impressions) {
@@ -134,11 +136,21 @@ class Notes final : public RecordWatcher {
     found->second.detail = detail;
   }
 
+  // By the last click an impression has several that are used, and one that counts.
+  void replace_click(TracedRecord& click, const Impression& impression) {
+    TracedRecord*& counting = counting_clicks_[{
+        click.where.partition, std::string(impression.impression_id), impression.time}];
+    if (counting != nullptr) counting->is_replaced = true;
+    counting = &click;
+  }
+
   const JoinConfig join_;
   const std::string id_;
   std::string user_, item_;
   Decoder decoder_;
   std::map<StreamPartition, Position> read_up_to_;
+  // Of the impressions that noted clicks are used for, by shard, id and time.
+  std::map<std::tuple<std::uint32_t, std::string, TimeMs>, TracedRecord*> counting_clicks_;
 };
 
 // The source, with every record shown to the notes, and the ends that a data folder has pinned.

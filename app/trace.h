@@ -30,7 +30,8 @@ struct TracedRecord {
   Outcome outcome = Outcome::undecided;  // undecided: event time has not come so far
   Refusal reason = Refusal::malformed;   // of a refused one
   std::string detail;
-  std::string used_for;  // user_item: the impression that it counts for, where it is another
+  std::string used_for;      // user_item: the impression that it counts for, where it is another
+  bool is_replaced = false;  // a click that counted until a later one of the impression did
 };
 
 // Batches are 1, 2, 3, ...; [from, to] are sequence numbers, `to` so far while it is not complete.
@@ -52,7 +53,7 @@ struct TracedImpression {
   std::uint32_t shard = 0;
   TimeMs time = 0;
   std::string event_id, user_id, item_id;
-  std::optional<TimeMs> click_time;     // of the click that counts
+  std::optional<TimeMs> click_time;     // of the click that counts, so far
   std::optional<TimeMs> purchase_time;  // of the purchase that counts
   std::vector<TracedSample> samples;
 

@@ -52,6 +52,7 @@ Json record_json(const TracedRecord& record) {
     if (!record.detail.empty()) json["detail"] = record.detail;
   }
   if (!record.used_for.empty()) json["used_for"] = record.used_for;
+  if (record.is_replaced) json["replaced"] = true;
   return json;
 }
 
@@ -168,6 +169,7 @@ std::string records_text(const Json& trace) {
     const bool is_impression = record["stream"] == kStreamNames[0];
     if (outcome == "used") outcome = is_impression ? "opens it" : "counts";
     if (record.contains("used_for")) outcome += " for " + text_of(record["used_for"]);
+    if (record.contains("replaced")) outcome += ", until a later click does";
     if (outcome == "undecided") outcome = "not decided yet: event time has not come so far";
     if (record.contains("reason")) outcome += ": " + text_of(record["reason"]);
     if (record.contains("detail")) outcome += ", " + text_of(record["detail"]);

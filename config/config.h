@@ -58,8 +58,10 @@ struct StreamsConfig {
 // [join], semantic.
 struct JoinConfig {
   enum class Attribution { impression_id, user_item };
+  enum class AttributedClick { first, last };
   enum class PurchaseLabel { at_purchase, at_close };
   Attribution attribution = Attribution::impression_id;
+  AttributedClick attributed_click = AttributedClick::first;  // of an impression's clicks
   DurationMs click_window = 1'800'000;
   DurationMs conversion_window = 86'400'000;
   DurationMs tick = 1'000;
@@ -183,7 +185,8 @@ enum class KeyGroup {
 };
 
 // The group's keys as "section.key" -> value in canonical TOML, defaults included, sorted: what is
-// written beside the data, so that another config can be refused with the names that differ.
+// written beside the data, so that another config can be refused with the names that differ. A key
+// that is younger than data folders in use is left out at its default, which they had.
 std::map<std::string, std::string> semantic_keys(const Config& config, KeyGroup group);
 
 // XXH3-128 over "key = value\n" of semantic_keys(), in order.

@@ -74,11 +74,13 @@ std::string effective_toml(const Config& config) {
 }
 
 std::map<std::string, std::string> semantic_keys(const Config& config, KeyGroup group) {
+  const Config defaults;
   std::map<std::string, std::string> values;
   for (const Key<Config>& key : config_keys()) {
     if (key.group != group || key.is_shorthand) continue;
     if (key.type != ValueType::table) {
-      values[key.name] = key.get(config);
+      const std::string value = key.get(config);
+      if (!key.is_younger_than_data || value != key.get(defaults)) values[key.name] = value;
       continue;
     }
     for (const auto& [name, value] : key.entries(config)) values[key.name + "." + name] = value;

@@ -175,6 +175,11 @@ void add_join(std::vector<Key<Config>>& keys) {
       "attribution", &JoinConfig::attribution, {"impression_id", "user_item"},
       "How a click and a purchase find their impression: by its id, or as the latest open one of "
       "their user and item.");
+  join.choice<JoinConfig::AttributedClick>(
+          "attributed_click", &JoinConfig::attributed_click, {"first", "last"},
+          "Which of an impression's clicks a purchase is measured from: the first, or the last one "
+          "inside the click window before the purchase.")
+      .is_younger_than_data = true;
   join.duration("click_window", &JoinConfig::click_window, {1, 366 * kDay}, "event time",
                 "A click counts that comes sooner than this after its impression.");
   join.duration("conversion_window", &JoinConfig::conversion_window, {1, 366 * kDay}, "event time",

@@ -51,6 +51,9 @@ struct Key {
   std::string description;
   // Sets several other keys and is not kept by itself.
   bool is_shorthand = false;
+  // Semantic, but data folders were begun before there was such a key: at its default, which says
+  // what those do, it is not among the keys that a data folder keeps.
+  bool is_younger_than_data = false;
 
   // Takes the value over, or returns false and leaves `owner` as it was. Not for tables.
   std::function<bool(Owner& owner, const TomlNode& value)> set;

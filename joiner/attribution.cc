@@ -11,6 +11,13 @@ Attribution refuse(Refusal reason) {
   return {Attribution::Verdict::refuse, 0, reason};
 }
 
+// Whether a click inside the click window of this clicked one becomes its attributed click.
+bool takes_further_click(const JoinConfig& join, const Candidate& clicked, TimeMs time) {
+  if (join.attributed_click != JoinConfig::AttributedClick::last) return false;
+  return !clicked.purchase_time && *clicked.click_time <= time &&
+         time < *clicked.click_time + join.conversion_window;
+}
+
 }  // namespace
 
 Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> candidates,
@@ -23,7 +30,8 @@ Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> c
     const bool is_open = candidate.impression_time - join.clock_skew <= time &&
                          time < candidate.impression_time + join.click_window;
     if (!is_open) continue;
-    return candidate.click_time ? refuse(Refusal::repeat) : use(index);
+    const bool is_repeat = candidate.click_time && !takes_further_click(join, candidate, time);
+    return is_repeat ? refuse(Refusal::repeat) : use(index);
   }
   return refuse(any_clicked ? Refusal::repeat : Refusal::no_click);
 }

@@ -35,12 +35,15 @@ struct Attribution {
 };
 
 // Candidates are ordered as their impressions are in the total order.
-// A click goes to the latest candidate whose click window is open; if that one is clicked already,
-// or if none is open for clicks but one is clicked, it is a repeat.
+// A click goes to the latest candidate whose click window is open. If that one is clicked already,
+// it is a repeat, unless the last click is wanted (join.attributed_click), its conversion window is
+// open and it has no purchase: then this click takes the place of the one before. If none is open
+// for clicks but one is clicked, it is a repeat too.
 Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> candidates,
                             TimeMs time);
 
-// A purchase goes to the latest in-window first click without a purchase. Where there is none, it
+// A purchase goes to the latest attributed click in whose conversion window it lies and that has no
+// purchase; of equally late ones to that of the latest impression. Where there is none, it
 // is a repeat if a candidate has a purchase, else no_click.
 Attribution attribute_purchase(const JoinConfig& join, std::span<const Candidate> candidates,
                                TimeMs time);

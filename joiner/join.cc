@@ -18,6 +18,8 @@ constexpr std::uint8_t kProgressFormat = 2;
 constexpr std::uint8_t kFirstProgressFormat = 1;
 constexpr const char* kProgressKey = "progress";
 constexpr const char* kIdentityKey = "identity";
+// A key that is not among those kept (semantic_keys).
+constexpr const char* kDefault = "its default";
 // A dead letter's key and bookkeeping, about; counts towards dead_letters.keep.size.
 constexpr std::uint64_t kDeadLetterOverhead = 32;
 // What a sample's bytes hold beside its texts, about.
@@ -159,11 +161,12 @@ Status compare_join_identity(const Config& config, KeyValueStore& store) {
   std::string differing;
   for (const auto& [key, value] : identity_keys(config)) {
     const auto found = before.find(key);
-    const std::string was = found == before.end() ? "absent" : found->second;
+    const std::string was = found == before.end() ? kDefault : found->second;
     if (was != value) differing += "; " + key + " was " + was + ", is " + value;
     before.erase(key);
   }
-  for (const auto& [key, value] : before) differing += "; " + key + " was " + value + ", is absent";
+  for (const auto& [key, value] : before)
+    differing += "; " + key + " was " + value + ", is " + kDefault;
   if (differing.empty()) return {};
   return usage_error("this data folder was begun with another join config" + differing +
                      ". Take the old values or another --data-dir");

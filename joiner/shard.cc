@@ -37,6 +37,11 @@ Status Shard::process(std::span<const Event> events, TimeMs frontier, ShardOutpu
   return fire_timers(frontier - 1, out);
 }
 
+Impression Shard::Clicked::impression() const {
+  ByteReader reader(bytes);
+  return decode_impression(reader);
+}
+
 TimeMs Shard::next_deadline() const {
   const auto timer = next_timer();
   return timer ? timer->deadline : kTimeMax;
@@ -105,15 +110,15 @@ Status Shard::close_click_window(ShardOutput& out) {
     const bool z_final =
         clicked.is_conversion_closed ||
         (clicked.purchase_time && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase);
-    emit(clicked.impression, &clicked, time, true, z_final, out);
+    emit(clicked.impression(), &clicked, time, true, z_final, out);
     clicked.is_y_emitted = true;
     clicked.is_z_emitted = z_final;
     dirty_clicked_.insert(number);
     if (clicked.is_conversion_closed) {
-      forget(number, clicked.impression);
+      forget(number, clicked.impression());
       retire(found);
     } else {
-      leave_window(clicked.impression);
+      leave_window(clicked.impression());
     }
   }
   return pages_.pop();
@@ -129,9 +134,9 @@ void Shard::close_conversion_window(ShardOutput& out) {
   dirty_clicked_.insert(timer.number);
   if (!clicked.is_y_emitted) return;  // the click window's close will say both labels
   if (!clicked.is_z_emitted) {
-    emit(clicked.impression, &clicked, timer.deadline, false, true, out);
+    emit(clicked.impression(), &clicked, timer.deadline, false, true, out);
   }
-  forget(timer.number, clicked.impression);
+  forget(timer.number, clicked.impression());
   retire(found);
 }
 
@@ -183,21 +188,27 @@ Status Shard::apply_impression(const Event& event, ShardOutput& out) {
   return apply_waiting(waiting_key(event), out);
 }
 
-// The impression that these records waited for has come: its clicks first, then its purchases.
+// The impression that these records waited for has come. Clicks and purchases are applied in one
+// order, so that a click after a purchase does not take its place as the attributed one.
 Status Shard::apply_waiting(std::string_view key, ShardOutput& out) {
   if (waiting_keys_.erase(std::string(key)) == 0) return {};
   is_waiting_dirty_ = true;
+  std::vector<Event> named;
   for (std::deque<Event>& queue : waiting_) {
     std::deque<Event> others;
     for (Event& event : queue) {
-      if (waiting_key(event) != key) {
+      if (waiting_key(event) == key) {
+        named.push_back(std::move(event));
+      } else {
         others.push_back(std::move(event));
-        continue;
       }
-      SLUICE_ASSIGN(const bool is_decided, attribute(event, out));
-      SLUICE_CHECK(is_decided);
     }
     queue = std::move(others);
+  }
+  sort_events(named);
+  for (const Event& event : named) {
+    SLUICE_ASSIGN(const bool is_decided, attribute(event, out));
+    SLUICE_CHECK(is_decided);
   }
   return {};
 }
@@ -231,17 +242,34 @@ Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
 }
 
 Status Shard::click(ImpressionNumber number, TimeMs time) {
+  if (const auto found = clicked_.find(number); found != clicked_.end()) {
+    move_click(number, found->second, time);
+    return {};
+  }
   SLUICE_ASSIGN(const Impression unclicked, pages_.at(number));
   pages_.mark(number);
   Clicked& clicked = clicked_[number];
   encode_impression(unclicked, clicked.bytes);
-  ByteReader reader(clicked.bytes);
-  clicked.impression = decode_impression(reader);
   clicked.click_time = time;
-  conversions_.insert(
-      {time + join_.conversion_window, std::string(clicked.impression.event_id), number});
+  conversions_.insert(conversion_timer(number, clicked));
   dirty_clicked_.insert(number);
   return {};
+}
+
+// A further click becomes the attributed one. Nothing that was emitted knew of the one before: it
+// lies inside the click window, and y is emitted at its close.
+void Shard::move_click(ImpressionNumber number, Clicked& clicked, TimeMs time) {
+  SLUICE_CHECK(!clicked.is_y_emitted && !clicked.is_conversion_closed && !clicked.purchase_time);
+  conversions_.erase(conversion_timer(number, clicked));
+  clicked.click_time = time;
+  conversions_.insert(conversion_timer(number, clicked));
+  dirty_clicked_.insert(number);
+}
+
+Shard::ConversionTimer Shard::conversion_timer(ImpressionNumber number,
+                                               const Clicked& clicked) const {
+  return {clicked.click_time + join_.conversion_window, std::string(clicked.impression().event_id),
+          number};
 }
 
 void Shard::purchase(ImpressionNumber number, TimeMs time, ShardOutput& out) {
@@ -251,7 +279,7 @@ void Shard::purchase(ImpressionNumber number, TimeMs time, ShardOutput& out) {
   const bool is_final_now =
       clicked.is_y_emitted && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
   if (!is_final_now) return;
-  emit(clicked.impression, &clicked, time, false, true, out);
+  emit(clicked.impression(), &clicked, time, false, true, out);
   clicked.is_z_emitted = true;
 }
 
@@ -259,7 +287,7 @@ void Shard::purchase(ImpressionNumber number, TimeMs time, ShardOutput& out) {
 
 Result<Impression> Shard::impression(ImpressionNumber number) {
   const auto found = clicked_.find(number);
-  if (found != clicked_.end()) return found->second.impression;
+  if (found != clicked_.end()) return found->second.impression();
   return pages_.at(number);
 }
 

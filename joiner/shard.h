@@ -91,12 +91,13 @@ class Shard {
   // A clicked impression, open until its click window and its conversion window have closed.
   struct Clicked {
     std::string bytes;      // encode_impression
-    Impression impression;  // views into `bytes`
-    TimeMs click_time = 0;
+    TimeMs click_time = 0;  // of its attributed click
     std::optional<TimeMs> purchase_time;
     bool is_y_emitted = false;  // its click window has closed
     bool is_z_emitted = false;
     bool is_conversion_closed = false;
+
+    Impression impression() const;  // views into `bytes`
   };
   struct ConversionTimer {
     TimeMs deadline;
@@ -123,6 +124,7 @@ class Shard {
   // False where it named no open impression (and nothing was done).
   Result<bool> attribute(const Event& event, ShardOutput& out);
   Status click(ImpressionNumber number, TimeMs time);
+  void move_click(ImpressionNumber number, Clicked& clicked, TimeMs time);
   void purchase(ImpressionNumber number, TimeMs time, ShardOutput& out);
 
   // Open impressions of the event's key, in their total order.
@@ -140,6 +142,8 @@ class Shard {
   std::string waiting_key(const Event& event) const;
   std::string clicked_key(ImpressionNumber number) const;
   std::string encode_clicked(const Clicked& clicked) const;
+  bool restore_clicked(ImpressionNumber number, std::string_view value);
+  ConversionTimer conversion_timer(ImpressionNumber number, const Clicked& clicked) const;
   // A user and an item as one key: the length keeps ("a", "bc") and ("ab", "c") apart.
   static std::string user_item_key(std::string_view user, std::string_view item);
   bool by_user_item() const { return join_.attribution == JoinConfig::Attribution::user_item; }

@@ -100,50 +100,49 @@ void Shard::persist(WriteBatch& batch) {
   batch.put(Space::state, state_key(number_, 'w'), std::move(value));
 }
 
+// False where it is damaged.
+bool Shard::restore_clicked(ImpressionNumber number, std::string_view value) {
+  Clicked& clicked = clicked_[number];
+  ByteReader bytes(value);
+  const std::uint8_t flags = bytes.u8();
+  clicked.is_y_emitted = (flags & kYEmitted) != 0;
+  clicked.is_z_emitted = (flags & kZEmitted) != 0;
+  clicked.is_conversion_closed = (flags & kConversionClosed) != 0;
+  clicked.click_time = bytes.svarint();
+  if ((flags & kPurchased) != 0) clicked.purchase_time = bytes.svarint();
+  clicked.bytes = value.substr(value.size() - bytes.remaining());
+  ByteReader impression_reader(clicked.bytes);
+  const Impression impression = decode_impression(impression_reader);
+  if (!bytes.ok() || !impression_reader.ok() || !impression_reader.at_end() ||
+      !is_possible_time(impression.time) || !is_possible_time(clicked.click_time) ||
+      !is_possible_time(clicked.purchase_time.value_or(0))) {
+    return false;
+  }
+  // Those still in the queue of click windows were indexed with their page.
+  if (clicked.is_y_emitted != (number < pages_.front_number())) return false;
+  if (clicked.is_y_emitted) {
+    index(fingerprint(impression.impression_id), number, impression);
+  } else {
+    if (number >= pages_.next_number()) return false;
+    pages_.mark(number);
+  }
+  if (!clicked.is_conversion_closed) conversions_.insert(conversion_timer(number, clicked));
+  return true;
+}
+
 Status Shard::restore(const ShardProgress& progress) {
-  const auto add_to_index = [this](ImpressionNumber number, const Impression& open) {
-    index(fingerprint(open.impression_id), number, open);
-  };
-  SLUICE_TRY(pages_.restore(progress.front, progress.next, add_to_index));
+  SLUICE_TRY(pages_.restore(progress.front, progress.next,
+                            [this](ImpressionNumber number, const Impression& open) {
+                              index(fingerprint(open.impression_id), number, open);
+                            }));
   bool is_whole = true;
-  SLUICE_TRY(
-      store_.scan(Space::state, state_key(number_, 'c'), state_key(number_, 'd'),
-                  [&](std::string_view key, std::string_view value) {
-                    ByteReader key_reader(key.substr(5));
-                    const ImpressionNumber number = key_reader.key_u64();
-                    Clicked& clicked = clicked_[number];
-                    ByteReader bytes(value);
-                    const std::uint8_t flags = bytes.u8();
-                    clicked.is_y_emitted = (flags & kYEmitted) != 0;
-                    clicked.is_z_emitted = (flags & kZEmitted) != 0;
-                    clicked.is_conversion_closed = (flags & kConversionClosed) != 0;
-                    clicked.click_time = bytes.svarint();
-                    if ((flags & kPurchased) != 0) clicked.purchase_time = bytes.svarint();
-                    clicked.bytes = value.substr(value.size() - bytes.remaining());
-                    ByteReader impression_reader(clicked.bytes);
-                    clicked.impression = decode_impression(impression_reader);
-                    is_whole = bytes.ok() && impression_reader.ok() && impression_reader.at_end() &&
-                               key_reader.ok() && is_possible_time(clicked.impression.time) &&
-                               is_possible_time(clicked.click_time) &&
-                               is_possible_time(clicked.purchase_time.value_or(0));
-                    if (!is_whole) return false;
-                    // Those still in the queue of click windows were indexed with their
-                    // page.
-                    if (clicked.is_y_emitted) {
-                      is_whole = number < progress.front;
-                      if (!is_whole) return false;
-                      add_to_index(number, clicked.impression);
-                    } else {
-                      is_whole = progress.front <= number && number < progress.next;
-                      if (!is_whole) return false;
-                      pages_.mark(number);
-                    }
-                    if (!clicked.is_conversion_closed) {
-                      conversions_.insert({clicked.click_time + join_.conversion_window,
-                                           std::string(clicked.impression.event_id), number});
-                    }
-                    return true;
-                  }));
+  SLUICE_TRY(store_.scan(Space::state, state_key(number_, 'c'), state_key(number_, 'd'),
+                         [&](std::string_view key, std::string_view value) {
+                           ByteReader reader(key.substr(5));
+                           const ImpressionNumber number = reader.key_u64();
+                           is_whole = reader.ok() && restore_clicked(number, value);
+                           return is_whole;
+                         }));
   if (!is_whole) return damaged(number_, "a clicked impression");
   SLUICE_ASSIGN(const auto waiting, store_.get(Space::state, state_key(number_, 'w')));
   if (!waiting) return {};

@@ -1,11 +1,12 @@
-// The counted batches are the learner's. What a trace says of whole replays is tested with them
-// (tests/e2e/test_trace.py).
+// The counted batches are the learner's, and what is told of several clicks that count. What a
+// trace says of whole replays is tested with them (tests/e2e/test_trace.py).
 #include "app/trace.h"
 
 #include <gtest/gtest.h>
 
 #include "base/lanes.h"
 #include "learner/trainer.h"
+#include "tests/ingest/scripted_source.h"
 #include "tests/joiner/stages.h"
 
 namespace sluice {
@@ -78,6 +79,82 @@ TEST(TraceTest, BatchesAreCutAsTheLearnerCutsThem) {
     ASSERT_EQ(counted, expected);
     ASSERT_EQ(expected.back().to, 300U);
   }
+}
+
+// Logs of one partition, from lines by stream.
+class ShortLogs {
+ public:
+  static constexpr TimeMs kStart = 1'700'000'000'000;
+
+  void add(Stream stream, TimeMs time, const std::string& impression) {
+    std::vector<Record>& log = logs_[{stream, 0}];
+    Record& record = log.emplace_back();
+    record.position = log.size() - 1;
+    record.next = log.size();
+    record.bytes = "{\"ts\":" + std::to_string(kStart + time) +
+                   ",\"user_id\":\"u\",\"item_id\":\"i\",\"impression_id\":\"" + impression + "\"}";
+  }
+  Result<Trace> trace(const Config& config, const std::string& id) const {
+    MemorySource source(1, logs_);
+    ManualClock clock;
+    return trace_impression(config, id, source, clock, {});
+  }
+
+ private:
+  std::map<StreamPartition, std::vector<Record>> logs_;
+};
+
+std::string outcomes(const Trace& trace) {
+  std::string text;
+  for (const TracedRecord& record : trace.records) {
+    const bool is_used = record.outcome == TracedRecord::Outcome::used;
+    text += std::string(text.empty() ? "" : ", ") +
+            kStreamNames[static_cast<std::size_t>(record.where.stream)] +
+            (is_used ? " used" : " not used") +
+            (record.used_for.empty() ? "" : " for " + record.used_for) +
+            (record.is_replaced ? " until later" : "");
+  }
+  return text;
+}
+
+TEST(TraceTest, OfSeveralClicksThatCountTheLastIsTold) {
+  ShortLogs logs;
+  logs.add(Stream::impressions, 0, "a");
+  logs.add(Stream::impressions, 30'000, "b");
+  for (const TimeMs time : {10'000, 20'000, 40'000, 50'000}) {
+    logs.add(Stream::clicks, time, time < 30'000 ? "a" : "b");
+  }
+  logs.add(Stream::purchases, 90'000, "a");
+  logs.add(Stream::clicks, 95'000, "a");
+  for (const Stream stream : {Stream::impressions, Stream::clicks, Stream::purchases}) {
+    logs.add(stream, 10'000'000, "later");
+  }
+  Config config;
+  config.join.click_window = 100'000;
+  config.join.conversion_window = 80'000;
+  config.join.attributed_click = JoinConfig::AttributedClick::last;
+  const auto named = logs.trace(config, "a");
+  ASSERT_TRUE(named.has_value()) << named.error().message;
+  EXPECT_EQ(outcomes(*named),
+            "impressions used, clicks used until later, clicks used, purchases used, "
+            "clicks not used");
+  ASSERT_EQ(named->impressions.size(), 1U);
+  EXPECT_EQ(named->impressions[0].click_time, ShortLogs::kStart + 20'000);
+  EXPECT_EQ(named->impressions[0].closes(config.join), ShortLogs::kStart + 100'000);
+
+  // Those of another impression of the user and item are told apart.
+  config.join.attribution = JoinConfig::Attribution::user_item;
+  const auto shared = logs.trace(config, "a");
+  ASSERT_TRUE(shared.has_value()) << shared.error().message;
+  EXPECT_EQ(outcomes(*shared),
+            "impressions used, clicks used until later, clicks used, "
+            "clicks used for b until later, clicks used for b, purchases used for b, "
+            "clicks not used");
+
+  config.join.attributed_click = JoinConfig::AttributedClick::first;
+  EXPECT_EQ(outcomes(*logs.trace(config, "a")),
+            "impressions used, clicks used, clicks not used, clicks used for b, clicks not used, "
+            "purchases used for b, clicks not used");
 }
 
 }  // namespace

@@ -259,6 +259,7 @@ const std::vector<RangeCase> kRanges = {
     {"streams.log_time", {"\"\"", "log.time"}, {".a", "a.", "a..b"}},
     {"streams.ts", {"ts", "event.time"}, {"\"\"", ".a", "a.", "a..b"}},
     {"join.attribution", {"impression_id", "user_item"}, {"user", "0"}},
+    {"join.attributed_click", {"first", "last"}, {"latest", "1"}},
     {"join.click_window", {"1 ms", "366 d"}, {"0 s", "367 d"}},
     {"join.conversion_window", {"1 ms", "366 d"}, {"0 s", "367 d"}},
     {"join.tick", {"1 ms", "1 h"}, {"0 s", "61 min"}},

@@ -144,6 +144,15 @@ TEST_F(Semantic, KeysAreCanonicalToml) {
   EXPECT_THAT(learner, Contains(Pair("model.hidden", "[360, 200, 80]")));
 }
 
+// Data folders were begun before there was such a key, and do what its default says.
+TEST_F(Semantic, AYoungerKeyIsKeptOnlyWhereItIsNotAtItsDefault) {
+  Config changed = config_;
+  EXPECT_THAT(semantic_keys(changed, KeyGroup::join), Not(Contains(Key("join.attributed_click"))));
+  changed.join.attributed_click = JoinConfig::AttributedClick::last;
+  EXPECT_THAT(semantic_keys(changed, KeyGroup::join),
+              Contains(Pair("join.attributed_click", "\"last\"")));
+}
+
 // Data folders hold these hashes: a change here makes all of them unusable.
 TEST_F(Semantic, HashesOfDataFoldersThatExist) {
   EXPECT_EQ(semantic_hash(config_, KeyGroup::join).hex(), "6bf4731d0c207cf2cf4f47368077763c");

@@ -111,6 +111,21 @@ class TraceShop(TraceCase):
         for identity in self.some_ids(lines, 3):
             self.check(self.config, "data", settings, identity, lines[identity], ends)
 
+    def test_of_several_clicks_the_last_counts(self):
+        settings = {**EVERY_BATCH, "join.attributed_click": '"last"'}
+        lines, ends = self.replayed(self.config, "data", settings)
+        replaced = 0
+        for identity in self.some_ids(lines, 8):
+            trace = self.check(self.config, "data", settings, identity, lines[identity], ends)
+            used = [record for record in trace["records"]
+                    if record["stream"] == "clicks" and record["outcome"] == "used"]
+            counting = [record["time"] for record in used if "replaced" not in record]
+            self.assertEqual(counting, [impression["click"] for impression in trace["impressions"]
+                                        if impression["click"] is not None])
+            self.assertEqual(counting, [record["time"] for record in used][-1:])
+            replaced += len(used) - len(counting)
+        self.assertGreater(replaced, 0)
+
     def test_refused_records_only(self):
         self.replay(self.config, "data")
         listed = sluice.call([sluice.BINARY, "dead-letters", "list", "--limit", 0, "--json",

@@ -60,6 +60,37 @@ TEST(Attribution, AFurtherClickIsARepeatInsideTheWindowOrNot) {
   EXPECT_EQ(click(join, clicked, 110), "repeat");
 }
 
+JoinConfig by_last_click(JoinConfig join) {
+  join.attributed_click = JoinConfig::AttributedClick::last;
+  return join;
+}
+
+TEST(Attribution, ByTheLastClickAFurtherOneCountsInsideBothWindows) {
+  const JoinConfig join = by_last_click(windows(50, 20));
+  const std::vector<Candidate> clicked = {{100, 105, kNone}};
+  EXPECT_EQ(click(join, clicked, 104), "repeat");  // before the one that counts
+  EXPECT_EQ(click(join, clicked, 105), "use 0");
+  EXPECT_EQ(click(join, clicked, 124), "use 0");
+  EXPECT_EQ(click(join, clicked, 125), "repeat");  // the conversion window is half-open
+  EXPECT_EQ(click(join, {{100, 140, kNone}}, 149), "use 0");
+  EXPECT_EQ(click(join, {{100, 140, kNone}}, 150), "repeat");  // so is the click window
+  EXPECT_EQ(click(join, {{100, 105, 110}}, 115), "repeat");    // purchased
+}
+
+TEST(Attribution, ByTheLastClickItStillGoesToTheLatestImpressionOnly) {
+  const JoinConfig join = by_last_click(windows(50, 20));
+  EXPECT_EQ(click(join, {{100, 101, kNone}, {105, 105, kNone}}, 106), "use 1");
+  EXPECT_EQ(click(join, {{100, 101, kNone}, {105, kNone, kNone}}, 106), "use 1");
+  EXPECT_EQ(click(join, {{100, 106, kNone}, {105, 105, 106}}, 107), "repeat");
+}
+
+// A click that waited for its impression lies before it.
+TEST(Attribution, ByTheLastClickItMayLieBeforeItsImpression) {
+  const JoinConfig join = by_last_click(windows(50, 20, 10));
+  EXPECT_EQ(click(join, {{100, 91, kNone}}, 95), "use 0");
+  EXPECT_EQ(click(join, {{100, 91, kNone}}, 100), "use 0");
+}
+
 TEST(Attribution, AClickGoesToTheLatestWhoseWindowIsOpen) {
   const JoinConfig join = windows(10, 20, 2);
   EXPECT_EQ(click(join, {{100, kNone, kNone}, {105, kNone, kNone}}, 106), "use 1");

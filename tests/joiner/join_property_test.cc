@@ -45,6 +45,7 @@ struct Settings {
   int tick = 1;
   int clock_skew = 0;
   bool by_user_item = false;
+  bool by_last_click = false;
   bool at_close = false;
   std::vector<int> max_out_of_orderness = {0, 0, 0};
   int max_ahead = 5;
@@ -53,9 +54,10 @@ struct Settings {
 void showValue(const Settings& s, std::ostream& out) {
   out << "partitions " << s.partitions << " click_window " << s.click_window
       << " conversion_window " << s.conversion_window << " tick " << s.tick << " clock_skew "
-      << s.clock_skew << " by_user_item " << s.by_user_item << " at_close " << s.at_close
-      << " max_out_of_orderness " << s.max_out_of_orderness[0] << " " << s.max_out_of_orderness[1]
-      << " " << s.max_out_of_orderness[2] << " max_ahead " << s.max_ahead;
+      << s.clock_skew << " by_user_item " << s.by_user_item << " by_last_click " << s.by_last_click
+      << " at_close " << s.at_close << " max_out_of_orderness " << s.max_out_of_orderness[0] << " "
+      << s.max_out_of_orderness[1] << " " << s.max_out_of_orderness[2] << " max_ahead "
+      << s.max_ahead;
 }
 
 rc::Gen<int> between(int low, int high) {  // both included
@@ -87,7 +89,8 @@ rc::Gen<Settings> any_settings() {
       rc::gen::set(&Settings::conversion_window, between(1, 80)),
       rc::gen::set(&Settings::tick, between(1, 20)),
       rc::gen::set(&Settings::clock_skew, rc::gen::element(0, 0, 1, 3, 10)),
-      rc::gen::set(&Settings::by_user_item), rc::gen::set(&Settings::at_close),
+      rc::gen::set(&Settings::by_user_item), rc::gen::set(&Settings::by_last_click),
+      rc::gen::set(&Settings::at_close),
       rc::gen::set(&Settings::max_out_of_orderness,
                    rc::gen::container<std::vector<int>>(3, rc::gen::element(0, 3, 10, 30))),
       rc::gen::set(&Settings::max_ahead, between(0, 10)));
@@ -116,6 +119,8 @@ Config make_config(const Settings& settings) {
   Config config;
   config.join.attribution = settings.by_user_item ? JoinConfig::Attribution::user_item
                                                   : JoinConfig::Attribution::impression_id;
+  config.join.attributed_click = settings.by_last_click ? JoinConfig::AttributedClick::last
+                                                        : JoinConfig::AttributedClick::first;
   config.join.purchase_label = settings.at_close ? JoinConfig::PurchaseLabel::at_close
                                                  : JoinConfig::PurchaseLabel::at_purchase;
   config.join.click_window = settings.click_window;
@@ -331,11 +336,17 @@ OracleResult join_equals_oracle(const Settings& settings, const std::vector<Writ
   return expected;
 }
 
+// Clicks that took the place of an earlier one.
+std::uint64_t further_clicks(const OracleResult& expected) {
+  return expected.used[1] - expected.clicked;
+}
+
 // How often the rare things happened over all cases: a property that never meets them says little.
 struct Coverage {
   std::array<std::uint64_t, kRefusals> refused{};
   std::uint64_t second_samples = 0;
   std::uint64_t converted = 0;
+  std::uint64_t further_clicks = 0;  // that became the attributed one
 };
 
 // In the rhythms of any_rhythm(), with quiet partitions or without.
@@ -361,6 +372,7 @@ Coverage check_property(bool quiets, int cases) {
         }
         coverage.second_samples += expected.samples.size() - expected.labelled_impressions;
         coverage.converted += expected.converted;
+        coverage.further_clicks += further_clicks(expected);
       },
       metadata, params);
   std::ostringstream message;
@@ -385,6 +397,8 @@ TEST(JoinProperty, EqualsTheOracleInAnyRhythm) {
   RecordProperty("converted", std::to_string(coverage.converted));
   EXPECT_GT(coverage.second_samples, 1'000u);
   EXPECT_GT(coverage.converted, 1'000u);
+  RecordProperty("further_clicks", std::to_string(coverage.further_clicks));
+  EXPECT_GT(coverage.further_clicks, 500u);
 }
 
 TEST(JoinProperty, WithQuietPartitionsNothingIsLostOrCountedTwice) {
@@ -403,6 +417,7 @@ TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
     settings.tick = 10;
     settings.clock_skew = seed % 3 == 0 ? 10 : 0;
     settings.by_user_item = seed > 3;
+    settings.by_last_click = seed % 3 != 1;
     settings.at_close = seed % 2 == 0;
     settings.max_out_of_orderness = {10, 30, 30};
     settings.max_ahead = 5;
@@ -429,13 +444,19 @@ TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
     once.maxSuccess = 1;
     const Rhythm rhythm{seed, 300, 5, 15, true, true, false};
     std::uint64_t converted = 0;
+    std::uint64_t further = 0;
     const auto result = rc::detail::checkTestable(
-        [&] { converted += join_equals_oracle(settings, writings, rhythm).converted; },
+        [&] {
+          const OracleResult expected = join_equals_oracle(settings, writings, rhythm);
+          converted += expected.converted;
+          further += further_clicks(expected);
+        },
         rc::detail::TestMetadata(), once);
     std::ostringstream message;
     rc::detail::printResultMessage(result, message);
     EXPECT_TRUE(result.is<rc::detail::SuccessResult>()) << "seed " << seed << "\n" << message.str();
     EXPECT_GT(converted, 20u) << "seed " << seed;
+    EXPECT_EQ(further > 20, settings.by_last_click) << "seed " << seed << ": " << further;
   }
 }
 

@@ -66,6 +66,17 @@ class JoinTest : public testing::Test {
     texts.impression_id = id;
     return Event(Stream::impressions, kStart + time, 0, texts);
   }
+  static Event click(TimeMs time, const std::string& id, Position position) {
+    return answer(Stream::clicks, time, id, position);
+  }
+  static Event purchase(TimeMs time, const std::string& id, Position position) {
+    return answer(Stream::purchases, time, id, position);
+  }
+  static Event answer(Stream stream, TimeMs time, const std::string& id, Position position) {
+    Event::Texts texts;
+    texts.impression_id = id;
+    return Event(stream, kStart + time, position, texts);
+  }
   static RefusedRecord refused(Position position, Refusal reason, std::size_t bytes = 10) {
     return {{Stream::purchases, 1}, position, reason, "why", std::string(bytes, 'r')};
   }
@@ -115,6 +126,17 @@ TEST_F(JoinTest, AnotherJoinConfigIsRefusedNamingTheKeys) {
   EXPECT_EQ(open_error(), "");
 }
 
+TEST_F(JoinTest, AnotherAttributedClickIsRefusedInBothDirections) {
+  open();
+  config_.join.attributed_click = JoinConfig::AttributedClick::last;
+  EXPECT_THAT(open_error(), HasSubstr("join.attributed_click was its default, is \"last\""));
+  store_ = make_memory_store();
+  open();
+  EXPECT_EQ(open_error(), "");
+  config_.join.attributed_click = JoinConfig::AttributedClick::first;
+  EXPECT_THAT(open_error(), HasSubstr("join.attributed_click was \"last\", is its default"));
+}
+
 TEST_F(JoinTest, AnotherNumberOfPartitionsIsRefused) {
   open();
   EXPECT_THAT(open_error(3), HasSubstr("3 partitions"));
@@ -159,6 +181,28 @@ TEST_F(JoinTest, WhatIsNotCommittedIsNotThere) {
   EXPECT_EQ(join->frontier(), kStart + 5'000);
   EXPECT_EQ(join->committed().next_sequence, 2u);
   EXPECT_EQ(join->counters().labelled_impressions, 1u);
+}
+
+TEST_F(JoinTest, ARestartBetweenTwoClicksForgetsNeither) {
+  config_.join.attributed_click = JoinConfig::AttributedClick::last;
+  config_.join.conversion_window = 300;
+  auto join = open();
+  process(*join, 100, {impression(10, "a"), click(50, "a", 1)});
+  commit(*join);
+  join = open();
+  // Inside the first one's conversion window, which would close at 350.
+  process(*join, 400, {click(349, "a", 2)});
+  commit(*join);
+  join = open();
+  EXPECT_EQ(join->next_deadline(), kStart + 649);
+  process(*join, 5'000, {purchase(648, "a", 3)});
+  commit(*join);
+  EXPECT_EQ(join->committed().counters.used[1], 2u);
+  const auto samples = read_samples(*store_, 1, 10);
+  ASSERT_EQ(samples->size(), 1u);
+  EXPECT_EQ((*samples)[0].click_time, kStart + 349);
+  EXPECT_EQ((*samples)[0].purchase_time, kStart + 648);
+  EXPECT_EQ(count_keys(*store_, Space::state), 0u);
 }
 
 TEST_F(JoinTest, ACommitKeepsAllThatItIsGiven) {

@@ -151,8 +151,8 @@ class ShardOracle {
     }
   }
 
-  // What waited for this impression: clicks, then purchases, each in the order of events, which is
-  // that in which they began to wait.
+  // What waited for this impression, in the order of events, which is that in which they began to
+  // wait.
   void apply_waiting(const Fact& impression) {
     const std::vector<Fact> all = std::exchange(waiting_, {});
     std::vector<Fact> mine;
@@ -160,10 +160,11 @@ class ShardOracle {
       (is_about(fact, impression.record) ? mine : waiting_).push_back(fact);
     }
     for (const Fact& fact : mine) {
-      if (fact.stream == Stream::clicks) click(fact);
-    }
-    for (const Fact& fact : mine) {
-      if (fact.stream == Stream::purchases) purchase(fact);
+      if (fact.stream == Stream::clicks) {
+        click(fact);
+      } else {
+        purchase(fact);
+      }
     }
   }
 
@@ -190,13 +191,19 @@ class ShardOracle {
     if (!any_open) return false;
     if (latest == nullptr) {
       refuse(fact, any_clicked ? Refusal::repeat : Refusal::no_click);
-    } else if (latest->click) {
+    } else if (latest->click && !takes_further_click(*latest, fact.record.time)) {
       refuse(fact, Refusal::repeat);
     } else {
       latest->click = fact.record.time;
       ++result_.used[index_of(Stream::clicks)];
     }
     return true;
+  }
+
+  // Of a clicked one whose click window is open.
+  bool takes_further_click(const Labelled& one, TimeMs time) const {
+    if (join_.attributed_click == JoinConfig::AttributedClick::first || one.purchase) return false;
+    return *one.click <= time && time < *one.click + join_.conversion_window;
   }
 
   bool purchase(const Fact& fact) {

@@ -59,6 +59,9 @@ class ShardTest : public testing::Test {
                       std::to_string(sample.impression_time) + " y" + (sample.y ? "1" : "0") +
                       (sample.y_final ? "!" : "") + " z" + (sample.z ? "1" : "0") +
                       (sample.z_final ? "!" : ""));
+      if (tells_clicks_ && sample.click_time) {
+        words.back() += " click " + std::to_string(*sample.click_time);
+      }
     }
     counters_ = out.counters;
     refused_ = out.refused;
@@ -73,8 +76,32 @@ class ShardTest : public testing::Test {
   std::unique_ptr<Shard> shard_;
   std::vector<Event> pending_;
   std::uint64_t events_ = 0;
+  bool tells_clicks_ = false;
   JoinCounters counters_;
   std::vector<RefusedRecord> refused_;
+};
+
+// The same stories with join.attributed_click = "last"; a sample tells its click too.
+class LastClickTest : public ShardTest {
+ protected:
+  LastClickTest() {
+    join_.attributed_click = JoinConfig::AttributedClick::last;
+    tells_clicks_ = true;
+  }
+
+  void begin() {
+    store_ = make_memory_store();
+    shard_.reset();
+  }
+  // What a commit keeps is all that is left.
+  void restart() {
+    WriteBatch batch;
+    shard_->persist(batch);
+    const ShardProgress progress = shard_->progress();
+    ASSERT_TRUE(store_->commit(batch).has_value());
+    shard_ = std::make_unique<Shard>(2, join_, *store_);
+    ASSERT_TRUE(shard_->restore(progress).has_value());
+  }
 };
 
 TEST_F(ShardTest, AnUnclickedImpressionIsLabelledWhenItsClickWindowCloses) {
@@ -172,6 +199,113 @@ TEST_F(ShardTest, RepeatsAndDuplicatesAreCountedAndNoDeadLetters) {
   EXPECT_EQ(counters_.used[0], 1u);
 }
 
+TEST_F(LastClickTest, TheConversionWindowIsMeasuredFromTheLastClick) {
+  for (const bool restarts : {false, true}) {
+    begin();
+    impression(10);
+    click(20);
+    EXPECT_EQ(run_to(50), Words{});
+    if (restarts) restart();
+    EXPECT_EQ(shard_->next_deadline(), 110);
+    click(100);
+    EXPECT_EQ(run_to(101), Words{});
+    EXPECT_EQ(counters_.used[1], 1u);
+    if (restarts) restart();
+    EXPECT_EQ(run_to(1'000), (Words{"110 a@10 y1! z0 click 100"}));
+    EXPECT_EQ(counters_.clicked, 1u);
+    if (restarts) restart();
+    purchase(1'099);  // the first click's window closed at 1020
+    EXPECT_EQ(run(), (Words{"1099 a@10 y1 z1! click 100"}));
+    EXPECT_EQ(shard_->open_impressions(), 0u);
+    EXPECT_EQ(shard_->next_deadline(), kTimeMax);
+  }
+}
+
+TEST_F(LastClickTest, WithoutAPurchaseZIsFinalAtTheLastClicksClose) {
+  impression(10);
+  click(20);
+  click(30);
+  click(109);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0 click 109", "1109 a@10 y1 z0! click 109"}));
+  EXPECT_EQ(counters_.used[1], 3u);
+  EXPECT_EQ(counters_.labelled_impressions, 1u);
+}
+
+TEST_F(LastClickTest, AClickAfterThePurchaseOrTheClickWindowIsARepeat) {
+  impression(10);
+  click(20);
+  purchase(20);
+  click(30);
+  impression(10, "b");
+  click(20, "b");
+  click(110, "b");  // y is emitted, the conversion window open
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z1! click 20", "110 b@10 y1! z0 click 20",
+                          "1020 b@10 y1 z0! click 20"}));
+  EXPECT_EQ(refused(Refusal::repeat), 2u);
+  EXPECT_EQ(counters_.used[1], 2u);
+}
+
+// Timers rank before the events of their millisecond.
+TEST_F(LastClickTest, AClickAtItsConversionWindowsCloseIsARepeat) {
+  join_.conversion_window = 30;
+  impression(10);
+  click(20);
+  click(50);
+  impression(10, "b");
+  click(20, "b");
+  click(49, "b");
+  purchase(78, "b");
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0! click 20", "110 b@10 y1! z1! click 49"}));
+  EXPECT_EQ(refused(Refusal::repeat), 1u);
+}
+
+TEST_F(LastClickTest, TwoClicksOfOneMillisecondBothCount) {
+  impression(10);
+  click(20);
+  click(20);
+  purchase(20);
+  click(20);  // ranks before the purchase
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z1! click 20"}));
+  EXPECT_EQ(counters_.used[1], 3u);
+}
+
+TEST_F(LastClickTest, OfWaitingClicksTheLastBeforeAPurchaseCounts) {
+  join_.clock_skew = 5;
+  click(10);
+  click(11);
+  purchase(12);
+  click(13);
+  impression(14);
+  click(9, "b");
+  click(11, "b");
+  purchase(11, "b");
+  impression(12, "b");
+  click(11, "c");
+  click(13, "c");
+  impression(15, "c");
+  purchase(15, "c");
+  EXPECT_EQ(run(), (Words{"112 b@12 y1! z1! click 11", "114 a@14 y1! z1! click 11",
+                          "115 c@15 y1! z1! click 13"}));
+  EXPECT_EQ(refused(Refusal::repeat), 1u);
+  EXPECT_EQ(counters_.used[1], 6u);
+}
+
+TEST_F(LastClickTest, ByUserAndItemAPurchaseGoesToTheLatestAttributedClick) {
+  join_.attribution = JoinConfig::Attribution::user_item;
+  impression(10, "a");
+  click(20, "");
+  click(30, "");
+  impression(40, "b");
+  purchase(41, "");  // b is not clicked yet
+  click(50, "");
+  click(60, "");
+  purchase(61, "");
+  purchase(62, "");
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z1! click 30", "140 b@40 y1! z1! click 60"}));
+  EXPECT_EQ(refused(Refusal::repeat), 1u);
+  EXPECT_EQ(counters_.used[1], 4u);
+}
+
 TEST_F(ShardTest, APurchaseWithoutAClickIsADeadLetter) {
   impression(10);
   purchase(20);
@@ -201,7 +335,7 @@ TEST_F(ShardTest, AClickBeforeItsImpressionWaitsWhileTheSkewAllows) {
   EXPECT_EQ(shard_->waiting_records(), 0u);
 }
 
-TEST_F(ShardTest, WaitingClicksComeBeforeWaitingPurchases) {
+TEST_F(ShardTest, WaitingRecordsAreAppliedInTheirOrder) {
   join_.clock_skew = 5;
   purchase(10);
   click(11);

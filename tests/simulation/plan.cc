@@ -184,6 +184,8 @@ Plan draw_plan(std::uint64_t seed) {
   plan.rates.question_error = rate(questions, {2, 6});
   Random products(seed, 8);
   draw_products(products, plan.config);
+  Random clicks(seed, 9);
+  if (clicks.one_in(2)) plan.config.join.attributed_click = JoinConfig::AttributedClick::last;
   return plan;
 }
 
