@@ -125,18 +125,13 @@ Status drive(const Arguments& arguments, JoinStage& stage, KeyValueStore& store,
     const std::uint64_t samples = stage.committed().next_sequence - 1;
     handoff.set_trained(
         samples, samples > arguments.kept_samples ? samples - arguments.kept_samples + 1 : 1);
-    if (++steps % 64 == 0 || !goes_on) {
-      const JoinStatus status = stage.status();
-      out.most_open = std::max(out.most_open, status.open_impressions);
-      if (steps % 1024 == 0 || !goes_on) {
-        out.disk_bytes = std::max(out.disk_bytes, store.disk_bytes());
-      }
-      if (goes_on && arguments.stop_at < 1 &&
-          status.fraction_read.value_or(1) >= arguments.stop_at) {
-        break;
-      }
-    }
-    if (!goes_on) break;
+    if (++steps % 64 != 0 && goes_on) continue;
+    const JoinStatus status = stage.status();
+    out.most_open = std::max(out.most_open, status.open_impressions);
+    const bool is_last = !goes_on || (arguments.stop_at < 1 &&
+                                      status.fraction_read.value_or(1) >= arguments.stop_at);
+    if (steps % 1024 == 0 || is_last) out.disk_bytes = std::max(out.disk_bytes, store.disk_bytes());
+    if (is_last) break;
   }
   SLUICE_TRY(stage.stop());
   out.wall_s = steady_seconds() - begin;

@@ -1,6 +1,6 @@
 """The join alone, from logs in files to committed samples: one table, one run, one machine.
 
-    joiner_table.py --build FOLDER [--json FILE] [--impressions N] [--quick] [--peers]
+    joiner_table.py --build FOLDER [--json FILE] [--impressions N] [--quick] [--peers] [--large]
 
 The logs are made by joiner_logs; every run's labels are compared with those that they must give.
 `threads` is the number of cores that the whole process may use. A figure is that of the best of a few
@@ -149,6 +149,99 @@ def measure_peers(bench):
     return rows
 
 
+class Large:
+    """Days of impressions, all of them open at once, with less memory than their state takes."""
+
+    SPAN_S = 7 * DAY_S
+    WINDOWS = 10
+
+    def __init__(self, arguments, folder):
+        self.build = pathlib.Path(arguments.build)
+        self.folder = folder
+        self.impressions = 1_000_000 if arguments.quick else 20_000_000
+        note(f"logs of {self.impressions:,} impressions over a week")
+        subprocess.run([self.build / "joiner_logs", "--out", folder / "week", "--impressions",
+                        str(self.impressions), "--span", str(self.SPAN_S), "--click-windows",
+                        str(self.SPAN_S)], check=True, stdout=subprocess.DEVNULL)
+
+    def join(self, window_s, *more, group=None):
+        data = self.folder / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        command = [self.build / "joiner_bench", "--logs", self.folder / "week", "--data-dir", data,
+                   "--click-window", str(window_s), "--memtable-mb", str(MEMTABLE_MB), *more]
+        enter = None if group is None else group.enter
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=enter)
+        text = process.communicate()[0]
+        shutil.rmtree(data, ignore_errors=True)
+        if process.returncode != 0:
+            raise Wrong(f"joiner_bench ended with {process.returncode}")
+        return json.loads(text)
+
+    def beyond_memory(self):
+        """In memory, then with limits: those that it survives, from half of the state on down."""
+        free = self.join(self.SPAN_S)
+        runs = [{"limit_mb": None, **free}]
+        try:
+            group = MemoryGroup()
+        except OSError as error:
+            note(f"no run with less memory: a memory group cannot be made ({error})")
+            return runs
+        with group:
+            for share in (0.5, 0.375, 0.25):
+                group.limit(int(share * free["disk_mb"] * 1e6))
+                try:
+                    got = self.join(self.SPAN_S, group=group)
+                except Wrong as error:
+                    note(f"with {share} of the state's size: {error}")
+                    break
+                if got["samples_digest"] != free["samples_digest"]:
+                    raise Wrong("samples differ when there is less memory")
+                runs.append({"limit_mb": share * free["disk_mb"], **got})
+        return runs
+
+    def many_windows(self):
+        """A tenth of it open: after three windows and after ten it must be as large."""
+        window_s = str(self.SPAN_S // self.WINDOWS)
+        return [{"windows": windows, **self.join(int(window_s), "--conversion-window", window_s,
+                                                 "--stop-at", str(windows / self.WINDOWS))}
+                for windows in (3, self.WINDOWS)]
+
+    def measure(self):
+        beyond, windows = self.beyond_memory(), self.many_windows()
+        print(f"\n{self.impressions:,} open at once; state on disk {beyond[0]['disk_mb']:,.0f} MB")
+        for run in beyond:
+            limit = "none" if run["limit_mb"] is None else f"{run['limit_mb']:,.0f} MB"
+            print(f"  memory limit {limit:>9}: {run['events_per_s']:>9,.0f} events/s, RSS "
+                  f"{run['peak_rss_mb']:,.0f} MB, p99 of a step {run['p99_step_ms']:.0f} ms, "
+                  f"longest {run['longest_step_ms']:,.0f} ms")
+        for run in windows:
+            print(f"  {run['windows']:>2} windows of {run['most_open']:,}: RSS "
+                  f"{run['peak_rss_mb']:,.0f} MB, disk {run['disk_mb']:,.0f} MB")
+        return {"beyond_memory": beyond, "windows": windows}
+
+
+class MemoryGroup:
+    """A control group of the kernel's (version 1) for what should have less memory."""
+
+    PATH = pathlib.Path("/sys/fs/cgroup/memory")
+
+    def __init__(self):
+        self.path = self.PATH / f"sluice-bench-{os.getpid()}"
+        self.path.mkdir()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.path.rmdir()
+
+    def limit(self, size):
+        (self.path / "memory.limit_in_bytes").write_text(str(size))
+
+    def enter(self):
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+
 def print_table(rows, restarts):
     print(f"{'engine':30}{'cores':>6}{'open':>11}{'events/s':>12}{'per CPU-s':>12}"
           f"{'B/event':>9}{'RSS MB':>8}")
@@ -179,6 +272,8 @@ def parse():
     parser.add_argument("--json", metavar="FILE", help="the figures, for programs")
     parser.add_argument("--impressions", type=int, default=2_000_000, metavar="N")
     parser.add_argument("--peers", action="store_true", help="other systems on the same logs too")
+    parser.add_argument("--large", action="store_true",
+                        help="also 20 million open at once, with little memory (10 GB of disk)")
     parser.add_argument("--quick", action="store_true",
                         help="less of everything, to see that it works")
     return parser.parse_args()
@@ -196,8 +291,9 @@ def main():
             note(str(error))
         print_table(rows, restarts)
         print("\n" + bench.calm.text())
+        large = Large(arguments, pathlib.Path(folder)).measure() if arguments.large else None
         write_json(arguments.json, {"rows": rows, "restarts": restarts, "logs": bench.expected,
-                                    "quick": arguments.quick}, bench.calm)
+                                    "large": large, "quick": arguments.quick}, bench.calm)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import subprocess
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -69,6 +70,18 @@ class ReliabilityTest(unittest.TestCase):
                         self.assertIn(name.removeprefix("simulation: "), simulated)
                     else:
                         self.assertIn(name, known)
+
+    def test_every_mutation_applies_and_is_in_the_table(self):
+        page = PAGE.read_text(encoding="utf-8")
+        patches = sorted((ROOT / "tests" / "simulation" / "mutations").glob("*.patch"))
+        self.assertGreaterEqual(len(patches), 5)
+        for path in patches:
+            with self.subTest(mutation=path.stem):
+                bug = path.read_text(encoding="utf-8").splitlines()[0].rstrip(".")
+                self.assertIn(f"| {bug} |", page)
+                done = subprocess.run(["patch", "-p1", "--dry-run", "-s", "-i", path], cwd=ROOT,
+                                      capture_output=True, text=True, check=False)
+                self.assertEqual(done.returncode, 0, done.stdout)
 
 
 if __name__ == "__main__":
