@@ -67,6 +67,7 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
   report["trained"] = trainer.trained_sequence();
   report["model_digest"] = trainer.model_digest().hex();
   report["wrong_types"] = trainer.wrong_types();
+  report["absent"] = trainer.absent();
   report["metrics"] = trainer.metrics();
   if (with_second_half) {
     SLUICE_ASSIGN(report["metrics"]["second_half"], learning.second_half_metrics());
@@ -80,6 +81,24 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
                           {"samples_per_s", per_second(throughput.samples, throughput.seconds)}};
   return report;
 }
+
+namespace {
+
+// Most often a wrong path: no error, since a feature may well be rare, but nobody means it.
+std::string never_there(const Json& report) {
+  std::string text;
+  const auto impressions = report["labels"]["impressions"].get<std::uint64_t>();
+  for (const auto& [name, count] : report["absent"].items()) {
+    const auto absent = count.get<std::uint64_t>();
+    const auto wrong = report["wrong_types"][name].get<std::uint64_t>();
+    if (impressions == 0 || absent + wrong < impressions) continue;
+    text += "warning   feature " + name + ": no impression has a value of its type" +
+            (wrong == 0 ? " at its path" : "") + "; check features." + name + "\n";
+  }
+  return text;
+}
+
+}  // namespace
 
 std::string summarize(const Json& report) {
   const auto count = [](const Json& value) { return std::to_string(value.get<std::uint64_t>()); };
@@ -96,6 +115,7 @@ std::string summarize(const Json& report) {
     refused += (refused.empty() ? " " : ", ") + count(refusals) + " " + reason;
   }
   text += "refused  " + (refused.empty() ? " nothing" : refused) + "\n";
+  text += never_there(report);
   text += "samples   " + count(report["samples"]) + ", " + count(report["trained"]) +
           " of them trained, digest " + report["samples_digest"].get<std::string>() + "\n";
   text += "model     digest " + report["model_digest"].get<std::string>() + "\n";

@@ -125,6 +125,7 @@ void DecodedSamples::clear() {
   for (auto& list : keys) list.clear();
   dense.clear();
   std::fill(wrong_types.begin(), wrong_types.end(), 0);
+  std::fill(absent.begin(), absent.end(), 0);
 }
 
 Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model)
@@ -245,6 +246,7 @@ std::uint64_t Schema::row_key(std::size_t table, std::int64_t value) const {
 DecodedSamples Schema::make_decoded() const {
   DecodedSamples decoded;
   decoded.wrong_types.resize(fields_.size());
+  decoded.absent.resize(fields_.size());
   return decoded;
 }
 
@@ -282,8 +284,8 @@ bool Schema::read_value(FeatureReader& reader, const Field& field, FeatureTag ta
   return true;
 }
 
-bool Schema::decode(std::string_view blob, std::uint32_t at, bool count_wrong_types,
-                    DecodedSamples& out, Digest& context) const {
+bool Schema::decode(std::string_view blob, std::uint32_t at, bool is_counted, DecodedSamples& out,
+                    Digest& context) const {
   FeatureReader reader(blob);
   std::string context_values;
   for (std::size_t f = 0; f < fields_.size(); ++f) {
@@ -291,8 +293,10 @@ bool Schema::decode(std::string_view blob, std::uint32_t at, bool count_wrong_ty
     const std::size_t before = reader.remaining();
     const FeatureTag tag = reader.tag();
     if (tag == FeatureTag::wrong_type) {
-      if (count_wrong_types) ++out.wrong_types[f];
-    } else if (tag != FeatureTag::absent || !reader.ok()) {
+      if (is_counted) ++out.wrong_types[f];
+    } else if (tag == FeatureTag::absent && reader.ok()) {
+      if (is_counted) ++out.absent[f];
+    } else {
       if (!read_value(reader, field, tag, at, field.is_context ? nullptr : &out)) return false;
     }
     if (field.is_context) {

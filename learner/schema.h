@@ -56,6 +56,7 @@ struct DecodedSamples {
   std::array<std::vector<Key>, EmbeddingTable::kParts> keys;  // by part
   std::vector<DenseInput> dense;           // absent ones are not listed and count as 0
   std::vector<std::uint64_t> wrong_types;  // by feature: values of a wrong type, taken as absent
+  std::vector<std::uint64_t> absent;       // by feature: impressions without one
 
   void clear();
   void add(std::uint64_t key, std::uint32_t table, std::uint32_t at, float weight) {
@@ -96,9 +97,9 @@ class Schema {
   DecodedSamples make_decoded() const;
   // Appends what an impression's feature blob (ingest/features.h) says of its own columns, whose
   // first is at `at`, and sets `context` to the hash of what it says of the context's.
-  // `count_wrong_types` adds to DecodedSamples::wrong_types, context features' too. False where the
-  // blob is not one of these features: the caller mixed up two configs.
-  bool decode(std::string_view blob, std::uint32_t at, bool count_wrong_types, DecodedSamples& out,
+  // `is_counted` adds to DecodedSamples::wrong_types and absent, context features' too. False where
+  // the blob is not one of these features: the caller mixed up two configs.
+  bool decode(std::string_view blob, std::uint32_t at, bool is_counted, DecodedSamples& out,
               Digest& context) const;
   // The same of the context's columns, for a blob that decode() took.
   void decode_context(std::string_view blob, std::uint32_t at, DecodedSamples& out) const;

@@ -39,7 +39,8 @@ std::string kept_key(const Sample& sample) {
 Learned::Learned(const Config& config)
     : model(Schema(config.features, config.model), slots_of(config.training.embeddings)),
       dense_slots(slots_of(config.training.dense)),
-      wrong_types(config.features.size()) {
+      wrong_types(config.features.size()),
+      absent(config.features.size()) {
   SLUICE_CHECK(config.model.recipe == "esmm");
   SLUICE_CHECK(config.training.lane > 0);
   const std::span<const float> weights = model.towers().parameters();
@@ -149,6 +150,7 @@ void Trainer::Impl::decode() {
   for (std::size_t n = 0; n < lanes.size(); ++n) {
     for (std::size_t f = 0; f < learned.wrong_types.size(); ++f) {
       learned.wrong_types[f] += own[n].wrong_types[f];
+      learned.absent[f] += own[n].absent[f];
     }
   }
 }

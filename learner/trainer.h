@@ -80,6 +80,8 @@ class Trainer {
   nlohmann::ordered_json window_metrics() const;
   // Impressions whose value was of a wrong type, by feature: {"<feature>": count, ...}.
   nlohmann::ordered_json wrong_types() const;
+  // Impressions without a value, by feature.
+  nlohmann::ordered_json absent() const;
 
   // For recovery. A state of another instruction set, model or format is refused, as is a damaged
   // one; the trainer is then as it was before.

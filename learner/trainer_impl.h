@@ -36,6 +36,7 @@ struct Learned {
   // First predictions of clicked impressions whose z is not final, by kept_key().
   std::unordered_map<std::string, Prediction> kept;
   std::vector<std::uint64_t> wrong_types;  // by feature
+  std::vector<std::uint64_t> absent;       // by feature
 };
 
 // The shard's number (4 bytes, big-endian), then the impression_id.

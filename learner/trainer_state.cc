@@ -96,13 +96,20 @@ std::string slot_suffix(const Slot& slot) {
   return std::string("_") + slot.name;
 }
 
-Json wrong_types_json(const Learned& learned) {
+Json counts_by_feature(const Learned& learned, const std::vector<std::uint64_t>& counts) {
   Json json = Json::object();
   const auto& fields = learned.model.schema().fields();
-  for (std::size_t f = 0; f < fields.size(); ++f) {
-    json[fields[f].feature.name] = learned.wrong_types[f];
-  }
+  for (std::size_t f = 0; f < fields.size(); ++f) json[fields[f].feature.name] = counts[f];
   return json;
+}
+
+// Throws nlohmann::json::exception.
+void read_counts_by_feature(const Json& json, const Learned& learned,
+                            std::vector<std::uint64_t>& counts) {
+  const auto& fields = learned.model.schema().fields();
+  for (std::size_t f = 0; f < fields.size(); ++f) {
+    counts[f] = json.at(fields[f].feature.name).get<std::uint64_t>();
+  }
 }
 
 Status refuse_other(const Json& saved, const std::string& key, const Json& here) {
@@ -125,10 +132,8 @@ Status read_state(const LearnerState& state, Learned& learned) {
   learned.tick = json.at("tick").get<TimeMs>();
   SLUICE_ASSIGN(learned.samples_digest,
                 Digest::from_hex(json.at("samples_digest").get<std::string>()));
-  const auto& fields = learned.model.schema().fields();
-  for (std::size_t f = 0; f < fields.size(); ++f) {
-    learned.wrong_types[f] = json.at("wrong_types").at(fields[f].feature.name).get<std::uint64_t>();
-  }
+  read_counts_by_feature(json.at("wrong_types"), learned, learned.wrong_types);
+  read_counts_by_feature(json.at("absent"), learned, learned.absent);
   Towers& towers = learned.model.towers();
   SLUICE_TRY(read_tower_tensors(tensors, "", towers, towers.parameters()));
   towers.refresh();
@@ -150,7 +155,11 @@ Status read_state(const LearnerState& state, Learned& learned) {
 }  // namespace
 
 Json Trainer::wrong_types() const {
-  return wrong_types_json(impl_->learned);
+  return counts_by_feature(impl_->learned, impl_->learned.wrong_types);
+}
+
+Json Trainer::absent() const {
+  return counts_by_feature(impl_->learned, impl_->learned.absent);
 }
 
 Digest Trainer::model_digest() const {
@@ -201,7 +210,8 @@ LearnerState Trainer::save() const {
                 {"steps", learned.steps},
                 {"tick", learned.tick},
                 {"samples_digest", learned.samples_digest.hex()},
-                {"wrong_types", wrong_types_json(learned)}};
+                {"wrong_types", counts_by_feature(learned, learned.wrong_types)},
+                {"absent", counts_by_feature(learned, learned.absent)}};
   const Towers& towers = learned.model.towers();
   add_tower_tensors(towers, towers.parameters(), "", state.tensors);
   for (std::size_t n = 0; n < learned.dense_slots.size(); ++n) {

@@ -29,7 +29,8 @@ nlohmann::ordered_json report_of(int impressions, std::string* summary) {
   const auto loaded = parse_config(R"([source]
 root = "."
 [features]
-item = { path = "item_id", type = "id" }
+item = { path = "impression_id", type = "id" }
+price = { path = "features.prise", type = "number" }
 [model]
 embedding_dim = 2
 hidden = [2]
@@ -68,6 +69,10 @@ TEST(ReportTest, WhatIsUndefinedIsNull) {
   EXPECT_EQ(report["throughput"]["events_per_s"], 0);  // no time passed: no division by it
   EXPECT_NE(summary.find("read      10 impressions, 0 clicks, 0 purchases\n"), std::string::npos);
   EXPECT_NE(summary.find("refused   nothing\n"), std::string::npos);
+  EXPECT_EQ(report["absent"]["item"], 0);
+  EXPECT_EQ(report["absent"]["price"], 10);
+  EXPECT_NE(summary.find("warning   feature price: no impression has a value"), std::string::npos);
+  EXPECT_EQ(summary.find("feature item"), std::string::npos);
   EXPECT_NE(summary.find("  CVR            -          -           -             -\n"),
             std::string::npos)
       << summary;

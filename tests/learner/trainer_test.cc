@@ -248,7 +248,7 @@ RC_GTEST_PROP(TrainerProperty, RestoredEqualsUninterrupted, ()) {
     RC_ASSERT(trainer->finish().has_value());
     return std::tuple(trainer->model_digest(), trainer->samples_digest(), trainer->metrics().dump(),
                       trainer->window_metrics().dump(), trainer->wrong_types().dump(),
-                      encode_tensors(trainer->save().tensors));
+                      trainer->absent().dump(), encode_tensors(trainer->save().tensors));
   };
   RC_ASSERT(run(0) == run(*rc::gen::inRange<std::uint64_t>(1, 5)));
 }
@@ -422,7 +422,7 @@ TEST(Trainer, OtherStatesAreRefusedAndLeaveTheTrainerAsItWas) {
               ::testing::HasSubstr("kept_predictions"));
 }
 
-TEST(Trainer, WrongTypesAreCountedOncePerImpression) {
+TEST(Trainer, WrongTypesAndAbsentValuesAreCountedOncePerImpression) {
   Config config = small_config();
   Workers workers(1);
   Trainer trainer(config, workers);
@@ -440,6 +440,13 @@ TEST(Trainer, WrongTypesAreCountedOncePerImpression) {
   EXPECT_EQ(trainer.wrong_types(),
             nlohmann::ordered_json::parse(R"({"a_id": 1, "b_ids": 0, "c_weighted": 0, "d_log": 0,
                                               "e_edges": 0, "f_dense": 1})"));
+  EXPECT_EQ(trainer.absent(),
+            nlohmann::ordered_json::parse(R"({"a_id": 0, "b_ids": 1, "c_weighted": 1, "d_log": 1,
+                                              "e_edges": 1, "f_dense": 0})"));
+  Trainer other(config, workers);
+  ASSERT_TRUE(other.restore(trainer.save()).has_value());
+  EXPECT_EQ(other.absent(), trainer.absent());
+  EXPECT_EQ(other.wrong_types(), trainer.wrong_types());
 }
 
 // Offers them until one is refused; the error's message, and what was told of before.
