@@ -211,7 +211,7 @@ class OperatingErrors(sluice.Case):
             path.write_bytes(b"".join(lines[:half]))
             late[path] = b"".join(lines[half:])
         data = self.folder / "live"
-        settings = {"source.idle_after": '"300 ms"', "checkpoints.every": 500}
+        settings = {"source.idle_after": '"2 s"', "checkpoints.every": 500}
         process = subprocess.Popen(sluice.command("run", self.config, data, settings),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         lines = lambda: (data / "digests.jsonl").read_bytes().count(b"\n") \
