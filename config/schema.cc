@@ -86,11 +86,11 @@ void add_source(std::vector<Key<Config>>& keys) {
       toml_text);
   source.optional_duration(
       "idle_after", &SourceConfig::idle_after, {1, kDay}, "never", "steady time",
-      "Kafka: a partition with nothing new for so long, as the broker confirms, "
+      "Live: a partition with nothing new for so long, as the broker or the file's end confirms, "
       "is quiet and holds back the others no more.");
   source.duration("max_delay", &SourceConfig::max_delay, {0, 7 * kDay}, "wall time",
-                  "Kafka: a quiet partition's watermark stays so far behind the wall time; what "
-                  "reaches the broker later than this may be refused as late_after_quiet.");
+                  "Live: a quiet partition's watermark stays so far behind the wall time; what "
+                  "reaches its log later than this may be refused as late_after_quiet.");
   source.size("max_queued_bytes", &SourceConfig::max_queued_bytes, {kKiB, 64 * kGiB},
               "Fetched and not yet read, all partitions together.");
   source.count("read_records", &SourceConfig::read_records, {1, 1e6}, "records",
@@ -190,8 +190,8 @@ void add_join(std::vector<Key<Config>>& keys) {
                 "A click or purchase may be so much earlier than its impression.");
   join.choice<JoinConfig::PurchaseLabel>(
       "purchase_label", &JoinConfig::purchase_label, {"at_purchase", "at_close"},
-      "When the label of a purchased impression is final: at the purchase, or when the conversion "
-      "window closes.");
+      "When the label of a purchased impression is final: at the purchase (not before its click "
+      "window closes), or when the conversion window closes.");
 }
 
 void add_features(std::vector<Key<Config>>& keys) {
