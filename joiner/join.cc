@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "base/bytes.h"
@@ -18,6 +20,7 @@ constexpr std::uint8_t kProgressFormat = 2;
 constexpr std::uint8_t kFirstProgressFormat = 1;
 constexpr const char* kProgressKey = "progress";
 constexpr const char* kIdentityKey = "identity";
+constexpr const char* kFeaturesKey = "features";  // of the identity
 // A key that is not among those kept (semantic_keys).
 constexpr const char* kDefault = "its default";
 // A dead letter's key and bookkeeping, about; counts towards dead_letters.keep.size.
@@ -52,8 +55,33 @@ std::string stored_features(const Config& config) {
 
 std::map<std::string, std::string> identity_keys(const Config& config) {
   std::map<std::string, std::string> keys = semantic_keys(config, KeyGroup::join);
-  keys["features"] = stored_features(config);
+  keys[kFeaturesKey] = stored_features(config);
   return keys;
+}
+
+std::set<std::string> split_features(std::string_view text) {
+  std::set<std::string> features;
+  while (!text.empty()) {
+    const std::string_view feature = text.substr(0, text.find(", "));
+    features.emplace(feature);
+    text.remove_prefix(std::min(text.size(), feature.size() + 2));
+  }
+  return features;
+}
+
+// Of a long list of features only what went and what came.
+std::string describe_change(const std::string& key, const std::string& was, const std::string& is) {
+  if (key != kFeaturesKey) return "; " + key + " was " + was + ", is " + is;
+  const std::set<std::string> before = split_features(was);
+  const std::set<std::string> now = split_features(is);
+  std::string text;
+  for (const std::string& feature : before) {
+    if (!now.contains(feature)) text += "; feature " + feature + " is not there any more";
+  }
+  for (const std::string& feature : now) {
+    if (!before.contains(feature)) text += "; feature " + feature + " is new";
+  }
+  return text;
 }
 
 // About what it will be in the log.
@@ -162,7 +190,7 @@ Status compare_join_identity(const Config& config, KeyValueStore& store) {
   for (const auto& [key, value] : identity_keys(config)) {
     const auto found = before.find(key);
     const std::string was = found == before.end() ? kDefault : found->second;
-    if (was != value) differing += "; " + key + " was " + was + ", is " + value;
+    if (was != value) differing += describe_change(key, was, value);
     before.erase(key);
   }
   for (const auto& [key, value] : before)

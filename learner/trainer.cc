@@ -399,8 +399,9 @@ Status Trainer::Impl::check_bounds() const {
   const auto stop = [&](const char* key, std::uint64_t bound, std::uint64_t has, const char* unit) {
     return stop_error("the embedding tables have " + std::to_string(has) + " " + unit +
                       ", more than model." + key + " = " + std::to_string(bound) +
-                      "; the last checkpoint stands: raise the bound and start again, or replay "
-                      "into a new data folder with fewer or coarser features");
+                      "; nothing of it was kept: raise the bound and start again, which goes on "
+                      "behind the last checkpoint, or replay into a new data folder with fewer or "
+                      "coarser features");
   };
   if (model.max_rows != 0 && rows > model.max_rows) {
     return stop("max_rows", model.max_rows, rows, "rows");

@@ -126,6 +126,24 @@ TEST_F(JoinTest, AnotherJoinConfigIsRefusedNamingTheKeys) {
   EXPECT_EQ(open_error(), "");
 }
 
+TEST_F(JoinTest, OfTheFeaturesOnlyThoseThatChangedAreNamed) {
+  const auto id = [](const char* name, const char* path) {
+    FeatureConfig feature;
+    feature.name = name;
+    feature.path = path;
+    return feature;
+  };
+  config_.features = {id("city", "features.city"), id("site", "features.site")};
+  open();
+  config_.features = {id("city", "features.city"), id("country", "features.country"),
+                      id("site", "features.page")};
+  const std::string error = open_error();
+  EXPECT_THAT(error, HasSubstr("feature country:features.country:id is new"));
+  EXPECT_THAT(error, HasSubstr("feature site:features.site:id is not there any more"));
+  EXPECT_THAT(error, HasSubstr("feature site:features.page:id is new"));
+  EXPECT_THAT(error, Not(HasSubstr("city")));
+}
+
 TEST_F(JoinTest, AnotherAttributedClickIsRefusedInBothDirections) {
   open();
   config_.join.attributed_click = JoinConfig::AttributedClick::last;
