@@ -143,10 +143,11 @@ std::string metrics_text(const ordered_json& manifest, const char* key, const ch
 }
 
 std::string features_text(const ordered_json& manifest) {
-  std::vector<std::vector<std::string>> rows = {{"features", "path", "type", "table", "buckets"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"features", "path", "type", "table", "group", "buckets"}};
   for (const ordered_json& feature : at_path(manifest, {"features"})) {
     rows.push_back({"  " + text_of(at_path(feature, {"name"}))});
-    for (const char* key : {"path", "type", "table", "buckets"}) {
+    for (const char* key : {"path", "type", "table", "group", "buckets"}) {
       rows.back().push_back(text_of(at_path(feature, {key})));
     }
   }
