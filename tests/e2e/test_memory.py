@@ -49,7 +49,7 @@ def budget_mib(open_impressions, clicked):
     return (70
             + 2 * queued + 3 * PARTITIONS * 0.5
             + 6 * memtable + cache
-            + 10 * PARTITIONS + (50 * open_impressions + 1000 * clicked) / MIB
+            + 10 * PARTITIONS + (30 * open_impressions + 1000 * clicked) / MIB
             + 4 * model / MIB
             + 10000 * (400 + TEXT_BYTES) / MIB)
 
