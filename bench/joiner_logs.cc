@@ -1,12 +1,13 @@
 // Event logs to measure the join by, with the labels that they must give.
 //
 //   joiner_logs --out DIR [--impressions N] [--span SECONDS] [--seed N] [--partitions N]
-//               [--click-windows SECONDS...]
+//               [--click-windows SECONDS...] [--skewed]
 //
 // Impressions of 20 features are spread evenly over the span. 4 % are clicked (after 40 s in the
 // median), one click in a hundred comes twice, 0.1 % of the impressions are clicked after more than
 // half an hour; 2 % of the clicked ones are bought, some after more than a day. Each record reaches
-// its log up to 10 s after its event time. The same arguments give the same bytes.
+// its log up to 10 s after its event time. With --skewed one user has 30 % of all impressions, and
+// the last partition has nothing. The same arguments give the same bytes.
 //
 // Prints one JSON line: {"impressions", "clicks", "purchases", "bytes",
 // "labels": [{"click_window_s", "y", "z"}]}; conversion windows are 24 h.
@@ -46,6 +47,7 @@ struct Arguments {
   std::uint64_t seed = 1;
   std::uint32_t partitions = 4;
   std::vector<std::uint64_t> click_windows_s = {720, 10'800};
+  bool is_skewed = false;
 };
 
 // Counter-based: what is drawn for an impression depends on nothing but its number.
@@ -92,6 +94,7 @@ class Generator {
                                                 static_cast<double>(span_ms) /
                                                 static_cast<double>(arguments_.impressions));
     journey.user = random.skewed(kUsers, 2);
+    if (arguments_.is_skewed && mix64(number) % 10 < 3) journey.user = kUsers;
     journey.item = random.skewed(kItems, 3);
     const double fate = random.uniform();
     if (fate < 0.04) {
@@ -132,7 +135,9 @@ class Generator {
   }
 
   std::uint32_t partition(const Journey& journey) const {
-    return static_cast<std::uint32_t>(mix64(journey.user) % arguments_.partitions);
+    const std::uint32_t used =
+        arguments_.is_skewed ? std::max(1U, arguments_.partitions - 1) : arguments_.partitions;
+    return static_cast<std::uint32_t>(mix64(journey.user) % used);
   }
 
  private:
@@ -262,6 +267,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", arguments.seed);
   app.add_option("--partitions", arguments.partitions)->check(CLI::Range(1, 1000));
   app.add_option("--click-windows", arguments.click_windows_s, "labels are counted for each");
+  app.add_flag("--skewed", arguments.is_skewed, "one user with 30 %, a partition with nothing");
   CLI11_PARSE(app, argc, argv);
   return sluice::bench::run(arguments);
 }

@@ -45,22 +45,21 @@ class Bench:
         self.calm = Calm()
         # A tenth of the impressions open at once, and all of them.
         self.windows = {self.impressions // 10: SPAN_S // 10, self.impressions: 3 * SPAN_S // 2}
-        self.logs = folder / "logs"
-        self.expected = self.generate()
+        self.expected = self.generate("logs", self.impressions, SPAN_S, self.windows.values())
 
-    def generate(self):
-        note(f"logs of {self.impressions:,} impressions")
+    def generate(self, name, impressions, span_s, windows_s, *more):
+        note(f"{name} of {impressions:,} impressions")
         made = subprocess.run(
-            [self.build / "joiner_logs", "--out", self.logs, "--impressions",
-             str(self.impressions), "--span", str(SPAN_S), "--click-windows",
-             *map(str, self.windows.values())],
+            [self.build / "joiner_logs", "--out", self.folder / name, "--impressions",
+             str(impressions), "--span", str(span_s), *more, "--click-windows",
+             *map(str, windows_s)],
             check=True, stdout=subprocess.PIPE, text=True)
         return json.loads(made.stdout)
 
-    def join(self, threads, window_s, *more, data="data"):
+    def join(self, threads, window_s, *more, logs="logs"):
         """One run; its JSON line, and how much of a core others took meanwhile."""
-        command = [self.build / "joiner_bench", "--logs", self.logs, "--data-dir",
-                   self.folder / data, "--click-window", str(window_s), "--memtable-mb",
+        command = [self.build / "joiner_bench", "--logs", self.folder / logs, "--data-dir",
+                   self.folder / "data", "--click-window", str(window_s), "--memtable-mb",
                    str(MEMTABLE_MB), "--commit-ms", str(COMMIT_MS), *more]
         cores = cores_for(threads)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
@@ -76,15 +75,16 @@ class Bench:
         self.calm.add({"seconds": got["wall_s"], "others": others, "stolen": stolen})
         return got
 
-    def check(self, got, window_s):
-        wanted = next(one for one in self.expected["labels"] if one["click_window_s"] == window_s)
+    def check(self, got, window_s, expected=None):
+        expected = expected or self.expected
+        wanted = next(one for one in expected["labels"] if one["click_window_s"] == window_s)
         found = {"impressions": got["impressions"], "y": got["y"], "z": got["z"]}
-        truth = {"impressions": self.impressions, "y": wanted["y"], "z": wanted["z"]}
+        truth = {"impressions": expected["impressions"], "y": wanted["y"], "z": wanted["z"]}
         if found != truth:
             raise Wrong(f"labels {found}, they must be {truth}")
 
-    def fresh(self, name="data"):
-        shutil.rmtree(self.folder / name, ignore_errors=True)
+    def fresh(self):
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
 
     def row(self, threads, open_count, attribution="impression_id"):
         window_s = self.windows[open_count]
@@ -115,6 +115,23 @@ class Bench:
         return {"open": open_count, "restart_s": again["restart_s"],
                 "samples_digest": again["samples_digest"]}
 
+    def hard_cases(self):
+        """One core each: skewed logs, and a quarter of the impressions in a single tick."""
+        window_s = SPAN_S // 10
+        skewed = self.generate("skewed", self.impressions, SPAN_S, [window_s], "--skewed")
+        tick = self.generate("tick", self.impressions // 4, 1, [window_s])
+        rows = []
+        for case, logs, attribution, expected in (
+                ("one user has 30 %, a shard nothing", "skewed", "impression_id", skewed),
+                ("the same, by user and item", "skewed", "user_item", None),
+                (f"{tick['impressions']:,} impressions in one tick", "tick", "impression_id", tick)):
+            self.fresh()
+            got = self.join(1, window_s, "--attribution", attribution, logs=logs)
+            if expected is not None:
+                self.check(got, window_s, expected)
+            rows.append({"case": case, **got})
+        return rows
+
 
 def measure(bench):
     rows, restarts = [], []
@@ -135,7 +152,7 @@ def measure_peers(bench):
     """Rows of the same form, of what others need for the same logs and the same labels."""
     rows = []
     for labels, open_count in zip(bench.expected["labels"], bench.windows):
-        command = [sys.executable, PEERS, "--logs", bench.logs, "--conversion-window", str(DAY_S),
+        command = [sys.executable, PEERS, "--logs", bench.folder / "logs", "--conversion-window", str(DAY_S),
                    "--click-window", str(labels["click_window_s"]),
                    "--expect", f"{bench.impressions},{labels['y']},{labels['z']}"]
         if bench.tries == 1:
@@ -290,10 +307,15 @@ def main():
         except Wrong as error:  # our own figures stand
             note(str(error))
         print_table(rows, restarts)
+        hard = bench.hard_cases()
+        for row in hard:
+            print(f"{row['case']}: {row['events_per_cpu_s']:,.0f} events per CPU-second, RSS "
+                  f"{row['peak_rss_mb']:,.0f} MB, longest step {row['longest_step_ms']:,.0f} ms")
         print("\n" + bench.calm.text())
         large = Large(arguments, pathlib.Path(folder)).measure() if arguments.large else None
-        write_json(arguments.json, {"rows": rows, "restarts": restarts, "logs": bench.expected,
-                                    "large": large, "quick": arguments.quick}, bench.calm)
+        write_json(arguments.json, {"rows": rows, "restarts": restarts, "hard_cases": hard,
+                                    "large": large, "logs": bench.expected,
+                                    "quick": arguments.quick}, bench.calm)
 
 
 if __name__ == "__main__":
