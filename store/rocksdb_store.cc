@@ -2,6 +2,7 @@
 // write, so that the write-ahead log is the only thing a crash can cut.
 #include "store/rocksdb_store.h"
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
 
@@ -58,6 +59,13 @@ class StopOnBackgroundError final : public rocksdb::EventListener {
   Failure& failure_;
   const fs::path folder_;
 };
+
+// In what pieces a memtable takes memory: what RocksDB would take for one of this size.
+std::size_t arena_block_bytes(std::uint64_t memtable_bytes) {
+  constexpr std::uint64_t kPage = 4096;
+  const std::uint64_t wanted = std::min<std::uint64_t>(memtable_bytes / 8, 1 << 20);
+  return static_cast<std::size_t>((wanted + kPage - 1) / kPage * kPage);
+}
 
 class RocksDbStore final : public RocksDbView {
  public:
@@ -131,7 +139,13 @@ rocksdb::ColumnFamilyOptions RocksDbStore::family_options(Space space) const {
 
   rocksdb::ColumnFamilyOptions options;
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  options.write_buffer_size = config_.memtable_bytes;
+  // Only the samples' memtables end by their own size, the others by the limit that all share.
+  // Where one write is to end two by their sizes and the disk fails, RocksDB 7.8 forgets to give
+  // back the second family (DBImpl::ScheduleFlushes leaves its loop), and closing the store aborts.
+  // Samples are written as fast as state: while two of their memtables wait for the disk, so does
+  // everything.
+  options.write_buffer_size = (space == Space::samples ? 1 : 4) * config_.memtable_bytes;
+  options.arena_block_size = arena_block_bytes(config_.memtable_bytes);
   // State and samples are short-lived and written much: compressing them costs more than their
   // disk. Dead letters are seldom, stay long, and repeat themselves.
   options.compression =
