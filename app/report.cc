@@ -28,6 +28,20 @@ double per_second(std::uint64_t count, double seconds) {
   return seconds > 0 ? static_cast<double>(count) / seconds : 0;
 }
 
+// Most often a wrong path: no error, since a feature may well be rare, but nobody means it.
+std::string never_there(const Json& report) {
+  std::string text;
+  const auto impressions = report["labels"]["impressions"].get<std::uint64_t>();
+  for (const auto& [name, count] : report["absent"].items()) {
+    const auto absent = count.get<std::uint64_t>();
+    const auto wrong = report["wrong_types"][name].get<std::uint64_t>();
+    if (impressions == 0 || absent + wrong < impressions) continue;
+    text += "warning   feature " + name + ": no impression has a value of its type" +
+            (wrong == 0 ? " at its path" : "") + "; check features." + name + "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throughput& throughput,
@@ -81,24 +95,6 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
                           {"samples_per_s", per_second(throughput.samples, throughput.seconds)}};
   return report;
 }
-
-namespace {
-
-// Most often a wrong path: no error, since a feature may well be rare, but nobody means it.
-std::string never_there(const Json& report) {
-  std::string text;
-  const auto impressions = report["labels"]["impressions"].get<std::uint64_t>();
-  for (const auto& [name, count] : report["absent"].items()) {
-    const auto absent = count.get<std::uint64_t>();
-    const auto wrong = report["wrong_types"][name].get<std::uint64_t>();
-    if (impressions == 0 || absent + wrong < impressions) continue;
-    text += "warning   feature " + name + ": no impression has a value of its type" +
-            (wrong == 0 ? " at its path" : "") + "; check features." + name + "\n";
-  }
-  return text;
-}
-
-}  // namespace
 
 std::string summarize(const Json& report) {
   const auto count = [](const Json& value) { return std::to_string(value.get<std::uint64_t>()); };

@@ -36,6 +36,28 @@ class Wrong(Exception):
     """A run that did not do what it must; says what."""
 
 
+def generate(build, out, impressions, span_s, windows_s, *more):
+    """Makes logs; what joiner_logs says of them."""
+    note(f"{out.name} of {impressions:,} impressions")
+    made = subprocess.run(
+        [build / "joiner_logs", "--out", out, "--impressions", str(impressions),
+         "--span", str(span_s), *more, "--click-windows", *map(str, windows_s)],
+        check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(made.stdout)
+
+
+def run_joiner(build, logs, data, window_s, *more, before=None):
+    """One run of joiner_bench, which calls `before` in its process first; its JSON line."""
+    process = subprocess.Popen(
+        [build / "joiner_bench", "--logs", logs, "--data-dir", data, "--click-window",
+         str(window_s), "--memtable-mb", str(MEMTABLE_MB), "--commit-ms", str(COMMIT_MS), *more],
+        stdout=subprocess.PIPE, text=True, preexec_fn=before)
+    text = process.communicate()[0]
+    if process.returncode != 0:
+        raise Wrong(f"joiner_bench ended with {process.returncode}")
+    return json.loads(text)
+
+
 class Bench:
     def __init__(self, arguments, folder):
         self.build = pathlib.Path(arguments.build)
@@ -45,30 +67,15 @@ class Bench:
         self.calm = Calm()
         # A tenth of the impressions open at once, and all of them.
         self.windows = {self.impressions // 10: SPAN_S // 10, self.impressions: 3 * SPAN_S // 2}
-        self.expected = self.generate("logs", self.impressions, SPAN_S, self.windows.values())
-
-    def generate(self, name, impressions, span_s, windows_s, *more):
-        note(f"{name} of {impressions:,} impressions")
-        made = subprocess.run(
-            [self.build / "joiner_logs", "--out", self.folder / name, "--impressions",
-             str(impressions), "--span", str(span_s), *more, "--click-windows",
-             *map(str, windows_s)],
-            check=True, stdout=subprocess.PIPE, text=True)
-        return json.loads(made.stdout)
+        self.expected = generate(self.build, folder / "logs", self.impressions, SPAN_S,
+                                 self.windows.values())
 
     def join(self, threads, window_s, *more, logs="logs"):
         """One run; its JSON line, and how much of a core others took meanwhile."""
-        command = [self.build / "joiner_bench", "--logs", self.folder / logs, "--data-dir",
-                   self.folder / "data", "--click-window", str(window_s), "--memtable-mb",
-                   str(MEMTABLE_MB), "--commit-ms", str(COMMIT_MS), *more]
         cores = cores_for(threads)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
-                                   preexec_fn=lambda: os.sched_setaffinity(0, cores))
         watch = Watch([])
-        text = process.communicate()[0]
-        if process.returncode != 0:
-            raise Wrong(f"joiner_bench ended with {process.returncode}")
-        got = json.loads(text)
+        got = run_joiner(self.build, self.folder / logs, self.folder / "data", window_s, *more,
+                         before=lambda: os.sched_setaffinity(0, cores))
         others, stolen = watch.shares()
         # What the run itself took is not others'; it has ended, so its own figures tell.
         others = max(0.0, others - got["cpu_s"] / max(got["wall_s"], 1e-9))
@@ -118,13 +125,15 @@ class Bench:
     def hard_cases(self):
         """One core each: skewed logs, and a quarter of the impressions in a single tick."""
         window_s = SPAN_S // 10
-        skewed = self.generate("skewed", self.impressions, SPAN_S, [window_s], "--skewed")
-        tick = self.generate("tick", self.impressions // 4, 1, [window_s])
+        skewed = generate(self.build, self.folder / "skewed", self.impressions, SPAN_S, [window_s],
+                          "--skewed")
+        tick = generate(self.build, self.folder / "tick", self.impressions // 4, 1, [window_s])
         rows = []
         for case, logs, attribution, expected in (
                 ("one user has 30 %, a shard nothing", "skewed", "impression_id", skewed),
                 ("the same, by user and item", "skewed", "user_item", None),
-                (f"{tick['impressions']:,} impressions in one tick", "tick", "impression_id", tick)):
+                (f"{tick['impressions']:,} impressions in one tick", "tick", "impression_id",
+                 tick)):
             self.fresh()
             got = self.join(1, window_s, "--attribution", attribution, logs=logs)
             if expected is not None:
@@ -152,7 +161,8 @@ def measure_peers(bench):
     """Rows of the same form, of what others need for the same logs and the same labels."""
     rows = []
     for labels, open_count in zip(bench.expected["labels"], bench.windows):
-        command = [sys.executable, PEERS, "--logs", bench.folder / "logs", "--conversion-window", str(DAY_S),
+        command = [sys.executable, PEERS, "--logs", bench.folder / "logs",
+                   "--conversion-window", str(DAY_S),
                    "--click-window", str(labels["click_window_s"]),
                    "--expect", f"{bench.impressions},{labels['y']},{labels['z']}"]
         if bench.tries == 1:
@@ -176,23 +186,13 @@ class Large:
         self.build = pathlib.Path(arguments.build)
         self.folder = folder
         self.impressions = 1_000_000 if arguments.quick else 20_000_000
-        note(f"logs of {self.impressions:,} impressions over a week")
-        subprocess.run([self.build / "joiner_logs", "--out", folder / "week", "--impressions",
-                        str(self.impressions), "--span", str(self.SPAN_S), "--click-windows",
-                        str(self.SPAN_S)], check=True, stdout=subprocess.DEVNULL)
+        generate(self.build, folder / "week", self.impressions, self.SPAN_S, [self.SPAN_S])
 
     def join(self, window_s, *more, group=None):
         data = self.folder / "data"
         shutil.rmtree(data, ignore_errors=True)
-        command = [self.build / "joiner_bench", "--logs", self.folder / "week", "--data-dir", data,
-                   "--click-window", str(window_s), "--memtable-mb", str(MEMTABLE_MB), *more]
-        enter = None if group is None else group.enter
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=enter)
-        text = process.communicate()[0]
-        shutil.rmtree(data, ignore_errors=True)
-        if process.returncode != 0:
-            raise Wrong(f"joiner_bench ended with {process.returncode}")
-        return json.loads(text)
+        return run_joiner(self.build, self.folder / "week", data, window_s, *more,
+                          before=None if group is None else group.enter)
 
     def beyond_memory(self):
         """In memory, then with limits: those that it survives, from half of the state on down."""
@@ -218,8 +218,8 @@ class Large:
 
     def many_windows(self):
         """A tenth of it open: after three windows and after ten it must be as large."""
-        window_s = str(self.SPAN_S // self.WINDOWS)
-        return [{"windows": windows, **self.join(int(window_s), "--conversion-window", window_s,
+        window_s = self.SPAN_S // self.WINDOWS
+        return [{"windows": windows, **self.join(window_s, "--conversion-window", str(window_s),
                                                  "--stop-at", str(windows / self.WINDOWS))}
                 for windows in (3, self.WINDOWS)]
 

@@ -6,10 +6,11 @@
 namespace sluice {
 namespace {
 
-// Ticks whose memory is used again, and how many of them where they have room for many events.
+// How many ticks' memory is kept to be used again: of those with room for a few events, and of
+// larger ones.
 constexpr std::size_t kSpareTicks = 4096;
-constexpr std::size_t kSpareEvents = 16;
 constexpr std::size_t kLargeSpareTicks = 64;
+constexpr std::size_t kFewEvents = 16;
 
 }  // namespace
 
@@ -144,7 +145,7 @@ void Intake::release(TimeMs frontier, std::vector<Event>& out) {
     }
     Buffer::node_type node = buffer_.extract(buffer_.begin());
     node.mapped().clear();
-    const bool is_small = node.mapped().capacity() <= kSpareEvents;
+    const bool is_small = node.mapped().capacity() <= kFewEvents;
     if (spare_.size() < (is_small ? kSpareTicks : kLargeSpareTicks)) {
       spare_.push_back(std::move(node));
     }

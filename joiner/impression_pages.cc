@@ -272,7 +272,9 @@ void ImpressionPages::persist(WriteBatch& batch) {
 void ImpressionPages::give_room_back(Page& page) {
   std::string room = std::exchange(page.bytes, std::string(page.bytes));
   room.clear();
-  if (spare_.size() < kSpareRooms) spare_.push_back(std::move(room));
+  // One long impression makes its page's room larger than others need.
+  const bool is_usual = room.capacity() <= 2 * kPageBytes;
+  if (is_usual && spare_.size() < kSpareRooms) spare_.push_back(std::move(room));
 }
 
 Status ImpressionPages::restore(

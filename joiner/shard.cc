@@ -110,15 +110,16 @@ Status Shard::close_click_window(ShardOutput& out) {
     const bool z_final =
         clicked.is_conversion_closed ||
         (clicked.purchase_time && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase);
-    emit(clicked.impression(), &clicked, time, true, z_final, out);
+    const Impression impression = clicked.impression();
+    emit(impression, &clicked, time, true, z_final, out);
     clicked.is_y_emitted = true;
     clicked.is_z_emitted = z_final;
     dirty_clicked_.insert(number);
     if (clicked.is_conversion_closed) {
-      forget(number, clicked.impression());
+      forget(number, impression);
       retire(found);
     } else {
-      leave_window(clicked.impression());
+      leave_window(impression);
     }
   }
   return pages_.pop();
@@ -133,10 +134,9 @@ void Shard::close_conversion_window(ShardOutput& out) {
   clicked.is_conversion_closed = true;
   dirty_clicked_.insert(timer.number);
   if (!clicked.is_y_emitted) return;  // the click window's close will say both labels
-  if (!clicked.is_z_emitted) {
-    emit(clicked.impression(), &clicked, timer.deadline, false, true, out);
-  }
-  forget(timer.number, clicked.impression());
+  const Impression impression = clicked.impression();
+  if (!clicked.is_z_emitted) emit(impression, &clicked, timer.deadline, false, true, out);
+  forget(timer.number, impression);
   retire(found);
 }
 
