@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstdint>
 #include <string_view>
@@ -23,87 +24,121 @@ inline std::uint64_t fingerprint(std::string_view id) {
   return hash64(id);
 }
 
-// Open addressing with linear probing, at most three quarters full. Of a fingerprint and of a
-// number it keeps as many bits as `Bits` has: the fingerprint's highest and the number's lowest.
+// Open addressing with linear probing, at most four fifths full. Of a fingerprint and of a number
+// it keeps as many bits as `Bits` has: the fingerprint's highest and the number's lowest. It is cut
+// into parts that grow each by itself and by a quarter, so that little room is free and no growth
+// takes long.
 template <std::unsigned_integral Bits>
 class FingerprintTable {
  public:
   void add(std::uint64_t fingerprint, ImpressionNumber number) {
-    if ((size_ + 1) * 4 > slots_.size() * 3) grow();
-    insert({tag(fingerprint), static_cast<Bits>(number)});
+    const Place place(fingerprint);
+    Part& part = parts_[place.part()];
+    if ((part.size + 1) * 5 > part.slots.size() * 4) part.grow();
+    part.insert({place.tag, static_cast<Bits>(number)});
+    ++part.size;
     ++size_;
   }
 
   // The entry must be there.
   void remove(std::uint64_t fingerprint, ImpressionNumber number) {
-    SLUICE_CHECK(!slots_.empty());
-    const Slot wanted = {tag(fingerprint), static_cast<Bits>(number)};
-    std::size_t at = home(wanted.tag);
-    while (slots_[at].number != wanted.number || slots_[at].tag != wanted.tag) {
-      SLUICE_CHECK(slots_[at].tag != kEmpty);
-      at = (at + 1) & mask();
+    const Place place(fingerprint);
+    Part& part = parts_[place.part()];
+    SLUICE_CHECK(part.size > 0);
+    const Slot wanted = {place.tag, static_cast<Bits>(number)};
+    std::size_t at = part.home(place);
+    while (part.slots[at].number != wanted.number || part.slots[at].tag != wanted.tag) {
+      SLUICE_CHECK(part.slots[at].tag != kEmpty);
+      at = part.after(at);
     }
-    close_gap(at);
+    part.close_gap(at);
+    --part.size;
     --size_;
   }
 
   // Calls found(number's bits) for each entry of the fingerprint, in no order.
   template <class Found>
   void find(std::uint64_t fingerprint, const Found& found) const {
-    if (slots_.empty()) return;
-    const Bits wanted = tag(fingerprint);
-    for (std::size_t at = home(wanted); slots_[at].tag != kEmpty; at = (at + 1) & mask()) {
-      if (slots_[at].tag == wanted) found(slots_[at].number);
+    const Place place(fingerprint);
+    const Part& part = parts_[place.part()];
+    if (part.size == 0) return;
+    for (std::size_t at = part.home(place); part.slots[at].tag != kEmpty; at = part.after(at)) {
+      if (part.slots[at].tag == place.tag) found(part.slots[at].number);
     }
   }
 
   // Always inlined: GCC takes a function that does nothing else for one without effect, and drops
   // the call.
   [[gnu::always_inline]] void prefetch(std::uint64_t fingerprint) const {
-    if (!slots_.empty()) __builtin_prefetch(&slots_[home(tag(fingerprint))], 1);
+    const Place place(fingerprint);
+    const Part& part = parts_[place.part()];
+    if (!part.slots.empty()) __builtin_prefetch(&part.slots[part.home(place)], 1);
   }
 
   std::size_t size() const { return size_; }
 
  private:
+  static constexpr std::size_t kParts = 64;
+  static constexpr std::size_t kFewestSlots = 8;
   static constexpr Bits kEmpty = 0;
   struct Slot {
     Bits tag = kEmpty;
     Bits number = 0;
   };
 
-  static Bits tag(std::uint64_t fingerprint) {
-    return std::max<Bits>(static_cast<Bits>(fingerprint >> (64 - 8 * sizeof(Bits))), 1);
-  }
-  std::size_t mask() const { return slots_.size() - 1; }
-  std::size_t home(Bits tag) const { return mix64(tag) & mask(); }
+  // Where a fingerprint belongs: the hash's low half says the slot, its highest bits the part.
+  struct Place {
+    explicit Place(std::uint64_t fingerprint)
+        : Place(std::max<Bits>(static_cast<Bits>(fingerprint >> (64 - 8 * sizeof(Bits))), 1), {}) {}
+    explicit Place(const Slot& slot) : Place(slot.tag, {}) {}
+    std::size_t part() const { return hash >> 32 & (kParts - 1); }
 
-  void insert(const Slot& slot) {
-    std::size_t at = home(slot.tag);
-    while (slots_[at].tag != kEmpty) at = (at + 1) & mask();
-    slots_[at] = slot;
-  }
+    Bits tag;
+    std::uint64_t hash;
 
-  // Moves later entries of the run back, so that no probe ends at the gap too early.
-  void close_gap(std::size_t gap) {
-    for (std::size_t at = (gap + 1) & mask(); slots_[at].tag != kEmpty; at = (at + 1) & mask()) {
-      const std::size_t distance_from_home = (at - home(slots_[at].tag)) & mask();
-      if (distance_from_home < ((at - gap) & mask())) continue;
-      slots_[gap] = slots_[at];
-      gap = at;
+   private:
+    struct ByTag {};
+    Place(Bits its_tag, ByTag) : tag(its_tag), hash(mix64(its_tag)) {}
+  };
+
+  struct Part {
+    std::vector<Slot> slots;
+    std::size_t size = 0;
+
+    std::size_t home(const Place& place) const {
+      return (place.hash & 0xFFFF'FFFF) * slots.size() >> 32;
     }
-    slots_[gap] = Slot{};
-  }
-
-  void grow() {
-    std::vector<Slot> old(slots_.empty() ? 64 : slots_.size() * 2);
-    old.swap(slots_);
-    for (const Slot& slot : old) {
-      if (slot.tag != kEmpty) insert(slot);
+    std::size_t after(std::size_t at) const { return at + 1 == slots.size() ? 0 : at + 1; }
+    std::size_t distance(std::size_t from, std::size_t to) const {
+      return to >= from ? to - from : to + slots.size() - from;
     }
-  }
 
-  std::vector<Slot> slots_;
+    void insert(const Slot& slot) {
+      std::size_t at = home(Place(slot));
+      while (slots[at].tag != kEmpty) at = after(at);
+      slots[at] = slot;
+    }
+
+    // Moves later entries of the run back, so that no probe ends at the gap too early.
+    void close_gap(std::size_t gap) {
+      for (std::size_t at = after(gap); slots[at].tag != kEmpty; at = after(at)) {
+        if (distance(home(Place(slots[at])), at) < distance(gap, at)) continue;
+        slots[gap] = slots[at];
+        gap = at;
+      }
+      slots[gap] = Slot{};
+    }
+
+    void grow() {
+      std::vector<Slot> old(std::max(kFewestSlots, slots.size() + slots.size() / 4));
+      old.swap(slots);
+      for (const Slot& slot : old) {
+        if (slot.tag != kEmpty) insert(slot);
+      }
+    }
+  };
+
+  std::array<Part, kParts> parts_;
   std::size_t size_ = 0;
 };
 

@@ -37,8 +37,14 @@ Status Shard::process(std::span<const Event> events, TimeMs frontier, ShardOutpu
   return fire_timers(frontier - 1, out);
 }
 
+void Shard::Clicked::keep(std::string_view bytes) {
+  text_size = static_cast<std::uint32_t>(bytes.size());
+  text = std::make_unique_for_overwrite<char[]>(bytes.size());
+  std::copy(bytes.begin(), bytes.end(), text.get());
+}
+
 Impression Shard::Clicked::impression() const {
-  ByteReader reader(bytes);
+  ByteReader reader(bytes());
   return decode_impression(reader);
 }
 
@@ -62,7 +68,7 @@ std::optional<Shard::Timer> Shard::next_timer() const {
     // Kinds are offered in their order, so the first of equal deadlines stays.
     if (!next || deadline < next->deadline) next = Timer{deadline, kind};
   };
-  if (!conversions_.empty()) offer(conversions_.begin()->deadline, TimerKind::conversion_close);
+  if (!conversions_.empty()) offer(conversions_.top().deadline, TimerKind::conversion_close);
   if (!pages_.empty()) offer(pages_.front_time() + join_.click_window, TimerKind::click_close);
   const TimeMs patience = join_.clock_skew + 1;
   if (!waiting_[0].empty()) offer(waiting_[0].front().time() + patience, TimerKind::waiting_click);
@@ -76,7 +82,7 @@ Status Shard::fire_timers(TimeMs last, ShardOutput& out) {
   for (auto timer = next_timer(); timer && timer->deadline <= last; timer = next_timer()) {
     switch (timer->kind) {
       case TimerKind::conversion_close:
-        close_conversion_window(out);
+        close_conversion_windows(out);
         break;
       case TimerKind::click_close:
         SLUICE_TRY(close_click_window(out));
@@ -99,44 +105,64 @@ Status Shard::close_click_window(ShardOutput& out) {
   }
   const ImpressionNumber number = pages_.front_number();
   const TimeMs time = pages_.front_time() + join_.click_window;
+  SLUICE_ASSIGN(const Impression impression, pages_.front());
   if (!pages_.is_front_marked()) {
-    SLUICE_ASSIGN(const Impression unclicked, pages_.front());
-    emit(unclicked, nullptr, time, true, true, out);
-    forget(number, unclicked);
+    emit(impression, nullptr, time, true, true, out);
+    leave_window(impression, false);
+    return pages_.pop();
+  }
+  const auto found = clicked_.find(number);
+  SLUICE_CHECK(found != clicked_.end());
+  Clicked& clicked = found->second;
+  const bool z_final =
+      clicked.is_conversion_closed ||
+      (clicked.purchase_time && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase);
+  emit(impression, &clicked, time, true, z_final, out);
+  clicked.is_y_emitted = true;
+  clicked.is_z_emitted = z_final;
+  dirty_clicked_.insert(number);
+  leave_window(impression, !clicked.is_conversion_closed);
+  if (clicked.is_conversion_closed) {
+    forget_clicked(number, impression);
+    retire(found);
   } else {
-    const auto found = clicked_.find(number);
-    SLUICE_CHECK(found != clicked_.end());
-    Clicked& clicked = found->second;
-    const bool z_final =
-        clicked.is_conversion_closed ||
-        (clicked.purchase_time && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase);
-    const Impression impression = clicked.impression();
-    emit(impression, &clicked, time, true, z_final, out);
-    clicked.is_y_emitted = true;
-    clicked.is_z_emitted = z_final;
-    dirty_clicked_.insert(number);
-    if (clicked.is_conversion_closed) {
-      forget(number, impression);
-      retire(found);
-    } else {
-      leave_window(impression);
-    }
+    closed_text_.clear();
+    encode_impression(impression, closed_text_);
+    clicked.keep(closed_text_);
   }
   return pages_.pop();
 }
 
-void Shard::close_conversion_window(ShardOutput& out) {
-  const ConversionTimer timer = *conversions_.begin();
-  conversions_.erase(conversions_.begin());
-  const auto found = clicked_.find(timer.number);
-  SLUICE_CHECK(found != clicked_.end());
+// All whose deadline is the next one, in the order of their impressions' event ids. Where the click
+// window is open nothing is emitted, so that the order does not matter.
+void Shard::close_conversion_windows(ShardOutput& out) {
+  const TimeMs deadline = conversions_.top().deadline;
+  closing_.clear();
+  while (!conversions_.empty() && conversions_.top().deadline == deadline) {
+    const ImpressionNumber number = conversions_.top().number;
+    conversions_.pop();
+    Clicked& clicked = clicked_.at(number);
+    if (clicked.click_time + join_.conversion_window > deadline) {
+      add_conversion_timer(number, clicked);
+      continue;
+    }
+    const bool has_text = clicked.is_y_emitted;
+    closing_.emplace_back(has_text ? clicked.impression().event_id : std::string_view(), number);
+  }
+  std::sort(closing_.begin(), closing_.end());
+  for (const auto& [event_id, number] : closing_) close_conversion_window(number, deadline, out);
+}
+
+void Shard::close_conversion_window(ImpressionNumber number, TimeMs time, ShardOutput& out) {
+  const auto found = clicked_.find(number);
   Clicked& clicked = found->second;
   clicked.is_conversion_closed = true;
-  dirty_clicked_.insert(timer.number);
+  dirty_clicked_.insert(number);
   if (!clicked.is_y_emitted) return;  // the click window's close will say both labels
   const Impression impression = clicked.impression();
-  if (!clicked.is_z_emitted) emit(impression, &clicked, timer.deadline, false, true, out);
-  forget(timer.number, impression);
+  if (!clicked.is_z_emitted) emit(impression, &clicked, time, false, true, out);
+  by_id_.remove(fingerprint(impression.impression_id), number, pages_.front_number());
+  forget_clicked(number, impression);
   retire(found);
 }
 
@@ -234,61 +260,52 @@ Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
     out.watcher->used({event.stream(), number_}, event, named);
   }
   if (is_click) {
-    SLUICE_TRY(click(number, event.time()));
+    click(event, number);
   } else {
-    purchase(number, event.time(), out);
+    purchase(event, number, out);
   }
   return true;
 }
 
-Status Shard::click(ImpressionNumber number, TimeMs time) {
-  if (const auto found = clicked_.find(number); found != clicked_.end()) {
-    move_click(number, found->second, time);
-    return {};
-  }
-  SLUICE_ASSIGN(const Impression unclicked, pages_.at(number));
-  pages_.mark(number);
-  Clicked& clicked = clicked_[number];
-  encode_impression(unclicked, clicked.bytes);
-  clicked.click_time = time;
-  conversions_.insert(conversion_timer(number, clicked));
-  dirty_clicked_.insert(number);
-  return {};
-}
-
-// A further click becomes the attributed one. Nothing that was emitted knew of the one before: it
-// lies inside the click window, and y is emitted at its close.
-void Shard::move_click(ImpressionNumber number, Clicked& clicked, TimeMs time) {
+// Where it is clicked already, this further click becomes the attributed one. Nothing that was
+// emitted knew of the one before: it lies inside the click window, and y is emitted at its close.
+void Shard::click(const Event& event, ImpressionNumber number) {
+  const auto [entry, is_first] = clicked_.try_emplace(number);
+  Clicked& clicked = entry->second;
   SLUICE_CHECK(!clicked.is_y_emitted && !clicked.is_conversion_closed && !clicked.purchase_time);
-  conversions_.erase(conversion_timer(number, clicked));
-  clicked.click_time = time;
-  conversions_.insert(conversion_timer(number, clicked));
+  clicked.click_time = event.time();
   dirty_clicked_.insert(number);
+  if (!is_first) return;
+  pages_.mark(number);
+  add_conversion_timer(number, clicked);
+  if (by_user_item())
+    by_user_item_.not_purchased.add(user_item_print(event.user_id(), event.item_id()), number);
 }
 
-Shard::ConversionTimer Shard::conversion_timer(ImpressionNumber number,
-                                               const Clicked& clicked) const {
-  return {clicked.click_time + join_.conversion_window, std::string(clicked.impression().event_id),
-          number};
+void Shard::add_conversion_timer(ImpressionNumber number, const Clicked& clicked) {
+  conversions_.push({clicked.click_time + join_.conversion_window, number});
 }
 
-void Shard::purchase(ImpressionNumber number, TimeMs time, ShardOutput& out) {
+void Shard::purchase(const Event& event, ImpressionNumber number, ShardOutput& out) {
   Clicked& clicked = clicked_.at(number);
-  clicked.purchase_time = time;
+  clicked.purchase_time = event.time();
   dirty_clicked_.insert(number);
+  if (by_user_item()) {
+    by_user_item_.not_purchased.remove(user_item_print(event.user_id(), event.item_id()), number);
+    by_user_item_.purchased.add(user_item_print(event.user_id(), event.item_id()), number);
+  }
   const bool is_final_now =
       clicked.is_y_emitted && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
   if (!is_final_now) return;
-  emit(clicked.impression(), &clicked, time, false, true, out);
+  emit(clicked.impression(), &clicked, event.time(), false, true, out);
   clicked.is_z_emitted = true;
 }
 
 // ---- look-up
 
 Result<Impression> Shard::impression(ImpressionNumber number) {
-  const auto found = clicked_.find(number);
-  if (found != clicked_.end()) return found->second.impression();
-  return pages_.at(number);
+  if (number >= pages_.front_number()) return pages_.at(number);
+  return clicked_.at(number).impression();
 }
 
 Result<bool> Shard::is_open(std::string_view impression_id, std::uint64_t id_print) {
@@ -302,59 +319,107 @@ Result<bool> Shard::is_open(std::string_view impression_id, std::uint64_t id_pri
 }
 
 Status Shard::find_candidates(const Event& event) {
-  found_.clear();
   candidate_numbers_.clear();
   candidates_.clear();
   if (by_user_item()) {
-    by_user_item_.find(fingerprint(user_item_key(event.user_id(), event.item_id())),
-                       pages_.front_number(), found_);
+    SLUICE_TRY(find_by_user_item(event));
   } else {
-    by_id_.find(fingerprint(event.impression_id()), pages_.front_number(), found_);
+    SLUICE_TRY(find_by_id(event));
   }
-  std::sort(found_.begin(), found_.end());
-  for (const ImpressionNumber number : found_) {
+  for (const ImpressionNumber number : candidate_numbers_) {
     SLUICE_ASSIGN(const Impression open, impression(number));
-    const bool is_named = by_user_item()
-                              ? open.user_id == event.user_id() && open.item_id == event.item_id()
-                              : open.impression_id == event.impression_id();
-    if (!is_named) continue;
-    Candidate candidate;
+    Candidate& candidate = candidates_.emplace_back();
     candidate.impression_time = open.time;
     if (const auto clicked = clicked_.find(number); clicked != clicked_.end()) {
       candidate.click_time = clicked->second.click_time;
       candidate.purchase_time = clicked->second.purchase_time;
     }
-    candidate_numbers_.push_back(number);
-    candidates_.push_back(candidate);
   }
   return {};
 }
 
+Status Shard::find_by_id(const Event& event) {
+  found_.clear();
+  by_id_.find(fingerprint(event.impression_id()), pages_.front_number(), found_);
+  for (const ImpressionNumber number : found_) {
+    SLUICE_ASSIGN(const Impression open, impression(number));
+    if (open.impression_id == event.impression_id()) candidate_numbers_.push_back(number);
+  }
+  return {};
+}
+
+// As later impressions have later windows, and take the clicks while their windows are open, few of
+// a user's and item's can decide. For a click: the latest in its click window; else any, which says
+// that there is a clicked one. For a purchase: the latest clicked one without a purchase, as
+// others' clicks are older; the latest with one, which makes it a repeat; else any.
+Status Shard::find_by_user_item(const Event& event) {
+  const std::uint64_t print = user_item_print(event.user_id(), event.item_id());
+  const auto add_latest_clicked = [&](const UserItemIndex::Clicked& clicked) -> Status {
+    const auto next = [&](ImpressionNumber number) { return clicked.before(print, number); };
+    SLUICE_ASSIGN(const auto number, first_of_user_item(event, next(pages_.next_number()), next));
+    if (number) candidate_numbers_.push_back(*number);
+    return {};
+  };
+  const auto add_latest_in_window = [&]() -> Status {
+    const auto next = [&](ImpressionNumber number) { return by_user_item_.before(number); };
+    SLUICE_ASSIGN(const auto number, first_of_user_item(event, by_user_item_.latest(print), next));
+    if (number) candidate_numbers_.push_back(*number);
+    return {};
+  };
+  if (event.stream() == Stream::clicks) {
+    SLUICE_TRY(add_latest_in_window());
+    if (!candidate_numbers_.empty()) return {};
+  }
+  SLUICE_TRY(add_latest_clicked(by_user_item_.not_purchased));
+  SLUICE_TRY(add_latest_clicked(by_user_item_.purchased));
+  std::sort(candidate_numbers_.begin(), candidate_numbers_.end());
+  return candidate_numbers_.empty() ? add_latest_in_window() : Status();
+}
+
+template <class Next>
+Result<std::optional<ImpressionNumber>> Shard::first_of_user_item(
+    const Event& event, std::optional<ImpressionNumber> number, const Next& next) {
+  for (; number; number = next(*number)) {
+    SLUICE_ASSIGN(const Impression open, impression(*number));
+    if (open.user_id == event.user_id() && open.item_id == event.item_id()) break;
+  }
+  return number;
+}
+
 void Shard::index(std::uint64_t id_print, ImpressionNumber number, const Impression& open) {
   by_id_.add(id_print, number, pages_.front_number());
-  if (by_user_item()) {
-    by_user_item_.add(fingerprint(user_item_key(open.user_id, open.item_id)), number,
-                      pages_.front_number());
+  if (by_user_item() && number >= pages_.front_number()) {
+    by_user_item_.add(user_item_print(open.user_id, open.item_id), number);
   }
 }
 
-void Shard::leave_window(const Impression& open) {
-  by_id_.leave_window(fingerprint(open.impression_id), pages_.front_number());
+void Shard::index_clicked(ImpressionNumber number, const Impression& open, bool is_purchased) {
+  if (!by_user_item()) return;
+  auto& entries = is_purchased ? by_user_item_.purchased : by_user_item_.not_purchased;
+  entries.add(user_item_print(open.user_id, open.item_id), number);
+}
+
+void Shard::leave_window(const Impression& front, bool stays_open) {
+  const ImpressionNumber number = pages_.front_number();
+  const std::uint64_t id_print = fingerprint(front.impression_id);
+  if (stays_open) {
+    by_id_.leave_window(id_print, number);
+  } else {
+    by_id_.remove(id_print, number, number);
+  }
   if (by_user_item()) {
-    by_user_item_.leave_window(fingerprint(user_item_key(open.user_id, open.item_id)),
-                               pages_.front_number());
+    by_user_item_.leave_window(user_item_print(front.user_id, front.item_id), number);
   }
 }
 
-void Shard::forget(ImpressionNumber number, const Impression& closed) {
-  by_id_.remove(fingerprint(closed.impression_id), number, pages_.front_number());
-  if (by_user_item()) {
-    by_user_item_.remove(fingerprint(user_item_key(closed.user_id, closed.item_id)), number,
-                         pages_.front_number());
-  }
+void Shard::forget_clicked(ImpressionNumber number, const Impression& closed) {
+  if (!by_user_item()) return;
+  const std::uint64_t print = user_item_print(closed.user_id, closed.item_id);
+  by_user_item_.not_purchased.remove(print, number);
+  by_user_item_.purchased.remove(print, number);
 }
 
-void Shard::retire(std::unordered_map<ImpressionNumber, Clicked>::iterator clicked) {
+void Shard::retire(ClickedMap::iterator clicked) {
   retired_.push_back(clicked_.extract(clicked));
 }
 

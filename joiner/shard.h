@@ -6,12 +6,16 @@
 #include <array>
 #include <cstdint>
 #include <deque>
-#include <map>
+#include <functional>
+#include <memory>
 #include <optional>
+#include <queue>
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -22,6 +26,7 @@
 #include "joiner/fingerprint_index.h"
 #include "joiner/impression_pages.h"
 #include "joiner/sample.h"
+#include "joiner/user_item_index.h"
 #include "store/key_value.h"
 
 namespace sluice {
@@ -90,18 +95,24 @@ class Shard {
  private:
   // A clicked impression, open until its click window and its conversion window have closed.
   struct Clicked {
-    std::string bytes;      // encode_impression
     TimeMs click_time = 0;  // of its attributed click
     std::optional<TimeMs> purchase_time;
+    // encode_impression, once its click window has closed; before, its page has it.
+    std::unique_ptr<char[]> text;
+    std::uint32_t text_size = 0;
     bool is_y_emitted = false;  // its click window has closed
     bool is_z_emitted = false;
     bool is_conversion_closed = false;
 
-    Impression impression() const;  // views into `bytes`
+    std::string_view bytes() const { return {text.get(), text_size}; }
+    void keep(std::string_view bytes);
+    Impression impression() const;  // views into bytes()
   };
+  using ClickedMap = std::unordered_map<ImpressionNumber, Clicked>;
+  // A clicked impression has one until its conversion window has closed. A click that took
+  // another's place moves the deadline only when the timer fires.
   struct ConversionTimer {
     TimeMs deadline;
-    std::string event_id;  // of the impression
     ImpressionNumber number;
     friend auto operator<=>(const ConversionTimer&, const ConversionTimer&) = default;
   };
@@ -115,7 +126,8 @@ class Shard {
   std::optional<Timer> next_timer() const;
   Status fire_timers(TimeMs last, ShardOutput& out);
   Status close_click_window(ShardOutput& out);
-  void close_conversion_window(ShardOutput& out);
+  void close_conversion_windows(ShardOutput& out);
+  void close_conversion_window(ImpressionNumber number, TimeMs time, ShardOutput& out);
   void expire_waiting(std::size_t queue, ShardOutput& out);
 
   Status apply(const Event& event, ShardOutput& out);
@@ -123,19 +135,27 @@ class Shard {
   Status apply_waiting(std::string_view key, ShardOutput& out);
   // False where it named no open impression (and nothing was done).
   Result<bool> attribute(const Event& event, ShardOutput& out);
-  Status click(ImpressionNumber number, TimeMs time);
-  void move_click(ImpressionNumber number, Clicked& clicked, TimeMs time);
-  void purchase(ImpressionNumber number, TimeMs time, ShardOutput& out);
+  void click(const Event& event, ImpressionNumber number);
+  void purchase(const Event& event, ImpressionNumber number, ShardOutput& out);
 
-  // Open impressions of the event's key, in their total order.
+  // The open impressions of the event's key that may decide, in their total order.
   Status find_candidates(const Event& event);
+  Status find_by_id(const Event& event);
+  Status find_by_user_item(const Event& event);
+  // The first of `number` and those that next(number) gives which has the event's user and item.
+  template <class Next>
+  Result<std::optional<ImpressionNumber>> first_of_user_item(const Event& event,
+                                                             std::optional<ImpressionNumber> number,
+                                                             const Next& next);
   Result<Impression> impression(ImpressionNumber number);
   Result<bool> is_open(std::string_view impression_id, std::uint64_t id_print);
   // The indexes' entries of an impression: they begin, go on when its click window closes, end.
   void index(std::uint64_t id_print, ImpressionNumber number, const Impression& open);
-  void leave_window(const Impression& open);
-  void forget(ImpressionNumber number, const Impression& closed);
-  void retire(std::unordered_map<ImpressionNumber, Clicked>::iterator clicked);
+  void index_clicked(ImpressionNumber number, const Impression& open, bool is_purchased);
+  void leave_window(const Impression& front, bool stays_open);
+  void forget_clicked(ImpressionNumber number, const Impression& closed);
+  void retire(ClickedMap::iterator clicked);
+  void add_conversion_timer(ImpressionNumber number, const Clicked& clicked);
   void emit(const Impression& impression, const Clicked* clicked, TimeMs time, bool y_final,
             bool z_final, ShardOutput& out);
   void refuse(const Event& event, Refusal reason, ShardOutput& out) const;
@@ -143,26 +163,32 @@ class Shard {
   std::string clicked_key(ImpressionNumber number) const;
   std::string encode_clicked(const Clicked& clicked) const;
   bool restore_clicked(ImpressionNumber number, std::string_view value);
-  ConversionTimer conversion_timer(ImpressionNumber number, const Clicked& clicked) const;
+  Status restore_clicked_in_window();
   // A user and an item as one key: the length keeps ("a", "bc") and ("ab", "c") apart.
   static std::string user_item_key(std::string_view user, std::string_view item);
+  static std::uint64_t user_item_print(std::string_view user, std::string_view item) {
+    return fingerprint(user_item_key(user, item));
+  }
   bool by_user_item() const { return join_.attribution == JoinConfig::Attribution::user_item; }
 
   std::uint32_t number_;
   JoinConfig join_;
   KeyValueStore& store_;
   ImpressionPages pages_;
-  FingerprintIndex by_id_;         // every open impression
-  FingerprintIndex by_user_item_;  // the same; only with user_item attribution
-  std::unordered_map<ImpressionNumber, Clicked> clicked_;
+  FingerprintIndex by_id_;      // every open impression
+  UserItemIndex by_user_item_;  // the same; only with user_item attribution
+  ClickedMap clicked_;
   // Closed ones, whose bytes samples still refer to.
-  std::vector<std::unordered_map<ImpressionNumber, Clicked>::node_type> retired_;
-  std::set<ConversionTimer> conversions_;
+  std::vector<ClickedMap::node_type> retired_;
+  // The earliest on top. Those of one deadline fire together.
+  std::priority_queue<ConversionTimer, std::vector<ConversionTimer>, std::greater<>> conversions_;
   std::set<ImpressionNumber> dirty_clicked_;  // changed or closed since the last commit
   std::array<std::deque<Event>, 2> waiting_;  // clicks, purchases; in their total order
   std::unordered_map<std::string, std::size_t> waiting_keys_;  // how many wait for each key
   bool is_waiting_dirty_ = false;
-  // Scratch of find_candidates().
+  // Scratch of closing windows and of find_candidates().
+  std::vector<std::pair<std::string_view, ImpressionNumber>> closing_;
+  std::string closed_text_;
   std::vector<ImpressionNumber> found_;
   std::vector<ImpressionNumber> candidate_numbers_;
   std::vector<Candidate> candidates_;

@@ -1,6 +1,8 @@
 // How a shard's state lies in the store, and JoinCounters' bytes. The grammar is in
 // docs/formats.md.
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -22,6 +24,7 @@ enum ClickedFlag : std::uint8_t {
   kZEmitted = 2,
   kConversionClosed = 4,
   kPurchased = 8,
+  kInPage = 16,  // its impression is not here, but in its page
 };
 
 void encode_event(const Event& event, ByteWriter& bytes) {
@@ -64,13 +67,13 @@ std::string Shard::clicked_key(ImpressionNumber number) const {
 std::string Shard::encode_clicked(const Clicked& clicked) const {
   std::string value;
   ByteWriter bytes(value);
-  bytes.u8(static_cast<std::uint8_t>((clicked.is_y_emitted ? kYEmitted : 0) |
-                                     (clicked.is_z_emitted ? kZEmitted : 0) |
-                                     (clicked.is_conversion_closed ? kConversionClosed : 0) |
-                                     (clicked.purchase_time ? kPurchased : 0)));
+  bytes.u8(static_cast<std::uint8_t>(
+      (clicked.is_y_emitted ? kYEmitted : 0) | (clicked.is_z_emitted ? kZEmitted : 0) |
+      (clicked.is_conversion_closed ? kConversionClosed : 0) |
+      (clicked.purchase_time ? kPurchased : 0) | (clicked.is_y_emitted ? 0 : kInPage)));
   bytes.svarint(clicked.click_time);
   if (clicked.purchase_time) bytes.svarint(*clicked.purchase_time);
-  value += clicked.bytes;
+  value += clicked.bytes();
   return value;
 }
 
@@ -110,24 +113,44 @@ bool Shard::restore_clicked(ImpressionNumber number, std::string_view value) {
   clicked.is_conversion_closed = (flags & kConversionClosed) != 0;
   clicked.click_time = bytes.svarint();
   if ((flags & kPurchased) != 0) clicked.purchase_time = bytes.svarint();
-  clicked.bytes = value.substr(value.size() - bytes.remaining());
-  ByteReader impression_reader(clicked.bytes);
-  const Impression impression = decode_impression(impression_reader);
-  if (!bytes.ok() || !impression_reader.ok() || !impression_reader.at_end() ||
-      !is_possible_time(impression.time) || !is_possible_time(clicked.click_time) ||
+  if (!bytes.ok() || !is_possible_time(clicked.click_time) ||
       !is_possible_time(clicked.purchase_time.value_or(0))) {
     return false;
   }
   // Those still in the queue of click windows were indexed with their page.
   if (clicked.is_y_emitted != (number < pages_.front_number())) return false;
-  if (clicked.is_y_emitted) {
-    index(fingerprint(impression.impression_id), number, impression);
+  if (!clicked.is_conversion_closed) add_conversion_timer(number, clicked);
+  const std::string_view text = value.substr(value.size() - bytes.remaining());
+  if ((flags & kInPage) != 0) {
+    if (clicked.is_y_emitted || !text.empty()) return false;
   } else {
-    if (number >= pages_.next_number()) return false;
-    pages_.mark(number);
+    const Impression impression = decode_impression(bytes);
+    if (!bytes.ok() || !bytes.at_end() || !is_possible_time(impression.time)) return false;
+    if (clicked.is_y_emitted) {
+      clicked.keep(text);
+      index(fingerprint(impression.impression_id), number, impression);
+      index_clicked(number, impression, clicked.purchase_time.has_value());
+    }
   }
-  if (!clicked.is_conversion_closed) conversions_.insert(conversion_timer(number, clicked));
+  if (clicked.is_y_emitted) return true;
+  if (number >= pages_.next_number()) return false;
+  pages_.mark(number);
   return true;
+}
+
+// The index of user and item has them by what only their pages know; in the pages' order, so that
+// each is read once.
+Status Shard::restore_clicked_in_window() {
+  std::vector<ImpressionNumber> numbers;
+  for (const auto& [number, clicked] : clicked_) {
+    if (!clicked.is_y_emitted) numbers.push_back(number);
+  }
+  std::sort(numbers.begin(), numbers.end());
+  for (const ImpressionNumber number : numbers) {
+    SLUICE_ASSIGN(const Impression open, impression(number));
+    index_clicked(number, open, clicked_.at(number).purchase_time.has_value());
+  }
+  return {};
 }
 
 Status Shard::restore(const ShardProgress& progress) {
@@ -144,6 +167,7 @@ Status Shard::restore(const ShardProgress& progress) {
                            return is_whole;
                          }));
   if (!is_whole) return damaged(number_, "a clicked impression");
+  if (by_user_item()) SLUICE_TRY(restore_clicked_in_window());
   SLUICE_ASSIGN(const auto waiting, store_.get(Space::state, state_key(number_, 'w')));
   if (!waiting) return {};
   ByteReader bytes(*waiting);

@@ -221,6 +221,35 @@ TEST_F(LastClickTest, TheConversionWindowIsMeasuredFromTheLastClick) {
   }
 }
 
+// As it was written before the page's copy was enough.
+TEST_F(LastClickTest, AStateWithTheImpressionBehindAClickedOneInItsWindowIsRead) {
+  begin();
+  impression(10);
+  click(20);
+  EXPECT_EQ(run_to(50), Words{});
+  restart();
+  std::string key;
+  std::string value;
+  ASSERT_TRUE(store_
+                  ->scan(Space::state, std::string("\0\0\0\2c", 5), std::string("\0\0\0\2d", 5),
+                         [&](std::string_view one_key, std::string_view one_value) {
+                           key = one_key;
+                           value = one_value;
+                           return true;
+                         })
+                  .has_value());
+  ASSERT_EQ(value.at(0), 16);
+  value[0] = 0;
+  encode_impression({10, "e1", "a", "u", "x", "features"}, value);
+  WriteBatch batch;
+  batch.put(Space::state, key, value);
+  ASSERT_TRUE(store_->commit(batch).has_value());
+  const ShardProgress progress = shard_->progress();
+  shard_ = std::make_unique<Shard>(2, join_, *store_);
+  ASSERT_TRUE(shard_->restore(progress).has_value());
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0 click 20", "1020 a@10 y1 z0! click 20"}));
+}
+
 TEST_F(LastClickTest, WithoutAPurchaseZIsFinalAtTheLastClicksClose) {
   impression(10);
   click(20);
