@@ -46,11 +46,11 @@ def generate(build, out, impressions, span_s, windows_s, *more):
     return json.loads(made.stdout)
 
 
-def run_joiner(build, logs, data, window_s, *more, before=None):
+def run_joiner(build, logs, data, window_s, *more, memtable_mb=MEMTABLE_MB, before=None):
     """One run of joiner_bench, which calls `before` in its process first; its JSON line."""
     process = subprocess.Popen(
         [build / "joiner_bench", "--logs", logs, "--data-dir", data, "--click-window",
-         str(window_s), "--memtable-mb", str(MEMTABLE_MB), "--commit-ms", str(COMMIT_MS), *more],
+         str(window_s), "--memtable-mb", str(memtable_mb), "--commit-ms", str(COMMIT_MS), *more],
         stdout=subprocess.PIPE, text=True, preexec_fn=before)
     text = process.communicate()[0]
     if process.returncode != 0:
@@ -191,11 +191,13 @@ class Large:
     def join(self, window_s, *more, group=None):
         data = self.folder / "data"
         shutil.rmtree(data, ignore_errors=True)
-        return run_joiner(self.build, self.folder / "week", data, window_s, *more,
+        return run_joiner(self.build, self.folder / "week", data, window_s, "--block-cache-mb", "8", *more,
+                          memtable_mb=8,
                           before=None if group is None else group.enter)
 
     def beyond_memory(self):
-        """In memory, then with limits: those that it survives, from half of the state on down."""
+        """In memory, then with limits: those that it survives, from half of the state on down. All
+        with 8 MB of memtables and of block cache."""
         free = self.join(self.SPAN_S)
         runs = [{"limit_mb": None, **free}]
         try:
@@ -204,7 +206,7 @@ class Large:
             note(f"no run with less memory: a memory group cannot be made ({error})")
             return runs
         with group:
-            for share in (0.5, 0.375, 0.25):
+            for share in (0.5, 0.4, 0.33, 0.25):
                 group.limit(int(share * free["disk_mb"] * 1e6))
                 try:
                     got = self.join(self.SPAN_S, group=group)
