@@ -33,6 +33,9 @@ struct JoinCounters {
   std::uint64_t labelled_impressions = 0;  // with final y
   std::uint64_t clicked = 0;               // of these, y = 1
   std::uint64_t converted = 0;             // final z = 1
+  // With join.purchase_value only.
+  MicrosSum value;                  // of all samples
+  std::uint64_t without_value = 0;  // used purchases that had no number there
 
   std::uint64_t read(Stream stream) const;
   std::uint64_t refused_for(Refusal reason) const;
@@ -96,6 +99,7 @@ class Shard {
     bool is_y_emitted = false;  // its click window has closed
     bool is_z_emitted = false;
     bool is_conversion_closed = false;
+    Micros value = 0;  // of its purchases so far
 
     Impression impression() const;  // views into `bytes`
   };
@@ -125,7 +129,8 @@ class Shard {
   Result<bool> attribute(const Event& event, ShardOutput& out);
   Status click(ImpressionNumber number, TimeMs time);
   void move_click(ImpressionNumber number, Clicked& clicked, TimeMs time);
-  void purchase(ImpressionNumber number, TimeMs time, ShardOutput& out);
+  void purchase(ImpressionNumber number, const Event& event, ShardOutput& out);
+  void add_value(Clicked& clicked, const Event& event, ShardOutput& out) const;
 
   // Open impressions of the event's key, in their total order.
   Status find_candidates(const Event& event);
