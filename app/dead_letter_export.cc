@@ -137,8 +137,7 @@ Status Exporter::open() {
     if (!names.empty()) return usage_error("--out " + options_.out.string() + " is not empty");
   }
   if (options_.config != nullptr) {
-    decoder_.emplace(options_.config->streams, options_.config->join.attribution,
-                     std::vector<FeatureConfig>());
+    decoder_.emplace(options_.config->streams, options_.config->join, std::vector<FeatureConfig>());
   }
   if (options_.merges) {
     SLUICE_CHECK(options_.config != nullptr);

@@ -139,8 +139,9 @@ Status Learning::recover() {
   last_checkpoint_ = trainer_.trained_sequence();
   last_checkpoint_steady_ = clock_.steady_ms();
   if (options_.predictions) {
-    SLUICE_ASSIGN(predictions_, PredictionsFile::open(files_, *options_.predictions,
-                                                      trainer_.trained_sequence()));
+    SLUICE_ASSIGN(predictions_,
+                  PredictionsFile::open(files_, *options_.predictions, trainer_.trained_sequence(),
+                                        config_.join.sums_values()));
   }
   SLUICE_ASSIGN(scores_,
                 ScoreLog::open(files_, folder_ / "scores.bin", trainer_.trained_sequence()));

@@ -72,6 +72,7 @@ class JoinStage {
   bool is_closed() const { return join_->committed().is_closed; }
   const JoinProgress& committed() const { return join_->committed(); }
   JoinStatus status() const;
+  const JoinConfig& join_config() const { return config_.join; }
 
  private:
   JoinStage(const Config& config, const EndPolicy& policy, Source& source, Clock& clock,

@@ -8,13 +8,13 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/micros.h"
 #include "learner/metrics.h"
 
 namespace sluice {
 namespace {
 
-constexpr std::string_view kHeader =
-    "sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr\n";
+constexpr std::string_view kHeader = "sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr";
 constexpr std::size_t kBufferBytes = 1 << 20;
 constexpr std::uint64_t kScoreBytes = 16;
 
@@ -67,17 +67,18 @@ Result<std::uint64_t> end_of_line(FileSystem& files, const fs::path& path, std::
 
 Result<std::unique_ptr<PredictionsFile>> PredictionsFile::open(FileSystem& files,
                                                                const std::filesystem::path& path,
-                                                               std::uint64_t trained_sequence) {
+                                                               std::uint64_t trained_sequence,
+                                                               bool has_values) {
   if (trained_sequence == 0) {
     SLUICE_ASSIGN(auto file, files.create(path));
-    SLUICE_TRY(file->append(kHeader));
+    SLUICE_TRY(file->append(std::string(kHeader) + (has_values ? ",value\n" : "\n")));
     SLUICE_TRY(sync_folder_of(files, path));
-    return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file)));
+    return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file), has_values));
   }
   SLUICE_ASSIGN(const std::uint64_t end, end_of_line(files, path, trained_sequence));
   SLUICE_TRY(files.truncate(path, end));
   SLUICE_ASSIGN(auto file, files.append_to(path));
-  return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file)));
+  return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file), has_values));
 }
 
 Status PredictionsFile::add(const TrainedBatch& batch) {
@@ -94,6 +95,7 @@ Status PredictionsFile::add(const TrainedBatch& batch) {
       buffer_ += ',';
       append_number(rate, buffer_);
     }
+    if (has_values_) buffer_ += "," + format_micros(sample.value);
     buffer_ += '\n';
   }
   return buffer_.size() >= kBufferBytes ? flush() : Status();

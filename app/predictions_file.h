@@ -16,22 +16,26 @@
 namespace sluice {
 
 // One line a sample, in sequence order:
-// sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr. Owned by the learning thread.
+// sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr and, with join.purchase_value, value.
+// Owned by the learning thread.
 class PredictionsFile {
  public:
   // Begins the file, or cuts it back to the lines up to `trained_sequence` and continues it. A
   // usage error where those lines are not all there: predictions are made once, before learning.
   static Result<std::unique_ptr<PredictionsFile>> open(FileSystem& files,
                                                        const std::filesystem::path& path,
-                                                       std::uint64_t trained_sequence);
+                                                       std::uint64_t trained_sequence,
+                                                       bool has_values);
   Status add(const TrainedBatch& batch);
   // What was added survives a crash once this has returned.
   Status sync();
 
  private:
-  explicit PredictionsFile(std::unique_ptr<WritableFile> file) : file_(std::move(file)) {}
+  PredictionsFile(std::unique_ptr<WritableFile> file, bool has_values)
+      : file_(std::move(file)), has_values_(has_values) {}
   Status flush();
   std::unique_ptr<WritableFile> file_;
+  bool has_values_;
   std::string buffer_;
 };
 

@@ -42,6 +42,14 @@ std::string never_there(const Json& report) {
   return text;
 }
 
+// The same of the value of purchases.
+std::string never_valued(const Json& report) {
+  const Json& labels = report["labels"];
+  const auto used = report["used"]["purchases"].get<std::uint64_t>();
+  if (used == 0 || !labels.contains("without_value") || labels["without_value"] != used) return "";
+  return "warning   no purchase that counts has a number as its value; check streams.value\n";
+}
+
 }  // namespace
 
 Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throughput& throughput,
@@ -63,6 +71,10 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
   report["labels"] = {{"impressions", join.counters.labelled_impressions},
                       {"clicked", join.counters.clicked},
                       {"converted", join.counters.converted}};
+  if (stage.join_config().sums_values()) {
+    report["labels"]["value"] = join.counters.value.value();
+    report["labels"]["without_value"] = join.counters.without_value;
+  }
   for (std::size_t index = 0; index < kRefusals; ++index) {
     const auto reason = static_cast<Refusal>(index);
     report["refused"][to_string(reason)] = join.counters.refused_for(reason);
@@ -104,14 +116,16 @@ std::string summarize(const Json& report) {
                      count(events["clicks"]) + " clicks, " + count(events["purchases"]) +
                      " purchases\nlabels    " + count(labels["impressions"]) + " impressions, " +
                      count(labels["clicked"]) + " clicked, " + count(labels["converted"]) +
-                     " converted\n";
+                     " converted";
+  if (labels.contains("value")) text += ", value " + number(labels["value"], "%.2f");
+  text += "\n";
   std::string refused;
   for (const auto& [reason, refusals] : report["refused"].items()) {
     if (refusals.get<std::uint64_t>() == 0) continue;
     refused += (refused.empty() ? " " : ", ") + count(refusals) + " " + reason;
   }
   text += "refused  " + (refused.empty() ? " nothing" : refused) + "\n";
-  text += never_there(report);
+  text += never_there(report) + never_valued(report);
   text += "samples   " + count(report["samples"]) + ", " + count(report["trained"]) +
           " of them trained, digest " + report["samples_digest"].get<std::string>() + "\n";
   text += "model     digest " + report["model_digest"].get<std::string>() + "\n";

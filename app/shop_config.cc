@@ -54,6 +54,9 @@ std::string shop_config(const ShopOptions& options) {
   text += "\"\n\n[join]\nattribution       = \"impression_id\"\nclick_window      = \"" +
           format_duration(options.click_window);
   text += "\"\nconversion_window = \"" + format_duration(options.conversion_window) + "\"\n";
+  if (options.has_values) {
+    text += "purchase_label    = \"at_close\"\npurchase_value    = \"sum\"    # of all purchases\n";
+  }
   return text + kLearner;
 }
 

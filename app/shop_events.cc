@@ -247,7 +247,8 @@ class ShopEvents::Drawing {
   }
 
   void add_follow_up(Stream stream, TimeMs time, bool has_event_id) {
-    std::string& line = add_record(stream, time).line;
+    ShopRecord& record = add_record(stream, time);
+    std::string& line = record.line;
     if (has_event_id) {
       line = stream == Stream::clicks ? "{\"event_id\":\"c" : "{\"event_id\":\"p";
       line += id_;
@@ -255,6 +256,11 @@ class ShopEvents::Drawing {
     } else {
       append_common(line, time);
       line.replace(0, 2, "{");
+    }
+    if (stream == Stream::purchases && options_.has_values) {
+      record.value = model_.item(item_).price * (kMicros / 100);
+      line += ",\"value\":";
+      append_hundredths(line, model_.item(item_).price);
     }
     line += "}\n";
   }

@@ -12,6 +12,7 @@
 
 #include "app/shop_model.h"
 #include "app/shop_options.h"
+#include "base/micros.h"
 #include "base/time.h"
 #include "config/config.h"
 
@@ -26,6 +27,7 @@ struct ShopRecord {
   std::uint64_t subject = 0;          // number of the impression that the record names
   std::uint32_t subject_records = 0;  // of the page that name it, this one included
   bool is_malformed = false;
+  Micros value = 0;  // of a purchase (ShopOptions::has_values)
   std::string line;  // one JSON object (or what damage has left of it) and the line's end
 };
 

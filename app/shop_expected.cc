@@ -62,14 +62,15 @@ void ShopExpected::add_record(const ShopRecord& record, ShopVerdict verdict) {
   ++counts_.records[static_cast<std::size_t>(record.stream)];
   if (verdict == ShopVerdict::malformed) ++counts_.malformed;
   if (verdict == ShopVerdict::late) ++counts_.late;
+  const Fact fact{record.time, record.stream, record.value};
   std::vector<Fact> alone;
   if (record.subject_records == 1) {
-    if (verdict == ShopVerdict::accepted) alone.push_back({record.time, record.stream});
+    if (verdict == ShopVerdict::accepted) alone.push_back(fact);
     settle(alone);
     return;
   }
   Subject& subject = unsettled_[record.subject];
-  if (verdict == ShopVerdict::accepted) subject.accepted.push_back({record.time, record.stream});
+  if (verdict == ShopVerdict::accepted) subject.accepted.push_back(fact);
   SLUICE_CHECK(subject.records < record.subject_records);
   if (++subject.records == record.subject_records) {
     settle(subject.accepted);
@@ -110,11 +111,17 @@ void ShopExpected::settle(std::vector<Fact>& facts) {
         impression.open_until = std::max(impression.open_until, impression.conversion_end);
       }
     } else if (impression.converted) {
-      ++counts_.repeat;
+      if (options_.has_values && fact.time < impression.conversion_end) {
+        ++counts_.further;
+        counts_.value += fact.value;
+      } else {
+        ++counts_.repeat;
+      }
     } else if (!impression.clicked || fact.time >= impression.conversion_end) {
       ++counts_.no_click;
     } else {
       ++counts_.converted;
+      counts_.value += fact.value;
       impression.converted = true;
     }
   }
@@ -140,6 +147,10 @@ nlohmann::ordered_json ShopExpected::json() const {
   json["labels"]["impressions"] = counts_.impressions;
   json["labels"]["clicked"] = counts_.clicked;
   json["labels"]["converted"] = counts_.converted;
+  if (options_.has_values) {
+    json["labels"]["further_purchases"] = counts_.further;
+    json["value"] = to_double(counts_.value);
+  }
   json["refused"]["malformed"] = counts_.malformed;
   json["refused"]["late"] = counts_.late;
   json["refused"]["duplicate"] = counts_.duplicate;

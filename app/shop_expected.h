@@ -45,6 +45,8 @@ class ShopExpected {
     std::uint64_t impressions = 0;                  // labelled
     std::uint64_t clicked = 0;
     std::uint64_t converted = 0;
+    std::uint64_t further = 0;  // purchases of converted ones, where values are summed
+    Micros value = 0;           // of all that are converted
     std::uint64_t malformed = 0;
     std::uint64_t late = 0;
     std::uint64_t duplicate = 0;
@@ -70,6 +72,7 @@ class ShopExpected {
   struct Fact {
     TimeMs time = 0;
     Stream stream = Stream::impressions;
+    Micros value = 0;
   };
   struct Subject {
     std::uint32_t records = 0;  // seen

@@ -123,7 +123,8 @@ void ShopModel::draw_items() {
     json += "\",\"brand\":";
     append_number(json, item.brand);
     json += ",\"price\":";
-    append_hundredths(json, static_cast<std::int64_t>(cents));
+    item.price = static_cast<std::int64_t>(cents);
+    append_hundredths(json, item.price);
     // Some sellers send no quality, some an explicit null.
     const double form = random.uniform();
     if (form < 0.95) {

@@ -54,7 +54,8 @@ struct ShopItem {
   std::uint32_t category = 0;
   std::uint32_t brand = 0;
   Logits own;
-  std::string json;  // the value of "features.item"
+  std::int64_t price = 0;  // hundredths
+  std::string json;        // the value of "features.item"
 };
 
 struct ShopContext {

@@ -34,6 +34,8 @@ struct ShopOptions {
   double malformed = 0;          // share of records whose line is damaged
   double late = 0;               // share of records held back until their log has passed them
 
+  bool has_values = false;  // purchases have their item's price as `value`; labels sum it
+
   std::uint32_t segments = 0;  // files that each log is cut into; 0: one file without a folder
   Compression compression = Compression::none;
 };

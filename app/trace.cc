@@ -32,7 +32,7 @@ bool has_word(std::string_view text, std::string_view id) {
 class Notes final : public RecordWatcher {
  public:
   Notes(const Config& config, std::string id)
-      : join_(config.join), id_(std::move(id)), decoder_(config.streams, join_.attribution, {}) {}
+      : join_(config.join), id_(std::move(id)), decoder_(config.streams, join_, {}) {}
 
   bool by_user_item() const { return join_.attribution == JoinConfig::Attribution::user_item; }
   // user_item: whose clicks and purchases are to be noted.
@@ -62,6 +62,7 @@ class Notes final : public RecordWatcher {
       TracedRecord& traced = note(where, record.position, source);
       traced.time = event->time();
       traced.event_id = event->id();
+      traced.value = event->value();
     } else if (!event && has_word(record.bytes, id_)) {
       // Nothing in it can be relied upon, but it may be what is looked for. It will be refused.
       note(where, record.position, source);
@@ -92,7 +93,12 @@ class Notes final : public RecordWatcher {
       return;
     }
     TracedImpression& named = opening(where.partition, impression.time);
-    (where.stream == Stream::clicks ? named.click_time : named.purchase_time) = event.time();
+    if (where.stream == Stream::clicks) {
+      named.click_time = event.time();
+    } else {
+      if (!named.purchase_time) named.purchase_time = event.time();
+      named.value = add_saturating(named.value, event.value().value_or(0));
+    }
   }
 
   // The one of a sample.

@@ -30,8 +30,9 @@ struct TracedRecord {
   Outcome outcome = Outcome::undecided;  // undecided: event time has not come so far
   Refusal reason = Refusal::malformed;   // of a refused one
   std::string detail;
-  std::string used_for;      // user_item: the impression that it counts for, where it is another
-  bool is_replaced = false;  // a click that counted until a later one of the impression did
+  std::string used_for;         // user_item: the impression that it counts for, where it is another
+  bool is_replaced = false;     // a click that counted until a later one of the impression did
+  std::optional<Micros> value;  // of a purchase (join.purchase_value)
 };
 
 // Batches are 1, 2, 3, ...; [from, to] are sequence numbers, `to` so far while it is not complete.
@@ -54,7 +55,8 @@ struct TracedImpression {
   TimeMs time = 0;
   std::string event_id, user_id, item_id;
   std::optional<TimeMs> click_time;     // of the click that counts, so far
-  std::optional<TimeMs> purchase_time;  // of the purchase that counts
+  std::optional<TimeMs> purchase_time;  // of the first purchase that counts
+  Micros value = 0;                     // of all that count, so far
   std::vector<TracedSample> samples;
 
   TimeMs click_window_end(const JoinConfig& join) const { return time + join.click_window; }

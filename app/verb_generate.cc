@@ -11,6 +11,7 @@
 #include "app/report_error.h"
 #include "app/shop.h"
 #include "app/verbs.h"
+#include "base/micros.h"
 
 namespace sluice {
 namespace {
@@ -116,6 +117,8 @@ void add_trouble_options(CLI::App& verb, Arguments& arguments) {
   rate("--duplicates", options.duplicates, "Share of impressions that are sent twice");
   rate("--orphans", options.orphans,
        "Clicks and purchases without their impression or click, for each impression");
+  verb.add_flag("--values", options.has_values,
+                "Purchases have their item's price as value, and shop.toml sums it");
   rate("--malformed", options.malformed, "Share of records whose line is damaged");
   rate("--late", options.late, "Share of records held back until their log has passed them");
 }
@@ -138,6 +141,9 @@ void print_summary(const ShopSummary& summary, const Arguments& arguments, doubl
   count("impressions", counts.impressions);
   count("clicked", counts.clicked);
   count("converted", counts.converted);
+  if (arguments.options.has_values) {
+    std::printf("  %-24s %12s\n", "value", format_micros(counts.value).c_str());
+  }
   std::printf("records that it must refuse\n");
   count("malformed", counts.malformed);
   count("late", counts.late);

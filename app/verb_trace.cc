@@ -53,10 +53,12 @@ Json record_json(const TracedRecord& record) {
   }
   if (!record.used_for.empty()) json["used_for"] = record.used_for;
   if (record.is_replaced) json["replaced"] = true;
+  if (record.value) json["value"] = to_double(*record.value);
   return json;
 }
 
-Result<Json> sample_json(const TracedSample& traced, const TraceFolder* folder, FileSystem& files) {
+Result<Json> sample_json(const TracedSample& traced, bool has_values, const TraceFolder* folder,
+                         FileSystem& files) {
   const Sample& sample = traced.sample;
   Json json = {{"sequence", sample.sequence},
                {"time", format_time(sample.time)},
@@ -70,6 +72,7 @@ Result<Json> sample_json(const TracedSample& traced, const TraceFolder* folder, 
                  {"from", traced.batch.from},
                  {"to", traced.batch.to},
                  {"complete", traced.batch.is_complete}}}};
+  if (has_values) json["value"] = to_double(sample.value);
   if (folder == nullptr) return json;
   SLUICE_ASSIGN(const TraceFolder::Facts facts, folder->facts(files, sample));
   const auto number = [](const std::optional<std::uint64_t>& value) {
@@ -105,7 +108,7 @@ Result<Json> impression_json(const TracedImpression& impression, const Config& c
   for (const TracedSample& traced : impression.samples) {
     if (traced.sample.y_final) y = traced.sample;
     if (traced.sample.z_final) z = traced.sample;
-    SLUICE_ASSIGN(Json sample, sample_json(traced, folder, files));
+    SLUICE_ASSIGN(Json sample, sample_json(traced, join.sums_values(), folder, files));
     samples.push_back(std::move(sample));
   }
   const TimeMs click_end = impression.click_window_end(join);
@@ -128,6 +131,7 @@ Result<Json> impression_json(const TracedImpression& impression, const Config& c
     json["conversion_window"] = {{"from", format_time(*impression.click_time)},
                                  {"to", format_time(*conversion_end)}};
   }
+  if (join.sums_values()) json["value"] = to_double(impression.value);
   return json;
 }
 
@@ -170,6 +174,7 @@ std::string records_text(const Json& trace) {
     if (outcome == "used") outcome = is_impression ? "opens it" : "counts";
     if (record.contains("used_for")) outcome += " for " + text_of(record["used_for"]);
     if (record.contains("replaced")) outcome += ", until a later click does";
+    if (record.contains("value")) outcome += ", value " + text_of(record["value"]);
     if (outcome == "undecided") outcome = "not decided yet: event time has not come so far";
     if (record.contains("reason")) outcome += ": " + text_of(record["reason"]);
     if (record.contains("detail")) outcome += ", " + text_of(record["detail"]);
@@ -226,6 +231,10 @@ std::string impression_text(const Json& impression) {
       {"  purchase", text_of(impression["purchase"])},
       {"  y (clicked)", label_text(impression["y"])},
       {"  z (purchased)", label_text(impression["z"])}};
+  if (impression.contains("value")) {
+    rows.push_back({"  value", text_of(impression["value"]) +
+                                   (impression["z"]["final"] == true ? "" : ", so far")});
+  }
   for (const Json& sample : impression["samples"]) {
     const Json& batch = sample["batch"];
     const auto label = [&sample](const char* name, const char* final) {

@@ -52,6 +52,7 @@ struct StreamsConfig {
   std::string impression_id = "impression_id";
   std::string user_id = "user_id";
   std::string item_id = "item_id";
+  std::string value = "value";  // of a purchase; read only where join.purchase_value asks for it
   friend bool operator==(const StreamsConfig&, const StreamsConfig&) = default;
 };
 
@@ -60,6 +61,7 @@ struct JoinConfig {
   enum class Attribution { impression_id, user_item };
   enum class AttributedClick { first, last };
   enum class PurchaseLabel { at_purchase, at_close };
+  enum class PurchaseValue { none, sum };
   Attribution attribution = Attribution::impression_id;
   AttributedClick attributed_click = AttributedClick::first;  // of an impression's clicks
   DurationMs click_window = 1'800'000;
@@ -67,6 +69,8 @@ struct JoinConfig {
   DurationMs tick = 1'000;
   DurationMs clock_skew = 0;
   PurchaseLabel purchase_label = PurchaseLabel::at_purchase;
+  PurchaseValue purchase_value = PurchaseValue::none;  // sum: needs purchase_label at_close
+  bool sums_values() const { return purchase_value == PurchaseValue::sum; }
   friend bool operator==(const JoinConfig&, const JoinConfig&) = default;
 };
 

@@ -228,6 +228,12 @@ void check_rules(const TomlNode& root, const std::string& file, const Config& co
             toml_text(dead_topic) + " is the topic of streams." + kStreamNames[stream] +
                 "; refused records need their own");
   }
+  const JoinConfig& join = config.join;
+  require(!join.sums_values() || join.purchase_label == JoinConfig::PurchaseLabel::at_close ||
+              named.contains("join.purchase_label"),
+          "join.purchase_value",
+          "\"sum\" needs join.purchase_label = \"at_close\": the sum is complete only when the "
+          "conversion window closes");
   // The learner numbers a batch's inputs, and those of its contexts, with 32 bits.
   constexpr std::uint64_t kMostNumbers = 1ULL << 31;
   constexpr std::uint64_t kRowPadding = 64;

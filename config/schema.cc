@@ -166,6 +166,11 @@ void add_streams(std::vector<Key<Config>>& keys) {
                is_path);
   streams.text("item_id", &StreamsConfig::item_id, kPathAllowed, "The field of the item's id.",
                is_path);
+  streams
+      .text("value", &StreamsConfig::value, kPathAllowed,
+            "The field of a purchase's value, a number; read where join.purchase_value is \"sum\".",
+            is_path)
+      .is_younger_than_data = true;
   for (std::size_t stream = 0; stream < kStreams; ++stream) add_stream(keys, stream);
 }
 
@@ -192,6 +197,12 @@ void add_join(std::vector<Key<Config>>& keys) {
       "purchase_label", &JoinConfig::purchase_label, {"at_purchase", "at_close"},
       "When the label of a purchased impression is final: at the purchase (not before its click "
       "window closes), or when the conversion window closes.");
+  join.choice<JoinConfig::PurchaseValue>(
+          "purchase_value", &JoinConfig::purchase_value, {"none", "sum"},
+          "What a sample tells of the values of its purchases (streams.value): nothing, or the sum "
+          "over all purchases inside the conversion window; \"sum\" needs purchase_label = "
+          "\"at_close\".")
+      .is_younger_than_data = true;
 }
 
 void add_features(std::vector<Key<Config>>& keys) {

@@ -23,7 +23,16 @@ constexpr TimeMs kLatest = 253'402'300'799'999;
 
 // The wanted fields of a record, found in one walk over it. Slots of the event's own fields come
 // first, features after them.
-enum Slot : std::size_t { kTs, kEventId, kImpressionId, kUserId, kItemId, kLogTime, kFeatures };
+enum Slot : std::size_t {
+  kTs,
+  kEventId,
+  kImpressionId,
+  kUserId,
+  kItemId,
+  kLogTime,
+  kValue,  // of purchases, where it is asked for
+  kFeatures
+};
 
 using Fields = std::vector<std::optional<dom::element>>;
 
@@ -174,6 +183,18 @@ FieldValue to_value(const std::optional<dom::element>& field, std::array<char, 2
   return value;
 }
 
+// A purchase's value, by the full parser and by a template, which knows integers only.
+std::optional<Micros> read_value(const std::optional<dom::element>& field) {
+  if (is_absent(field) || !field->is_number()) return std::nullopt;
+  if (field->is_int64()) return to_micros_of_integer(field->get_int64().value_unsafe());
+  if (field->is_uint64()) return INT64_MAX;  // from 2^63 on
+  return to_micros(field->get_double().value_unsafe());
+}
+std::optional<Micros> read_value(const FieldValue& field) {
+  if (field.kind != FieldValue::Kind::integer) return std::nullopt;
+  return to_micros_of_integer(field.integer);
+}
+
 // An id as bytes: a string's own, an integer's decimal text (in `buffer`). Empty where absent;
 // false where it is neither.
 bool read_id(const FieldValue& value, std::array<char, 24>& buffer, std::string_view& id) {
@@ -239,7 +260,8 @@ struct Decoder::Impl {
   // Required ids by stream.
   std::array<bool, kStreams> needs_impression_id{};
   bool needs_user_item = false;
-  PathNode event_paths;       // clicks, purchases
+  PathNode click_paths;
+  PathNode purchase_paths;    // with the value, where it is asked for
   PathNode impression_paths;  // with the features
   std::array<LearnedTemplate, kStreams> templates;
   dom::parser parser;
@@ -251,7 +273,8 @@ struct Decoder::Impl {
   EventArena arena;
 
   PathNode& paths(Stream stream) {
-    return stream == Stream::impressions ? impression_paths : event_paths;
+    if (stream == Stream::impressions) return impression_paths;
+    return stream == Stream::clicks ? click_paths : purchase_paths;
   }
 
   // Without the full parser; false where that has to look at the record.
@@ -289,7 +312,8 @@ struct Decoder::Impl {
 
   // From the event's own fields, and the features that were encoded.
   tl::expected<Decoded, Rejection> finish(Stream stream, const Record& record,
-                                          const FieldValue* own) {
+                                          const FieldValue* own,
+                                          const std::optional<Micros>& value) {
     const FieldValue& ts = own[kTs];
     if (ts.kind == FieldValue::Kind::absent) return malformed(streams.ts + ": absent");
     if (ts.kind != FieldValue::Kind::integer) return malformed(streams.ts + ": no integer");
@@ -307,6 +331,7 @@ struct Decoder::Impl {
     }
 
     std::array<std::array<char, 24>, 4> buffers;
+    const ValueText value_text(value);
     Event::Texts texts;
     const auto stream_index = static_cast<std::size_t>(stream);
     const struct {
@@ -332,22 +357,23 @@ struct Decoder::Impl {
       if (texts.id.empty()) texts.id = texts.impression_id;
       texts.features = encoded_features;
     } else {
+      texts.features = value_text.text();
       texts.record = record.bytes;
     }
     return Decoded{Event(stream, time, record.position, texts, arena), log_time};
   }
 };
 
-Decoder::Decoder(const StreamsConfig& streams, JoinConfig::Attribution attribution,
+Decoder::Decoder(const StreamsConfig& streams, const JoinConfig& join,
                  const std::vector<FeatureConfig>& features)
     : impl_(std::make_unique<Impl>()) {
   Impl& impl = *impl_;
   impl.streams = streams;
   impl.features = features;
-  const bool by_id = attribution == JoinConfig::Attribution::impression_id;
+  const bool by_id = join.attribution == JoinConfig::Attribution::impression_id;
   impl.needs_impression_id = {true, by_id, by_id};
   impl.needs_user_item = !by_id;
-  for (PathNode* root : {&impl.event_paths, &impl.impression_paths}) {
+  for (PathNode* root : {&impl.click_paths, &impl.purchase_paths, &impl.impression_paths}) {
     root->add(streams.ts, kTs);
     root->add(streams.event_id, kEventId);
     root->add(streams.impression_id, kImpressionId);
@@ -355,6 +381,7 @@ Decoder::Decoder(const StreamsConfig& streams, JoinConfig::Attribution attributi
     root->add(streams.item_id, kItemId);
     if (!streams.log_time.empty()) root->add(streams.log_time, kLogTime);
   }
+  if (join.sums_values()) impl.purchase_paths.add(streams.value, kValue);
   for (std::size_t index = 0; index < features.size(); ++index) {
     impl.impression_paths.add(features[index].path, kFeatures + index);
   }
@@ -368,7 +395,7 @@ Decoder::Decoder(Decoder&&) noexcept = default;
 
 tl::expected<Decoded, Rejection> Decoder::decode(Stream stream, const Record& record) {
   if (record.bytes.size() <= impl_->streams.max_record_bytes && impl_->match(stream, record)) {
-    return impl_->finish(stream, record, impl_->values.data());
+    return impl_->finish(stream, record, impl_->values.data(), read_value(impl_->values[kValue]));
   }
   return impl_->parse(stream, record);
 }
@@ -413,7 +440,7 @@ tl::expected<Decoded, Rejection> Decoder::Impl::parse(Stream stream, const Recor
       encoder.encode(features[index], fields[kFeatures + index]);
     }
   }
-  return finish(stream, record, own.data());
+  return finish(stream, record, own.data(), read_value(fields[kValue]));
 }
 
 }  // namespace sluice

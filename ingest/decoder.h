@@ -5,7 +5,8 @@
 // empty list or object inside is no level of its own), and its required fields make sense: `ts`,
 // and the ids that the attribution needs (impressions always need `impression_id`). An id is a
 // non-empty string or an integer. A field that stands twice counts where it stands first. Integers
-// beyond 64 bits make a record malformed.
+// beyond 64 bits make a record malformed. The value of a purchase (join.purchase_value) is never a
+// reason to refuse it: what is no number is none.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,7 @@ struct Decoded {
 class Decoder {
  public:
   // `features` as in Config::features, sorted by name; none where only labels are wanted.
-  Decoder(const StreamsConfig& streams, JoinConfig::Attribution attribution,
+  Decoder(const StreamsConfig& streams, const JoinConfig& join,
           const std::vector<FeatureConfig>& features);
   ~Decoder();
   Decoder(Decoder&&) noexcept;

@@ -100,6 +100,19 @@ Event::~Event() {
   if (chunk_ != nullptr) chunk_->release();
 }
 
+ValueText::ValueText(const std::optional<Micros>& value) {
+  if (!value) return;
+  std::memcpy(bytes_.data(), &*value, sizeof *value);
+  size_ = sizeof *value;
+}
+
+std::optional<Micros> Event::value() const {
+  Micros value = 0;
+  if (stream_ != Stream::purchases || part(4).size() != sizeof value) return std::nullopt;
+  std::memcpy(&value, part(4).data(), sizeof value);
+  return value;
+}
+
 std::size_t Event::size_of(const Texts& texts) {
   return texts.id.size() + texts.impression_id.size() + texts.user_id.size() +
          texts.item_id.size() + texts.features.size() + texts.record.size();

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/micros.h"
 #include "base/time.h"
 #include "config/config.h"
 
@@ -78,8 +79,9 @@ class Event {
     std::string_view impression_id;
     std::string_view user_id;
     std::string_view item_id;
-    std::string_view features;  // impressions: as ingest/features.h encodes them
-    std::string_view record;    // clicks and purchases: the original bytes, for a dead letter
+    // Impressions: as ingest/features.h encodes them; purchases with a value: a ValueText.
+    std::string_view features;
+    std::string_view record;  // clicks and purchases: the original bytes, for a dead letter
   };
 
   Event() = default;
@@ -103,6 +105,8 @@ class Event {
   std::string_view user_id() const { return part(2); }
   std::string_view item_id() const { return part(3); }
   std::string_view features() const { return part(4); }
+  // Of a purchase; none where it has no number there, or nobody asks for it (join.purchase_value).
+  std::optional<Micros> value() const;
   std::string_view record() const { return part(5); }
   std::size_t bytes() const { return sizeof(Event) + ends_.back(); }
 
@@ -124,6 +128,18 @@ class Event {
   Position position_ = 0;
   std::array<std::uint32_t, 6> ends_{};
   Stream stream_ = Stream::impressions;
+};
+
+// A purchase's value on its way into an event: among the texts, where an impression has its
+// features, so that no other event is larger for it.
+class ValueText {
+ public:
+  explicit ValueText(const std::optional<Micros>& value);
+  std::string_view text() const { return {bytes_.data(), size_}; }
+
+ private:
+  std::array<char, sizeof(Micros)> bytes_{};
+  std::size_t size_ = 0;
 };
 
 // The total order inside a shard (docs/design.md): time, then stream, then id bytes (clicks and

@@ -22,7 +22,7 @@ LogReader::LogReader(const Config& config, Source& source, Clock& clock, std::ui
       clock_(clock),
       policy_(policy),
       partition_count_(partitions),
-      decoder_(config.streams, config.join.attribution, config.features) {}
+      decoder_(config.streams, config.join, config.features) {}
 
 Status LogReader::check_logs(const std::vector<IntakeState>& states,
                              std::vector<Position> pinned_ends) {

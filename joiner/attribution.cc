@@ -39,18 +39,21 @@ Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> c
 Attribution attribute_purchase(const JoinConfig& join, std::span<const Candidate> candidates,
                                TimeMs time) {
   if (candidates.empty()) return {};
-  std::optional<std::size_t> latest;
+  std::optional<std::size_t> unpurchased;  // the latest ones
+  std::optional<std::size_t> purchased;
   bool any_purchased = false;
   for (std::size_t index = 0; index < candidates.size(); ++index) {
     const Candidate& candidate = candidates[index];
     any_purchased |= candidate.purchase_time.has_value();
-    if (!candidate.click_time || candidate.purchase_time) continue;
+    if (!candidate.click_time) continue;
     const bool in_window =
         *candidate.click_time <= time && time < *candidate.click_time + join.conversion_window;
     if (!in_window) continue;
+    std::optional<std::size_t>& latest = candidate.purchase_time ? purchased : unpurchased;
     if (!latest || *candidate.click_time >= *candidates[*latest].click_time) latest = index;
   }
-  if (latest) return use(*latest);
+  if (unpurchased) return use(*unpurchased);
+  if (purchased && join.sums_values()) return use(*purchased);
   return refuse(any_purchased ? Refusal::repeat : Refusal::no_click);
 }
 

@@ -43,8 +43,9 @@ Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> c
                             TimeMs time);
 
 // A purchase goes to the latest attributed click in whose conversion window it lies and that has no
-// purchase; of equally late ones to that of the latest impression. Where there is none, it
-// is a repeat if a candidate has a purchase, else no_click.
+// purchase; of equally late ones to that of the latest impression. Where there is none, and values
+// are summed (join.purchase_value), it goes to the latest one in whose window it lies and that has
+// a purchase, as a further one. Else it is a repeat if a candidate has a purchase, else no_click.
 Attribution attribute_purchase(const JoinConfig& join, std::span<const Candidate> candidates,
                                TimeMs time);
 

@@ -15,8 +15,8 @@
 namespace sluice {
 namespace {
 
-// Format 1 ends before the numbers of the dead-letter topic.
-constexpr std::uint8_t kProgressFormat = 2;
+// Format 1 ends before the numbers of the dead-letter topic, format 2 before those of values.
+constexpr std::uint8_t kProgressFormat = 3;
 constexpr std::uint8_t kFirstProgressFormat = 1;
 constexpr const char* kProgressKey = "progress";
 constexpr const char* kIdentityKey = "identity";
@@ -123,6 +123,9 @@ std::string JoinProgress::encode() const {
   bytes.varint(trimmed_dead_letters);
   bytes.varint(sent_dead_letters);
   bytes.varint(trimmed_unsent_dead_letters);
+  bytes.svarint(counters.value.units);
+  bytes.svarint(counters.value.micros);
+  bytes.varint(counters.without_value);
   std::string framed;
   ByteWriter frame(framed);
   frame.u8(kProgressFormat);
@@ -169,6 +172,14 @@ Result<JoinProgress> JoinProgress::decode(std::string_view text) {
   if (format > kFirstProgressFormat) {
     progress.sent_dead_letters = in.varint();
     progress.trimmed_unsent_dead_letters = in.varint();
+  }
+  if (format > 2) {
+    progress.counters.value.units = in.svarint();
+    progress.counters.value.micros = in.svarint();
+    progress.counters.without_value = in.varint();
+    if (progress.counters.value.micros < 0 || progress.counters.value.micros >= kMicros) {
+      return damaged;
+    }
   }
   if (!in.ok() || !in.at_end()) return damaged;
   return progress;
@@ -307,6 +318,7 @@ void Join::sequence_samples(TimeMs frontier, const std::vector<std::size_t>& end
         if (sample.time >= tick_end) break;
         // Checked here, before it is written, and by the learner, after it is read.
         SLUICE_CHECK(frontier_ <= sample.time && sample.time < frontier && (!sample.z || sample.y));
+        SLUICE_CHECK(sample.value == 0 || (sample.z && sample.z_final));
         sample.sequence = next_sequence_++;
         samples_digest_ = blocks_.add(sample, samples_digest_);
         uncommitted_bytes_ += bytes_of(sample);

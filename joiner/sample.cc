@@ -16,10 +16,11 @@ enum Flag : std::uint8_t {
   kZFinal = 8,
   kHasClick = 16,
   kHasPurchase = 32,
+  kHasValue = 64,  // other than 0
 };
 
 // Numbers of a sample before its texts, at most.
-constexpr std::size_t kMostNumberBytes = 1 + 8 * kMostVarintBytes;
+constexpr std::size_t kMostNumberBytes = 1 + 9 * kMostVarintBytes;
 
 char* put_text(char* to, std::string_view text) {
   to = put_varint(to, text.size());
@@ -30,14 +31,15 @@ char* put_text(char* to, std::string_view text) {
 // All that the samples digest is about.
 char* put_labels(char* to, const SampleView& sample) {
   to = put_varint(to, sample.sequence);
-  *to++ =
-      static_cast<char>((sample.y ? kY : 0) | (sample.y_final ? kYFinal : 0) | (sample.z ? kZ : 0) |
-                        (sample.z_final ? kZFinal : 0) | (sample.click_time ? kHasClick : 0) |
-                        (sample.purchase_time ? kHasPurchase : 0));
+  *to++ = static_cast<char>(
+      (sample.y ? kY : 0) | (sample.y_final ? kYFinal : 0) | (sample.z ? kZ : 0) |
+      (sample.z_final ? kZFinal : 0) | (sample.click_time ? kHasClick : 0) |
+      (sample.purchase_time ? kHasPurchase : 0) | (sample.value != 0 ? kHasValue : 0));
   to = put_svarint(to, sample.time);
   to = put_svarint(to, sample.time - sample.impression_time);
   if (sample.click_time) to = put_svarint(to, *sample.click_time - sample.impression_time);
   if (sample.purchase_time) to = put_svarint(to, *sample.purchase_time - sample.impression_time);
+  if (sample.value != 0) to = put_svarint(to, sample.value);
   to = put_text(to, sample.impression_id);
   to = put_text(to, sample.user_id);
   return put_text(to, sample.item_id);
@@ -95,6 +97,7 @@ Result<Sample> decode_sample(std::string_view& text) {
   };
   if ((flags & kHasClick) != 0) sample.click_time = after_impression();
   if ((flags & kHasPurchase) != 0) sample.purchase_time = after_impression();
+  if ((flags & kHasValue) != 0) sample.value = bytes.svarint();
   sample.impression_id = bytes.text();
   sample.user_id = bytes.text();
   sample.item_id = bytes.text();

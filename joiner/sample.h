@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/hash.h"
+#include "base/micros.h"
 #include "base/result.h"
 #include "base/time.h"
 
@@ -26,6 +27,7 @@ struct SampleLabels {
       false;       // this sample trains the CTR term; true for an impression's first sample only
   bool z = false;  // purchased; z implies y
   bool z_final = false;  // this sample trains the CTCVR term
+  Micros value = 0;      // of all purchases of a final z (join.purchase_value); 0 with z = 0
 };
 
 // As the learner has it.

@@ -19,7 +19,10 @@ std::size_t index_of(Stream stream) {
 }  // namespace
 
 Shard::Shard(std::uint32_t number, const JoinConfig& join, KeyValueStore& store)
-    : number_(number), join_(join), store_(store), pages_(number, store) {}
+    : number_(number), join_(join), store_(store), pages_(number, store) {
+  // A rule of the config: a sum is whole at the window's close.
+  SLUICE_CHECK(!join.sums_values() || join.purchase_label == JoinConfig::PurchaseLabel::at_close);
+}
 
 Status Shard::process(std::span<const Event> events, TimeMs frontier, ShardOutput& out) {
   pages_.release_popped();
@@ -288,8 +291,10 @@ void Shard::add_conversion_timer(ImpressionNumber number, const Clicked& clicked
 
 void Shard::purchase(const Event& event, ImpressionNumber number, ShardOutput& out) {
   Clicked& clicked = clicked_.at(number);
-  clicked.purchase_time = event.time();
   dirty_clicked_.insert(number);
+  if (join_.sums_values()) add_value(clicked, event, out);
+  if (clicked.purchase_time) return;  // a further one
+  clicked.purchase_time = event.time();
   if (by_user_item()) {
     by_user_item_.not_purchased.remove(user_item_print(event.user_id(), event.item_id()), number);
     by_user_item_.purchased.add(user_item_print(event.user_id(), event.item_id()), number);
@@ -299,6 +304,13 @@ void Shard::purchase(const Event& event, ImpressionNumber number, ShardOutput& o
   if (!is_final_now) return;
   emit(clicked.impression(), &clicked, event.time(), false, true, out);
   clicked.is_z_emitted = true;
+}
+
+void Shard::add_value(Clicked& clicked, const Event& event, ShardOutput& out) const {
+  SLUICE_CHECK(!clicked.is_z_emitted);
+  const std::optional<Micros> value = event.value();
+  if (!value) ++out.counters.without_value;
+  clicked.value = add_saturating(clicked.value, value.value_or(0));
 }
 
 // ---- look-up
@@ -441,14 +453,20 @@ void Shard::emit(const Impression& impression, const Clicked* clicked, TimeMs ti
   if (clicked != nullptr) {
     sample.click_time = clicked->click_time;
     // A purchase whose label is not final yet is not told: it would leak into the first sample.
-    if (z_final) sample.purchase_time = clicked->purchase_time;
+    if (z_final) {
+      sample.purchase_time = clicked->purchase_time;
+      sample.value = clicked->value;
+    }
     sample.z = sample.purchase_time.has_value();
   }
   if (y_final) {
     ++out.counters.labelled_impressions;
     if (sample.y) ++out.counters.clicked;
   }
-  if (z_final && sample.z) ++out.counters.converted;
+  if (z_final && sample.z) {
+    ++out.counters.converted;
+    out.counters.value.add(sample.value);
+  }
 }
 
 void Shard::refuse(const Event& event, Refusal reason, ShardOutput& out) const {

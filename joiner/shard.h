@@ -38,6 +38,9 @@ struct JoinCounters {
   std::uint64_t labelled_impressions = 0;  // with final y
   std::uint64_t clicked = 0;               // of these, y = 1
   std::uint64_t converted = 0;             // final z = 1
+  // With join.purchase_value only.
+  MicrosSum value;                  // of all samples
+  std::uint64_t without_value = 0;  // used purchases that had no number there
 
   std::uint64_t read(Stream stream) const;
   std::uint64_t refused_for(Refusal reason) const;
@@ -103,6 +106,7 @@ class Shard {
     bool is_y_emitted = false;  // its click window has closed
     bool is_z_emitted = false;
     bool is_conversion_closed = false;
+    Micros value = 0;  // of its purchases so far
 
     std::string_view bytes() const { return {text.get(), text_size}; }
     void keep(std::string_view bytes);
@@ -137,6 +141,7 @@ class Shard {
   Result<bool> attribute(const Event& event, ShardOutput& out);
   void click(const Event& event, ImpressionNumber number);
   void purchase(const Event& event, ImpressionNumber number, ShardOutput& out);
+  void add_value(Clicked& clicked, const Event& event, ShardOutput& out) const;
 
   // The open impressions of the event's key that may decide, in their total order.
   Status find_candidates(const Event& event);

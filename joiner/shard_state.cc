@@ -24,11 +24,17 @@ enum ClickedFlag : std::uint8_t {
   kZEmitted = 2,
   kConversionClosed = 4,
   kPurchased = 8,
-  kInPage = 16,  // its impression is not here, but in its page
+  kInPage = 16,    // its impression is not here, but in its page
+  kHasValue = 32,  // other than 0
 };
 
+// Added to a waiting event's stream.
+constexpr std::uint8_t kValueFollows = 128;
+
 void encode_event(const Event& event, ByteWriter& bytes) {
-  bytes.u8(static_cast<std::uint8_t>(event.stream()));
+  const std::optional<Micros> value = event.value();
+  bytes.u8(static_cast<std::uint8_t>(static_cast<std::uint8_t>(event.stream()) |
+                                     (value ? kValueFollows : 0)));
   bytes.svarint(event.time());
   bytes.varint(event.position());
   bytes.text(event.id());
@@ -36,10 +42,12 @@ void encode_event(const Event& event, ByteWriter& bytes) {
   bytes.text(event.user_id());
   bytes.text(event.item_id());
   bytes.text(event.record());
+  if (value) bytes.svarint(*value);
 }
 
 Event decode_event(ByteReader& bytes) {
-  const auto stream = static_cast<Stream>(bytes.u8());
+  const std::uint8_t head = bytes.u8();
+  const auto stream = static_cast<Stream>(head & ~kValueFollows);
   const TimeMs time = bytes.svarint();
   const Position position = bytes.varint();
   Event::Texts texts;
@@ -48,6 +56,10 @@ Event decode_event(ByteReader& bytes) {
   texts.user_id = bytes.text();
   texts.item_id = bytes.text();
   texts.record = bytes.text();
+  std::optional<Micros> value;
+  if ((head & kValueFollows) != 0) value = bytes.svarint();
+  const ValueText value_text(value);
+  texts.features = value_text.text();
   return Event(stream, time, position, texts);
 }
 
@@ -70,9 +82,11 @@ std::string Shard::encode_clicked(const Clicked& clicked) const {
   bytes.u8(static_cast<std::uint8_t>(
       (clicked.is_y_emitted ? kYEmitted : 0) | (clicked.is_z_emitted ? kZEmitted : 0) |
       (clicked.is_conversion_closed ? kConversionClosed : 0) |
-      (clicked.purchase_time ? kPurchased : 0) | (clicked.is_y_emitted ? 0 : kInPage)));
+      (clicked.purchase_time ? kPurchased : 0) | (clicked.is_y_emitted ? 0 : kInPage) |
+      (clicked.value != 0 ? kHasValue : 0)));
   bytes.svarint(clicked.click_time);
   if (clicked.purchase_time) bytes.svarint(*clicked.purchase_time);
+  if (clicked.value != 0) bytes.svarint(clicked.value);
   value += clicked.bytes();
   return value;
 }
@@ -113,8 +127,10 @@ bool Shard::restore_clicked(ImpressionNumber number, std::string_view value) {
   clicked.is_conversion_closed = (flags & kConversionClosed) != 0;
   clicked.click_time = bytes.svarint();
   if ((flags & kPurchased) != 0) clicked.purchase_time = bytes.svarint();
+  if ((flags & kHasValue) != 0) clicked.value = bytes.svarint();
   if (!bytes.ok() || !is_possible_time(clicked.click_time) ||
-      !is_possible_time(clicked.purchase_time.value_or(0))) {
+      !is_possible_time(clicked.purchase_time.value_or(0)) ||
+      (clicked.value != 0 && !clicked.purchase_time)) {
     return false;
   }
   // Those still in the queue of click windows were indexed with their page.

@@ -62,6 +62,7 @@ Status Trainer::offer(Sample sample) {
   SLUICE_CHECK(sample.sequence == next_sequence());
   SLUICE_CHECK(sample.y_final || sample.z_final);
   SLUICE_CHECK(sample.y || !sample.z);
+  SLUICE_CHECK(sample.value == 0 || (sample.z && sample.z_final));
   if (impl_->pending.ends_before(sample)) SLUICE_TRY(impl_->train());
   impl_->pending.add(std::move(sample));
   return impl_->pending.is_full() ? impl_->train() : Status();

@@ -10,7 +10,7 @@ Scorer::Scorer(Snapshot snapshot)
     : manifest_(std::move(snapshot.manifest)),
       max_record_bytes_(snapshot.streams.max_record_bytes),
       model_(std::move(snapshot.model)),
-      decoder_(snapshot.streams, JoinConfig::Attribution::impression_id, model_.features()) {}
+      decoder_(snapshot.streams, JoinConfig{}, model_.features()) {}
 
 std::vector<tl::expected<Score, std::string>> Scorer::score(
     std::span<const std::string> impressions) {

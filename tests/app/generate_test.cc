@@ -63,6 +63,12 @@ ShopOptions in_segments() {
   return options;
 }
 
+ShopOptions with_values() {
+  ShopOptions options = short_windows();
+  options.has_values = true;
+  return options;
+}
+
 class GeneratedShop : public testing::TestWithParam<ShopOptions> {};
 
 TEST_P(GeneratedShop, ExpectedCountsEqualARecountOfTheLogs) {
@@ -80,11 +86,16 @@ TEST_P(GeneratedShop, ExpectedCountsEqualARecountOfTheLogs) {
   for (const auto& value : expected["labels"]) told += value.get<std::uint64_t>();
   for (const auto& value : expected["refused"]) told += value.get<std::uint64_t>();
   EXPECT_EQ(read, told);
+  EXPECT_EQ(expected.contains("value"), GetParam().has_values);
+  if (!GetParam().has_values) return;
+  EXPECT_GT(expected["labels"]["further_purchases"], 20);
+  EXPECT_NEAR(expected["value"].get<double>(), found.value, 1e-6 * found.value);
+  EXPECT_GT(found.value, 1'000);
 }
 
 INSTANTIATE_TEST_SUITE_P(Options, GeneratedShop,
                          testing::Values(small_shop(), troubled_shop(), short_windows(),
-                                         beyond_the_bound(), in_segments()));
+                                         beyond_the_bound(), in_segments(), with_values()));
 
 TEST(Generate, EveryTroubleIsThere) {
   for (const ShopOptions& options : {troubled_shop(), short_windows()}) {
@@ -250,6 +261,34 @@ TEST(Generate, ItsConfigLoadsAndSaysWhatWasGenerated) {
   EXPECT_EQ(kinds.size(), 4u);
   EXPECT_GT(dense, 0);
   EXPECT_LT(dense, kinds[FeatureConfig::Type::number]);
+}
+
+// Purchases and the config apart, a shop with values is the shop without.
+TEST(Generate, ValuesAreAFieldMoreOfPurchases) {
+  ShopOptions options = small_shop();
+  const TemporaryFolder without, with;
+  generate(options, without.path());
+  options.has_values = true;
+  generate(options, with.path());
+  for (const char* stream : kStreamNames) {
+    for (std::uint32_t p = 0; p < options.partitions; ++p) {
+      const auto plain = read_log(without.path(), stream, options, p);
+      const auto valued = read_log(with.path(), stream, options, p);
+      ASSERT_EQ(plain.size(), valued.size());
+      for (std::size_t n = 0; n < plain.size(); ++n) {
+        json event = json::parse(valued[n]);
+        if (std::string(stream) == "purchases") {
+          EXPECT_GT(event.at("value"), 0);
+          event.erase("value");
+        }
+        ASSERT_EQ(event, json::parse(plain[n]));
+      }
+    }
+  }
+  const auto config = load_config_or_error(with.path() / "shop.toml", {});
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_TRUE(config->join.sums_values());
+  EXPECT_FALSE(load_config_or_error(without.path() / "shop.toml", {})->join.sums_values());
 }
 
 TEST(Generate, OptionsThatCannotBeAreUsageErrors) {

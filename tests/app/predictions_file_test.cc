@@ -31,6 +31,7 @@ class PredictionsFileTest : public ::testing::Test {
       sample.y_final = true;
       sample.z = sequence % 4 == 0;
       sample.z_final = sequence % 3 != 0;
+      if (sample.z) sample.value = 19'990'000;
       const float logit = 0.25F * static_cast<float>(sequence % 7) - 1;
       predictions.push_back({logit, -logit, 0.125, 0.5, 0.0625});
     }
@@ -38,13 +39,14 @@ class PredictionsFileTest : public ::testing::Test {
     ASSERT_TRUE(added) << added.error().message;
   }
   std::unique_ptr<PredictionsFile> open(std::uint64_t trained) {
-    auto file = PredictionsFile::open(files_, path_, trained);
+    auto file = PredictionsFile::open(files_, path_, trained, has_values_);
     EXPECT_TRUE(file) << file.error().message;
     return *std::move(file);
   }
 
   const std::vector<std::string> names_ = {"plain", "a,b",    "say \"hi\"", "two\nlines",
                                            "cr\r",  "\"\n\"", "7"};
+  bool has_values_ = false;
   TemporaryFolder folder_;
   const fs::path path_ = folder_.path() / "predictions.csv";
   RealFileSystem files_;
@@ -61,6 +63,21 @@ TEST_F(PredictionsFileTest, HasOneLineASample) {
                                    "2,\"say \"\"hi\"\"\",1,1,0,1,0.125,0.5,0.0625\n"
                                    "3,\"two\nlines\",0,1,0,0,0.125,0.5,0.0625\n"
                                    "4,\"cr\r\",1,1,1,1,0.125,0.5,0.0625\n");
+}
+
+TEST_F(PredictionsFileTest, HasValuesWhereTheyAreSummed) {
+  has_values_ = true;
+  for (const std::uint64_t trained : {0, 3}) {
+    const auto file = open(trained);
+    add(*file, trained + 1, 4);
+    ASSERT_TRUE(file->sync());
+    EXPECT_EQ(read_bytes(path_),
+              "sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr,value\n"
+              "1,\"a,b\",0,1,0,1,0.125,0.5,0.0625,0\n"
+              "2,\"say \"\"hi\"\"\",1,1,0,1,0.125,0.5,0.0625,0\n"
+              "3,\"two\nlines\",0,1,0,0,0.125,0.5,0.0625,0\n"
+              "4,\"cr\r\",1,1,1,1,0.125,0.5,0.0625,19.99\n");
+  }
 }
 
 TEST_F(PredictionsFileTest, GoesOnFromAnySequence) {
@@ -89,11 +106,11 @@ TEST_F(PredictionsFileTest, AFileThatLacksLinesIsRefusedAndStays) {
     ASSERT_TRUE(file->sync());
   }
   const std::string before = read_bytes(path_);
-  auto file = PredictionsFile::open(files_, path_, 4);
+  auto file = PredictionsFile::open(files_, path_, 4, false);
   ASSERT_FALSE(file);
   EXPECT_EQ(file.error().kind, ErrorKind::usage);
   EXPECT_EQ(read_bytes(path_), before);
-  file = PredictionsFile::open(files_, folder_.path() / "absent.csv", 1);
+  file = PredictionsFile::open(files_, folder_.path() / "absent.csv", 1, false);
   ASSERT_FALSE(file);
   EXPECT_EQ(file.error().kind, ErrorKind::usage);
   EXPECT_FALSE(fs::exists(folder_.path() / "absent.csv"));
@@ -101,7 +118,7 @@ TEST_F(PredictionsFileTest, AFileThatLacksLinesIsRefusedAndStays) {
 
 TEST_F(PredictionsFileTest, ANewFileIsInItsFolderForGood) {
   FailingFileSystem files;
-  ASSERT_TRUE(PredictionsFile::open(files, path_, 0));
+  ASSERT_TRUE(PredictionsFile::open(files, path_, 0, false));
   EXPECT_TRUE(files.synced_folders.contains(folder_.path().string()));
   files.synced_folders.clear();
   ASSERT_TRUE(ScoreLog::open(files, folder_.path() / "scores.bin", 0));
@@ -110,7 +127,7 @@ TEST_F(PredictionsFileTest, ANewFileIsInItsFolderForGood) {
 
 TEST_F(PredictionsFileTest, WhatCannotBeWrittenIsAnError) {
   FailingFileSystem files;
-  auto file = PredictionsFile::open(files, path_, 0);
+  auto file = PredictionsFile::open(files, path_, 0, false);
   ASSERT_TRUE(file);
   add(**file, 1, 2);
   files.fail_from(0);

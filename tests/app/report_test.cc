@@ -89,6 +89,59 @@ TEST(ReportTest, EmptyLogsHaveAReportToo) {
   EXPECT_NE(summary.find("labels    0 impressions, 0 clicked, 0 converted\n"), std::string::npos);
 }
 
+// One converted impression with these further keys of [join]; its two purchases have these values.
+nlohmann::ordered_json report_of_purchases(const std::string& join_keys, const std::string& first,
+                                           const std::string& second, std::string* summary) {
+  const TemporaryFolder folder;
+  const char* const values[] = {first.c_str(), second.c_str()};
+  for (const char* stream : kStreamNames) {
+    fs::create_directories(folder.path() / stream);
+    std::ofstream log(folder.path() / stream / "0.jsonl");
+    const bool is_purchases = std::string(stream) == "purchases";
+    for (int index = 0; index < (is_purchases ? 2 : 1); ++index) {
+      log << "{\"ts\":" << 1'700'000'000'000 + index << ",\"impression_id\":\"a\"";
+      if (is_purchases) log << ",\"value\":" << values[index];
+      log << "}\n";
+    }
+  }
+  const auto loaded = parse_config("[source]\nroot = \".\"\n[join]\n" + join_keys +
+                                       "\n[features]\n"
+                                       "item = { path = \"impression_id\", type = \"id\" }\n"
+                                       "[model]\nembedding_dim = 2\nhidden = [2]\n",
+                                   "test.toml", folder.path(), {});
+  EXPECT_TRUE(loaded.problems.empty());
+  DrivenPipeline pipeline(loaded.config, folder.path(), {EndPolicy::Kind::close, 0, false});
+  EXPECT_TRUE(pipeline.start());
+  EXPECT_TRUE(pipeline.finish());
+  auto report = make_report(pipeline.join_stage(), pipeline.learning(), {}, true);
+  EXPECT_TRUE(report);
+  *summary = summarize(*report);
+  return *report;
+}
+
+TEST(ReportTest, ValuesAreToldWhereTheyAreSummed) {
+  const std::string sums = "purchase_label = \"at_close\"\npurchase_value = \"sum\"";
+  std::string summary;
+  auto report = report_of_purchases(sums, "19.99", "null", &summary);
+  EXPECT_EQ(report["used"]["purchases"], 2);
+  EXPECT_EQ(report["labels"]["converted"], 1);
+  EXPECT_EQ(report["labels"]["value"], 19.99);
+  EXPECT_EQ(report["labels"]["without_value"], 1);
+  EXPECT_NE(summary.find("1 clicked, 1 converted, value 19.99\n"), std::string::npos) << summary;
+  EXPECT_EQ(summary.find("streams.value"), std::string::npos) << summary;
+
+  report = report_of_purchases(sums, "\"7\"", "[]", &summary);
+  EXPECT_EQ(report["labels"]["value"], 0);
+  EXPECT_EQ(report["labels"]["without_value"], 2);
+  EXPECT_NE(summary.find("warning   no purchase that counts has a number"), std::string::npos);
+
+  report = report_of_purchases("", "7", "8", &summary);
+  EXPECT_FALSE(report["labels"].contains("value"));
+  EXPECT_FALSE(report["labels"].contains("without_value"));
+  EXPECT_EQ(report["refused"]["repeat"], 1);
+  EXPECT_NE(summary.find("1 converted\n"), std::string::npos) << summary;
+}
+
 TEST(StatusLineTest, SaysWhoHoldsEventTimeBack) {
   ServiceStatus status;
   status.join.slowest = {Stream::purchases, 3};

@@ -1,5 +1,7 @@
 // Generated shops with much disorder and every trouble there is, through the file source and the
 // join, against the oracle: every sample, every refusal.
+#include <cmath>
+
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -36,6 +38,9 @@ OracleRecord parse(Stream, const Record& record) {
   fact.impression_id = id_text(json, "impression_id");
   fact.user_id = id_text(json, "user_id");
   fact.item_id = id_text(json, "item_id");
+  if (json.contains("value")) {
+    fact.value = std::llround(json["value"].get<double>() * 100) * 10'000;  // of cents
+  }
   return fact;
 }
 
@@ -70,7 +75,14 @@ std::vector<Case> cases() {
   skewed.purchase_label = JoinConfig::PurchaseLabel::at_close;
   skewed.click_window = 60'000;
   skewed.conversion_window = 20 * 60'000;
+  ShopOptions valued = rough;
+  valued.has_values = true;
+  valued.repeats = 0.8;
+  JoinConfig sums = skewed;
+  sums.attributed_click = JoinConfig::AttributedClick::last;
+  sums.purchase_value = JoinConfig::PurchaseValue::sum;
   return {{"rough", rough, {}},
+          {"values", valued, sums},
           {"disorder beyond the bound", beyond, {}},
           {"user and item", rough, by_user},
           {"skew, labels at close", beyond, skewed}};
@@ -100,7 +112,7 @@ TEST(ShopJoin, EverySampleAndRefusalEqualsTheOracles) {
       auto again = open_file_source(config);
       ASSERT_TRUE(again.has_value());
       const auto store = make_memory_store();
-      Decoder decoder(config.streams, config.join.attribution, config.features);
+      Decoder decoder(config.streams, config.join, config.features);
       Stages stages(config, **again, decoder, *store, rhythm);
       const auto samples = stages.run([](const Stages&, const std::vector<Sample>&) {});
       EXPECT_EQ(difference(samples, oracle.samples), "");

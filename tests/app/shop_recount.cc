@@ -70,7 +70,7 @@ std::optional<Line> parse_line(const std::string& text) {
   if (time == event.end() || !time->is_number_integer()) return std::nullopt;
   if (id == event.end() || !id->is_string()) return std::nullopt;
   if (time->get<std::int64_t>() < 1'000'000'000'000) return std::nullopt;
-  return Line{time->get<std::int64_t>(), id->get<std::string>()};
+  return Line{time->get<std::int64_t>(), id->get<std::string>(), event.value("value", 0.0)};
 }
 JudgedLog judge(const std::vector<std::string>& lines, DurationMs bound) {
   JudgedLog log;
@@ -114,7 +114,8 @@ std::optional<std::size_t> first_in(const std::vector<Line>& log, const std::str
 // Counts by nested loops over whole logs. `impressions` of one id have one time in these shops, so
 // all but one of them are duplicates.
 json recount_partition(const std::vector<Line>& impressions, const std::vector<Line>& clicks,
-                       const std::vector<Line>& purchases, const ShopOptions& options) {
+                       const std::vector<Line>& purchases, const ShopOptions& options,
+                       double& value) {
   std::set<std::string> named;  // by some click or purchase: spares loops for all others
   for (const Line& click : clicks) named.insert(click.impression_id);
   for (const Line& purchase : purchases) named.insert(purchase.impression_id);
@@ -141,6 +142,7 @@ json recount_partition(const std::vector<Line>& impressions, const std::vector<L
     if (!label.purchase) continue;
     ++count["converted"];
     label.purchase_time = purchases[*label.purchase].time;
+    value += purchases[*label.purchase].value;
   }
   const auto is_open = [&](const Line& line) {
     const auto label = labels.find(line.impression_id);
@@ -161,6 +163,12 @@ json recount_partition(const std::vector<Line>& impressions, const std::vector<L
     }
     const Labelled& label = labels[purchases[i].impression_id];
     if (label.purchase == i) continue;
+    if (options.has_values && label.purchase && label.purchase_time <= purchases[i].time &&
+        purchases[i].time < label.click_time + options.conversion_window) {
+      ++count["further_purchases"];
+      value += purchases[i].value;
+      continue;
+    }
     ++count[label.purchase && label.purchase_time <= purchases[i].time ? "repeat" : "no_click"];
   }
   return count;
@@ -181,7 +189,7 @@ Recount recount(const fs::path& root, const ShopOptions& options) {
       result.most_out_of_order = std::max(result.most_out_of_order, log.most_out_of_order);
     }
     const json counts = recount_partition(logs["impressions"].accepted, logs["clicks"].accepted,
-                                          logs["purchases"].accepted, options);
+                                          logs["purchases"].accepted, options, result.value);
     for (const auto& [name, value] : counts.items()) sum[name] += value.get<std::uint64_t>();
   }
   for (const char* stream : kStreamNames) {
@@ -189,6 +197,9 @@ Recount recount(const fs::path& root, const ShopOptions& options) {
   }
   for (const char* name : {"impressions", "clicked", "converted"}) {
     result.expected["labels"][name] = sum[name];
+  }
+  if (options.has_values) {
+    result.expected["labels"]["further_purchases"] = sum["further_purchases"];
   }
   for (const char* name :
        {"malformed", "late", "duplicate", "repeat", "no_open_impression", "no_click"}) {

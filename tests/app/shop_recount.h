@@ -41,6 +41,7 @@ std::vector<std::string> read_log(const std::filesystem::path& root, const std::
 struct Line {
   std::int64_t time = 0;
   std::string impression_id;
+  double value = 0;
 };
 std::optional<Line> parse_line(const std::string& text);
 
@@ -56,6 +57,7 @@ JudgedLog judge(const std::vector<std::string>& lines, DurationMs bound);
 
 struct Recount {
   nlohmann::json expected;             // "records", "labels" and "refused" as in expected.json
+  double value = 0;                    // of all purchases that count; about: a sum in double
   std::int64_t most_out_of_order = 0;  // ms, of all logs
 };
 Recount recount(const std::filesystem::path& root, const ShopOptions& options);

@@ -86,13 +86,15 @@ class ShortLogs {
  public:
   static constexpr TimeMs kStart = 1'700'000'000'000;
 
-  void add(Stream stream, TimeMs time, const std::string& impression) {
+  void add(Stream stream, TimeMs time, const std::string& impression,
+           const std::string& value = "") {
     std::vector<Record>& log = logs_[{stream, 0}];
     Record& record = log.emplace_back();
     record.position = log.size() - 1;
     record.next = log.size();
     record.bytes = "{\"ts\":" + std::to_string(kStart + time) +
-                   ",\"user_id\":\"u\",\"item_id\":\"i\",\"impression_id\":\"" + impression + "\"}";
+                   ",\"user_id\":\"u\",\"item_id\":\"i\",\"impression_id\":\"" + impression + "\"" +
+                   (value.empty() ? "" : ",\"value\":" + value) + "}";
   }
   Result<Trace> trace(const Config& config, const std::string& id) const {
     MemorySource source(1, logs_);
@@ -155,6 +157,43 @@ TEST(TraceTest, OfSeveralClicksThatCountTheLastIsTold) {
   EXPECT_EQ(outcomes(*logs.trace(config, "a")),
             "impressions used, clicks used, clicks not used, clicks used for b, clicks not used, "
             "purchases used for b, clicks not used");
+}
+
+TEST(TraceTest, OfSeveralPurchasesTheFirstIsToldAndTheSum) {
+  ShortLogs logs;
+  logs.add(Stream::impressions, 0, "a");
+  logs.add(Stream::clicks, 10'000, "a");
+  logs.add(Stream::purchases, 20'000, "a", "19.99");
+  logs.add(Stream::purchases, 30'000, "a", "5");
+  logs.add(Stream::purchases, 40'000, "a", "\"7\"");
+  logs.add(Stream::purchases, 90'000, "a", "9");  // the conversion window has closed
+  for (const Stream stream : {Stream::impressions, Stream::clicks, Stream::purchases}) {
+    logs.add(stream, 10'000'000, "later");
+  }
+  Config config;
+  config.join.click_window = 100'000;
+  config.join.conversion_window = 80'000;
+  config.join.purchase_label = JoinConfig::PurchaseLabel::at_close;
+  config.join.purchase_value = JoinConfig::PurchaseValue::sum;
+  const auto trace = logs.trace(config, "a");
+  ASSERT_TRUE(trace.has_value()) << trace.error().message;
+  EXPECT_EQ(outcomes(*trace),
+            "impressions used, clicks used, purchases used, purchases used, purchases used, "
+            "purchases not used");
+  ASSERT_EQ(trace->impressions.size(), 1U);
+  EXPECT_EQ(trace->impressions[0].purchase_time, ShortLogs::kStart + 20'000);
+  EXPECT_EQ(trace->impressions[0].value, 24'990'000);
+  ASSERT_EQ(trace->impressions[0].samples.size(), 1U);
+  EXPECT_EQ(trace->impressions[0].samples[0].sample.value, 24'990'000);
+  EXPECT_EQ(trace->records[3].value, 5'000'000);
+  EXPECT_EQ(trace->records[4].value, std::nullopt);
+
+  config.join.purchase_value = JoinConfig::PurchaseValue::none;
+  const auto without = logs.trace(config, "a");
+  EXPECT_EQ(outcomes(*without),
+            "impressions used, clicks used, purchases used, purchases not used, "
+            "purchases not used, purchases not used");
+  EXPECT_EQ(without->impressions[0].samples[0].sample.value, 0);
 }
 
 }  // namespace

@@ -235,6 +235,20 @@ TEST(Problems, OverridesOfAWrongForm) {
               ElementsAre(HasSubstr("--set: join.tick.x: unknown key; join.tick is no section")));
 }
 
+TEST(Problems, ASumOfValuesNeedsTheLabelAtClose) {
+  const std::string expected =
+      "--set: join.purchase_value: \"sum\" needs join.purchase_label = \"at_close\"";
+  EXPECT_THAT(problems_with("join.purchase_value=sum"), ElementsAre(HasSubstr(expected)));
+  EXPECT_THAT(
+      problems_of(kSmallToml, {"join.purchase_value=sum", "join.purchase_label=at_purchase"}),
+      ElementsAre(HasSubstr(expected)));
+  EXPECT_THAT(problems_of(kSmallToml, {"join.purchase_value=sum", "join.purchase_label=at_close"}),
+              IsEmpty());
+  // A label that is none is one problem, not two.
+  EXPECT_THAT(problems_of(kSmallToml, {"join.purchase_value=sum", "join.purchase_label=at_end"}),
+              ElementsAre(HasSubstr("join.purchase_label")));
+}
+
 struct RangeCase {
   const char* key;
   std::vector<const char*> allowed;
@@ -258,6 +272,7 @@ const std::vector<RangeCase> kRanges = {
     {"streams.max_depth", {"1", "1000"}, {"0", "1001"}},
     {"streams.log_time", {"\"\"", "log.time"}, {".a", "a.", "a..b"}},
     {"streams.ts", {"ts", "event.time"}, {"\"\"", ".a", "a.", "a..b"}},
+    {"streams.value", {"value", "basket.total"}, {"\"\"", ".a", "a.", "a..b"}},
     {"join.attribution", {"impression_id", "user_item"}, {"user", "0"}},
     {"join.attributed_click", {"first", "last"}, {"latest", "1"}},
     {"join.click_window", {"1 ms", "366 d"}, {"0 s", "367 d"}},
@@ -265,6 +280,7 @@ const std::vector<RangeCase> kRanges = {
     {"join.tick", {"1 ms", "1 h"}, {"0 s", "61 min"}},
     {"join.clock_skew", {"0 s", "1 d"}, {"25 h"}},
     {"join.purchase_label", {"at_purchase", "at_close"}, {"at_end"}},
+    {"join.purchase_value", {"none"}, {"max", "1"}},
     {"features.country.type", {"id", "ids", "weighted_ids", "number"}, {"text", "1"}},
     {"features.country.table", {"a", "_", "A-1"}, {"\"\"", "-a", "a b", "a/b", ".."}},
     {"features.country.group", {"\"\"", "context", "A-1"}, {"-a", "a b", "a/b", "..", "[]"}},

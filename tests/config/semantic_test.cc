@@ -11,6 +11,7 @@
 namespace sluice {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::Key;
 using ::testing::Not;
@@ -151,6 +152,14 @@ TEST_F(Semantic, AYoungerKeyIsKeptOnlyWhereItIsNotAtItsDefault) {
   changed.join.attributed_click = JoinConfig::AttributedClick::last;
   EXPECT_THAT(semantic_keys(changed, KeyGroup::join),
               Contains(Pair("join.attributed_click", "\"last\"")));
+  for (const char* key : {"join.purchase_value", "streams.value"}) {
+    EXPECT_THAT(semantic_keys(changed, KeyGroup::join), Not(Contains(Key(key))));
+  }
+  changed.join.purchase_value = JoinConfig::PurchaseValue::sum;
+  changed.streams.value = "basket.total";
+  EXPECT_THAT(semantic_keys(changed, KeyGroup::join),
+              AllOf(Contains(Pair("join.purchase_value", "\"sum\"")),
+                    Contains(Pair("streams.value", "\"basket.total\""))));
 }
 
 // Data folders hold these hashes: a change here makes all of them unusable.

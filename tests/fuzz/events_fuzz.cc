@@ -36,7 +36,9 @@ again   = { path = "user.id",  type = "number" }
 
 const std::array<std::string, 4> kConfigs = {
     std::string("[source]\nroot = \"x\"\n"),
-    std::string("[source]\nroot = \"x\"\n[join]\nattribution = \"user_item\"\n[streams]\n"
+    std::string("[source]\nroot = \"x\"\n[join]\nattribution = \"user_item\"\n"
+                "purchase_label = \"at_close\"\npurchase_value = \"sum\"\n[streams]\n"
+                "value = \"price\"\n"
                 "log_time = \"log.time\"\nts = \"log.at\"\nimpression_id = \"ids.impression\"\n"
                 "user_id = \"user.id\"\n"),
     std::string("[source]\nroot = \"x\"\n[streams]\nmax_record_bytes = 100\nmax_depth = 2\n"),
@@ -54,7 +56,7 @@ Setting make_setting(const std::string& text) {
   LoadedConfig loaded = parse_config(text + kFeatures, "fuzz.toml", "/", {});
   SLUICE_CHECK(loaded.problems.empty());
   Config& config = loaded.config;
-  Decoder decoder(config.streams, config.join.attribution, config.features);
+  Decoder decoder(config.streams, config.join, config.features);
   Schema schema(config.features, config.model);
   return {std::move(config), std::move(decoder), std::move(schema)};
 }
@@ -66,6 +68,7 @@ struct Value {
   enum class Kind { null, integer, text, other } kind = Kind::other;
   std::string text;                   // an integer's decimal form, a string's bytes
   std::optional<std::int64_t> int64;  // where it fits
+  std::optional<double> number;       // of one with a point or an exponent
 };
 
 class Walk : public nlohmann::json_sax<nlohmann::json> {
@@ -77,21 +80,23 @@ class Walk : public nlohmann::json_sax<nlohmann::json> {
   std::uint64_t depth = 0;  // the deepest level that is not empty; the record is level 1
   std::map<Path, Value> values;
 
-  bool null() override { return note({Value::Kind::null, {}, {}}); }
+  bool null() override { return note({Value::Kind::null, {}, {}, {}}); }
   bool boolean(bool) override { return note({}); }
   bool number_integer(number_integer_t value) override {
-    return note({Value::Kind::integer, std::to_string(value), value});
+    return note({Value::Kind::integer, std::to_string(value), value, {}});
   }
   bool number_unsigned(number_unsigned_t value) override {
     const bool fits = value <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-    return note({Value::Kind::integer, std::to_string(value),
-                 fits ? std::optional(static_cast<std::int64_t>(value)) : std::nullopt});
+    return note({Value::Kind::integer,
+                 std::to_string(value),
+                 fits ? std::optional(static_cast<std::int64_t>(value)) : std::nullopt,
+                 {}});
   }
-  bool number_float(number_float_t, const string_t& token) override {
+  bool number_float(number_float_t value, const string_t& token) override {
     has_huge_integer |= token.find_first_of(".eE") == std::string::npos;
-    return note({});
+    return note({Value::Kind::other, {}, {}, value});
   }
-  bool string(string_t& value) override { return note({Value::Kind::text, value, {}}); }
+  bool string(string_t& value) override { return note({Value::Kind::text, value, {}, {}}); }
   bool binary(binary_t&) override { return false; }
 
   bool start_object(std::size_t) override {
@@ -164,6 +169,7 @@ const Value* find(const Walk& walk, std::string_view dotted) {
 struct Expected {
   TimeMs time = 0;
   std::array<std::string, 4> ids;  // event, impression, user, item
+  std::optional<Micros> value;
 };
 
 // None: malformed.
@@ -199,6 +205,15 @@ std::optional<Expected> expect(const Config& config, Stream stream, const std::s
     if (id != nullptr && id->kind == Value::Kind::other) return std::nullopt;
     if (id != nullptr) expected.ids[i] = id->text;
     if (fields[i].second && expected.ids[i].empty()) return std::nullopt;
+  }
+  const Value* const value = find(walk, streams.value);
+  if (value != nullptr && stream == Stream::purchases && config.join.sums_values()) {
+    if (value->kind == Value::Kind::integer) {
+      expected.value =
+          value->int64 ? to_micros_of_integer(*value->int64) : std::numeric_limits<Micros>::max();
+    } else if (value->number) {
+      expected.value = to_micros(*value->number);
+    }
   }
   if (stream == Stream::impressions && expected.ids[0].empty()) expected.ids[0] = expected.ids[1];
   return expected;
@@ -253,6 +268,7 @@ void decode_one(Input input) {
   SLUICE_CHECK(event.time() == expected->time && event.id() == expected->ids[0]);
   SLUICE_CHECK(event.impression_id() == expected->ids[1] && event.user_id() == expected->ids[2] &&
                event.item_id() == expected->ids[3]);
+  SLUICE_CHECK(event.value() == expected->value);
   check_accepted(setting, stream, event, record.bytes);
 }
 

@@ -43,6 +43,8 @@ const Config& config(std::uint8_t choice) {
   static const std::array<Config, 2> configs = [] {
     std::array<Config, 2> made = {small_config(), small_config()};
     made[1].join.attribution = JoinConfig::Attribution::user_item;
+    made[1].join.purchase_label = JoinConfig::PurchaseLabel::at_close;
+    made[1].join.purchase_value = JoinConfig::PurchaseValue::sum;
     return made;
   }();
   return configs[choice % configs.size()];
@@ -71,7 +73,7 @@ void check_open(const Config& config, KeyValueStore& store) {
 }
 
 void check_progress(const Config& config, std::string_view body) {
-  for (const std::uint8_t format : {1, 2}) {
+  for (const std::uint8_t format : {1, 2, 3}) {
     const std::string framed = framed_progress(format, body);
     const auto progress = JoinProgress::decode(framed);
     if (progress) {

@@ -48,8 +48,7 @@ inline std::string small_impression(std::uint64_t number) {
 
 // The sample of small_impression(number); every fourth one waits for its z.
 inline Sample small_sample(std::uint64_t number) {
-  static Decoder decoder(small_config().streams, small_config().join.attribution,
-                         small_config().features);
+  static Decoder decoder(small_config().streams, small_config().join, small_config().features);
   Record record;
   record.bytes = small_impression(number);
   const auto decoded = decoder.decode(Stream::impressions, record);

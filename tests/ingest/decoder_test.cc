@@ -25,7 +25,7 @@ class DecoderTest : public testing::Test {
  protected:
   tl::expected<Decoded, Rejection> decode(const std::string& bytes,
                                           Stream stream = Stream::impressions) {
-    Decoder decoder(streams_, attribution_, features_);
+    Decoder decoder(streams_, join_, features_);
     return decoder.decode(stream, record_of(bytes));
   }
   bool accepts(const std::string& bytes, Stream stream = Stream::impressions) {
@@ -47,7 +47,7 @@ class DecoderTest : public testing::Test {
   }
 
   StreamsConfig streams_;
-  JoinConfig::Attribution attribution_ = JoinConfig::Attribution::impression_id;
+  JoinConfig join_;
   std::vector<FeatureConfig> features_;
 };
 
@@ -120,7 +120,7 @@ TEST_F(DecoderTest, RequiredIdsFollowTheAttribution) {
     EXPECT_TRUE(accepts(only_impression_id, stream));
     EXPECT_TRUE(is_malformed(only_user_item, stream));
   }
-  attribution_ = JoinConfig::Attribution::user_item;
+  join_.attribution = JoinConfig::Attribution::user_item;
   EXPECT_TRUE(is_malformed(only_user_item, Stream::impressions));  // always needs its own id
   EXPECT_TRUE(accepts(only_user_item, Stream::clicks));
   EXPECT_TRUE(accepts(only_user_item, Stream::purchases));
@@ -219,7 +219,7 @@ TEST_F(DecoderTest, LengthIsBoundedExactly) {
 }
 
 TEST_F(DecoderTest, OneDecoderTakesRecordsOfAllSizes) {
-  Decoder decoder(streams_, attribution_, features_);
+  Decoder decoder(streams_, join_, features_);
   for (const std::size_t padding : {0u, 5'000u, 10u, 200'000u, 1'000'000u, 0u}) {
     const std::string bytes =
         impression_with("\"other\":\"" + std::string(padding, 'x') + "\",\"user_id\":\"u\"");
@@ -280,12 +280,67 @@ TEST_F(DecoderTest, LogTimeIsTheRecordsOwnElseTheBrokers) {
   EXPECT_FALSE(decode(impression_with(R"("written":null)"))->log_time.has_value());
   EXPECT_TRUE(is_malformed(impression_with(R"("written":"soon")")));
   EXPECT_TRUE(is_malformed(impression_with(R"("written":1.5)")));
-  Decoder decoder(streams_, attribution_, features_);
+  Decoder decoder(streams_, join_, features_);
   Record record = record_of(kImpression);
   record.log_time = 1'700'000'000'456;
   EXPECT_EQ(decoder.decode(Stream::impressions, record)->log_time, 1'700'000'000'456);
   record.bytes = impression_with(R"("written":1700000000123)");
   EXPECT_EQ(decoder.decode(Stream::impressions, record)->log_time, 1'700'000'000'123);
+}
+
+// ---- the value of a purchase
+
+class ValueDecoding : public DecoderTest {
+ protected:
+  ValueDecoding() {
+    join_.purchase_value = JoinConfig::PurchaseValue::sum;
+    streams_.value = "basket.total";
+  }
+  // Of a purchase with this basket: decoded twice, so that the second time a template can match.
+  std::optional<Micros> value(const std::string& basket, Stream stream = Stream::purchases) {
+    Decoder decoder(streams_, join_, features_);
+    const Record record =
+        record_of(R"({"ts":1700000000000,"impression_id":"a","basket":)" + basket + "}");
+    const auto first = decoder.decode(stream, record);
+    const auto second = decoder.decode(stream, record);
+    EXPECT_TRUE(first.has_value() && second.has_value()) << basket;
+    if (!first || !second) return std::nullopt;
+    EXPECT_EQ(first->event.value(), second->event.value()) << basket;
+    EXPECT_EQ(first->event.record(), record.bytes);
+    return first->event.value();
+  }
+};
+
+TEST_F(ValueDecoding, NumbersAreMillionths) {
+  EXPECT_EQ(value(R"({"total":7})"), 7'000'000);
+  EXPECT_EQ(value(R"({"total":-7})"), -7'000'000);
+  EXPECT_EQ(value(R"({"total":0})"), 0);
+  EXPECT_EQ(value(R"({"total":19.99})"), 19'990'000);
+  EXPECT_EQ(value(R"({"total":1e3})"), 1'000'000'000);
+  EXPECT_EQ(value(R"({"total":1e-6,"total":5})"), 1);
+  EXPECT_EQ(value(R"({"total":9223372036854775807})"), INT64_MAX);
+  EXPECT_EQ(value(R"({"total":18446744073709551615})"), INT64_MAX);
+  EXPECT_EQ(value(R"({"total":-9223372036854775808})"), INT64_MIN);
+  EXPECT_EQ(value(R"({"total":1e300})"), INT64_MAX);
+}
+
+// A purchase is one, whatever is said of its value.
+TEST_F(ValueDecoding, WhatIsNoNumberIsNoneAndRefusesNothing) {
+  for (const char* basket :
+       {R"({})", R"({"total":null})", R"({"total":"5"})", R"({"total":true})", R"({"total":[5]})",
+        R"({"total":{"a":5}})", R"(5)", R"([5])", R"(null)"}) {
+    EXPECT_EQ(value(basket), std::nullopt) << basket;
+  }
+  // Beyond what JSON can hold it is malformed, as any other field.
+  EXPECT_TRUE(is_malformed(R"({"ts":1700000000000,"impression_id":"a","basket":{"total":1e999}})",
+                           Stream::purchases));
+}
+
+TEST_F(ValueDecoding, OnlyPurchasesHaveOneAndOnlyWhereItIsAskedFor) {
+  EXPECT_EQ(value(R"({"total":7})", Stream::clicks), std::nullopt);
+  EXPECT_EQ(value(R"({"total":7})", Stream::impressions), std::nullopt);
+  join_.purchase_value = JoinConfig::PurchaseValue::none;
+  EXPECT_EQ(value(R"({"total":7})"), std::nullopt);
 }
 
 // ---- features

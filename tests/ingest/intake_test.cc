@@ -57,7 +57,7 @@ class IntakeTest : public testing::Test {
   using Times = std::vector<TimeMs>;
 
   StreamsConfig config_;
-  Decoder decoder_{config_with_log_time(), JoinConfig::Attribution::impression_id, {}};
+  Decoder decoder_{config_with_log_time(), JoinConfig{}, {}};
 
  private:
   static StreamsConfig config_with_log_time() {

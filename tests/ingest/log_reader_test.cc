@@ -125,7 +125,7 @@ TEST_F(LogReaderTest, ThoseAheadAreReadOnlyAFewWhileTheSlowestHasNothing) {
   }
   source_.append(purchases(0), event_line(kT0 + 2'000, "name"));
   source_.set_fetching(purchases(0), true);
-  Decoder decoder(config_.streams, config_.join.attribution, {});
+  Decoder decoder(config_.streams, config_.join, {});
   const auto event_bytes = [&](Stream stream) {
     return decoder.decode(stream, {0, 1, event_line(kT0, "name"), std::nullopt})->event.bytes();
   };

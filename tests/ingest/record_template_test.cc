@@ -126,6 +126,7 @@ std::string damage(std::string text, TestRandom& random) {
 TEST(RecordTemplate, RecordsComeOutAsTheParserHasThem) {
   StreamsConfig streams;
   streams.log_time = "log_time";
+  streams.value = "extra";
   streams.max_record_bytes = 600;
   streams.max_depth = 3;
   std::vector<FeatureConfig> features;
@@ -147,10 +148,11 @@ TEST(RecordTemplate, RecordsComeOutAsTheParserHasThem) {
   for (std::uint64_t seed = 1; seed <= 150; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     TestRandom random(seed);
-    const auto attribution = random.one_in(2) ? JoinConfig::Attribution::user_item
-                                              : JoinConfig::Attribution::impression_id;
-    Decoder decoder(streams, attribution, features);
-    Decoder oracle(streams, attribution, features);
+    JoinConfig join;
+    if (random.one_in(2)) join.attribution = JoinConfig::Attribution::user_item;
+    if (random.one_in(2)) join.purchase_value = JoinConfig::PurchaseValue::sum;
+    Decoder decoder(streams, join, features);
+    Decoder oracle(streams, join, features);
     std::vector<Producer> producers;
     for (int count = 0; count < 3; ++count) producers.emplace_back(random);
     for (Position step = 0; step < 200; ++step) {

@@ -122,6 +122,24 @@ TEST(Attribution, AFurtherPurchaseIsARepeatInsideTheWindowOrNot) {
   EXPECT_EQ(purchase(join, converted, 130), "repeat");
 }
 
+// By join.purchase_value; which click the first purchase goes to stays as it is.
+TEST(Attribution, WhereValuesAreSummedAFurtherPurchaseCountsInsideTheWindow) {
+  JoinConfig join = windows(50, 20);
+  join.purchase_value = JoinConfig::PurchaseValue::sum;
+  EXPECT_EQ(purchase(join, {{100, 105, 110}}, 110), "use 0");
+  EXPECT_EQ(purchase(join, {{100, 105, 110}}, 124), "use 0");
+  EXPECT_EQ(purchase(join, {{100, 105, 110}}, 125), "repeat");
+  EXPECT_EQ(purchase(join, {{100, 105, 110}}, 104), "repeat");
+  // To one without a purchase first, then to the latest with one.
+  EXPECT_EQ(purchase(join, {{100, 110, kNone}, {105, 112, 113}}, 115), "use 0");
+  EXPECT_EQ(purchase(join, {{100, 110, 111}, {105, 112, 113}}, 115), "use 1");
+  EXPECT_EQ(purchase(join, {{100, 112, 113}, {105, 110, 111}}, 115), "use 0");
+  EXPECT_EQ(purchase(join, {{100, 110, 111}, {105, 110, 111}}, 115), "use 1");
+  EXPECT_EQ(purchase(join, {{100, 101, 102}, {105, kNone, kNone}}, 115), "use 0");
+  EXPECT_EQ(purchase(join, {{60, 61, 62}, {105, kNone, kNone}}, 115), "repeat");
+  EXPECT_EQ(purchase(join, {{60, 61, kNone}, {105, kNone, kNone}}, 115), "no_click");
+}
+
 TEST(Attribution, APurchaseGoesToTheLatestClickInItsWindowWithoutOne) {
   const JoinConfig join = windows(50, 20);
   // By the click's time, not the impression's.

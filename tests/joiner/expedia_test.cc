@@ -63,7 +63,7 @@ class Expedia : public testing::Test {
   void run(const Rhythm& rhythm) {
     auto source = open_file_source(config_);
     ASSERT_TRUE(source.has_value());
-    Decoder decoder(config_.streams, config_.join.attribution, config_.features);
+    Decoder decoder(config_.streams, config_.join, config_.features);
     Stages stages(config_, **source, decoder, *store_, rhythm);
     samples_ = stages.run([](const Stages&, const std::vector<Sample>&) {});
     counters_ = stages.join().committed().counters;

@@ -29,13 +29,34 @@ struct Writing {
   int event = 0;      // 0: no event_id
   int flaw = 0;       // 0: none, else as spoil() says
   int log_delay = 0;  // log time − event time; 0: no log time
+  int value = 0;      // of a purchase: index of kValues
 };
+
+// What may stand for a purchase's value, and what it is in millionths.
+struct ValueCase {
+  const char* text;
+  std::optional<std::int64_t> micros;
+};
+constexpr std::array<ValueCase, 12> kValues = {{
+    {"", std::nullopt},  // no such field
+    {"null", std::nullopt},
+    {"\"5\"", std::nullopt},
+    {"[5]", std::nullopt},
+    {"0", 0},
+    {"7", 7'000'000},
+    {"19.99", 19'990'000},
+    {"-3.5", -3'500'000},
+    {"1e-6", 1},
+    {"0.0000004", 0},
+    {"9000000000000", 9'000'000'000'000'000'000},  // two of them are beyond 64 bits
+    {"-1e300", INT64_MIN},
+}};
 
 void showValue(const Writing& w, std::ostream& out) {
   out << kStreamNames.at(static_cast<std::size_t>(w.stream)) << "/" << w.partition << " pause "
       << w.pause << " delay " << w.delay << " impression " << w.impression << " user " << w.user
       << " item " << w.item << " event " << w.event << " flaw " << w.flaw << " log_delay "
-      << w.log_delay << "\n";
+      << w.log_delay << " value " << w.value << "\n";
 }
 
 struct Settings {
@@ -47,6 +68,7 @@ struct Settings {
   bool by_user_item = false;
   bool by_last_click = false;
   bool at_close = false;
+  bool sums_values = false;  // then at_close too
   std::vector<int> max_out_of_orderness = {0, 0, 0};
   int max_ahead = 5;
 };
@@ -55,9 +77,9 @@ void showValue(const Settings& s, std::ostream& out) {
   out << "partitions " << s.partitions << " click_window " << s.click_window
       << " conversion_window " << s.conversion_window << " tick " << s.tick << " clock_skew "
       << s.clock_skew << " by_user_item " << s.by_user_item << " by_last_click " << s.by_last_click
-      << " at_close " << s.at_close << " max_out_of_orderness " << s.max_out_of_orderness[0] << " "
-      << s.max_out_of_orderness[1] << " " << s.max_out_of_orderness[2] << " max_ahead "
-      << s.max_ahead;
+      << " at_close " << s.at_close << " sums_values " << s.sums_values << " max_out_of_orderness "
+      << s.max_out_of_orderness[0] << " " << s.max_out_of_orderness[1] << " "
+      << s.max_out_of_orderness[2] << " max_ahead " << s.max_ahead;
 }
 
 rc::Gen<int> between(int low, int high) {  // both included
@@ -79,7 +101,8 @@ rc::Gen<Writing> any_writing() {
       rc::gen::set(&Writing::user, between(0, 1)), rc::gen::set(&Writing::item, between(0, 1)),
       rc::gen::set(&Writing::event, between(0, 5)),
       rc::gen::set(&Writing::flaw, mostly(0, between(1, 6))),
-      rc::gen::set(&Writing::log_delay, mostly(0, between(-12, 12))));
+      rc::gen::set(&Writing::log_delay, mostly(0, between(-12, 12))),
+      rc::gen::set(&Writing::value, between(0, static_cast<int>(kValues.size()) - 1)));
 }
 
 rc::Gen<Settings> any_settings() {
@@ -90,7 +113,7 @@ rc::Gen<Settings> any_settings() {
       rc::gen::set(&Settings::tick, between(1, 20)),
       rc::gen::set(&Settings::clock_skew, rc::gen::element(0, 0, 1, 3, 10)),
       rc::gen::set(&Settings::by_user_item), rc::gen::set(&Settings::by_last_click),
-      rc::gen::set(&Settings::at_close),
+      rc::gen::set(&Settings::at_close), rc::gen::set(&Settings::sums_values),
       rc::gen::set(&Settings::max_out_of_orderness,
                    rc::gen::container<std::vector<int>>(3, rc::gen::element(0, 3, 10, 30))),
       rc::gen::set(&Settings::max_ahead, between(0, 10)));
@@ -121,8 +144,11 @@ Config make_config(const Settings& settings) {
                                                   : JoinConfig::Attribution::impression_id;
   config.join.attributed_click = settings.by_last_click ? JoinConfig::AttributedClick::last
                                                         : JoinConfig::AttributedClick::first;
-  config.join.purchase_label = settings.at_close ? JoinConfig::PurchaseLabel::at_close
-                                                 : JoinConfig::PurchaseLabel::at_purchase;
+  const bool at_close = settings.at_close || settings.sums_values;
+  config.join.purchase_label =
+      at_close ? JoinConfig::PurchaseLabel::at_close : JoinConfig::PurchaseLabel::at_purchase;
+  if (settings.sums_values) config.join.purchase_value = JoinConfig::PurchaseValue::sum;
+  config.streams.value = "basket.total";
   config.join.click_window = settings.click_window;
   config.join.conversion_window = settings.conversion_window;
   config.join.tick = settings.tick;
@@ -200,6 +226,11 @@ Logs write_logs(const std::vector<Writing>& writings, const Settings& settings) 
       const std::string country = "country " + std::to_string(w.user + 2 * w.item);
       bytes += ",\"features\":{\"country\":\"" + country + "\"}";
       FeatureWriter(fact.features).id(country);
+    }
+    if (where.stream == Stream::purchases) {
+      const ValueCase& value = kValues.at(static_cast<std::size_t>(w.value));
+      fact.value = value.micros;
+      if (*value.text != '\0') bytes += std::string(",\"basket\":{\"total\":") + value.text + "}";
     }
     // Last, so that spoil() cannot add a second one that would not count.
     bytes += w.flaw == 5 ? "}" : quoted("user_id", fact.user_id) + "}";
@@ -291,13 +322,27 @@ void mark_after_quiet(KeyValueStore& store, OracleLogs& facts) {
   }
 }
 
+// What "sum" adds to "none" is the values, and the use of some repeats.
+void check_labels_stay(const OracleLogs& facts, std::uint32_t partitions, Config config,
+                       const OracleResult& summed) {
+  config.join.purchase_value = JoinConfig::PurchaseValue::none;
+  OracleResult plain = expected_join(facts, partitions, config.streams, config.join);
+  std::vector<Sample> without = summed.samples;
+  for (Sample& sample : without) sample.value = 0;
+  RC_ASSERT(difference(without, plain.samples) == "");
+  RC_ASSERT(summed.used[2] == plain.used[2] + summed.further_purchases);
+  plain.refused[2][static_cast<std::size_t>(Refusal::repeat)] -= summed.further_purchases;
+  RC_ASSERT(plain.refused == summed.refused);
+  for (const Sample& sample : summed.samples) RC_ASSERT(sample.value == 0 || sample.z);
+}
+
 OracleResult join_equals_oracle(const Settings& settings, const std::vector<Writing>& writings,
                                 const Rhythm& rhythm) {
   const Config config = make_config(settings);
   const auto partitions = static_cast<std::uint32_t>(settings.partitions);
   Logs logs = write_logs(writings, settings);
   MemorySource source(partitions, logs.records);
-  Decoder decoder(config.streams, config.join.attribution, config.features);
+  Decoder decoder(config.streams, config.join, config.features);
   const auto store = make_memory_store();
   Stages stages(config, source, decoder, *store, rhythm);
   const OracleResult undisturbed =
@@ -320,6 +365,7 @@ OracleResult join_equals_oracle(const Settings& settings, const std::vector<Writ
   RC_ASSERT(progress.samples_digest == digest);
   RC_ASSERT(progress.is_closed);
   RC_ASSERT(progress.irreproducible_from.has_value() == has_late_after_quiet);
+  if (config.join.sums_values()) check_labels_stay(logs.facts, partitions, config, expected);
   const std::string wrong_counters = difference(progress.counters, expected);
   if (!wrong_counters.empty()) RC_FAIL(wrong_counters);
   std::uint64_t read = 0;
@@ -346,7 +392,9 @@ struct Coverage {
   std::array<std::uint64_t, kRefusals> refused{};
   std::uint64_t second_samples = 0;
   std::uint64_t converted = 0;
-  std::uint64_t further_clicks = 0;  // that became the attributed one
+  std::uint64_t further_clicks = 0;     // that became the attributed one
+  std::uint64_t further_purchases = 0;  // that added to a sum
+  std::uint64_t at_an_end = 0;          // sums beyond 64 bits
 };
 
 // In the rhythms of any_rhythm(), with quiet partitions or without.
@@ -373,6 +421,10 @@ Coverage check_property(bool quiets, int cases) {
         coverage.second_samples += expected.samples.size() - expected.labelled_impressions;
         coverage.converted += expected.converted;
         coverage.further_clicks += further_clicks(expected);
+        coverage.further_purchases += expected.further_purchases;
+        for (const Sample& sample : expected.samples) {
+          if (sample.value == INT64_MAX || sample.value == INT64_MIN) ++coverage.at_an_end;
+        }
       },
       metadata, params);
   std::ostringstream message;
@@ -399,6 +451,10 @@ TEST(JoinProperty, EqualsTheOracleInAnyRhythm) {
   EXPECT_GT(coverage.converted, 1'000u);
   RecordProperty("further_clicks", std::to_string(coverage.further_clicks));
   EXPECT_GT(coverage.further_clicks, 500u);
+  RecordProperty("further_purchases", std::to_string(coverage.further_purchases));
+  EXPECT_GT(coverage.further_purchases, 500u);
+  RecordProperty("at_an_end", std::to_string(coverage.at_an_end));
+  EXPECT_GT(coverage.at_an_end, 50u);
 }
 
 TEST(JoinProperty, WithQuietPartitionsNothingIsLostOrCountedTwice) {
@@ -419,6 +475,7 @@ TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
     settings.by_user_item = seed > 3;
     settings.by_last_click = seed % 3 != 1;
     settings.at_close = seed % 2 == 0;
+    settings.sums_values = seed % 4 == 0;
     settings.max_out_of_orderness = {10, 30, 30};
     settings.max_ahead = 5;
     std::vector<Writing> writings;
@@ -437,6 +494,7 @@ TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
       w.user = below(8);
       w.item = below(8);
       w.event = below(3) * (1 + below(100));
+      w.value = below(static_cast<int>(kValues.size()));
       writings.push_back(w);
     }
     // join_equals_oracle() speaks RapidCheck; a check of one case tells what it says.

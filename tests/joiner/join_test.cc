@@ -155,6 +155,44 @@ TEST_F(JoinTest, AnotherAttributedClickIsRefusedInBothDirections) {
   EXPECT_THAT(open_error(), HasSubstr("join.attributed_click was \"last\", is its default"));
 }
 
+TEST_F(JoinTest, ValuesThatAreSummedOrNotAreAnotherLineage) {
+  config_.join.purchase_label = JoinConfig::PurchaseLabel::at_close;
+  open();
+  config_.join.purchase_value = JoinConfig::PurchaseValue::sum;
+  config_.streams.value = "total";
+  EXPECT_THAT(open_error(), HasSubstr("join.purchase_value was its default, is \"sum\""));
+  EXPECT_THAT(open_error(), HasSubstr("streams.value was its default, is \"total\""));
+  store_ = make_memory_store();
+  open();
+  EXPECT_EQ(open_error(), "");
+  config_.join.purchase_value = JoinConfig::PurchaseValue::none;
+  EXPECT_THAT(open_error(), HasSubstr("join.purchase_value was \"sum\", is its default"));
+}
+
+// A progress record of the format before there were values, and of this one.
+TEST_F(JoinTest, ProgressOfTheFormatBeforeValuesIsRead) {
+  JoinProgress progress;
+  progress.counters.value.add(-1'500'000);
+  progress.counters.without_value = 3;
+  progress.trimmed_unsent_dead_letters = 7;
+  const std::string bytes = progress.encode();
+  const auto now = JoinProgress::decode(bytes);
+  ASSERT_TRUE(now.has_value());
+  EXPECT_EQ(now->counters.value, progress.counters.value);
+  EXPECT_EQ(now->counters.without_value, 3u);
+  // The frame is the format and a checksum; −2 and 500,000 (three bytes) and 3 are what was added.
+  const std::string body = bytes.substr(9, bytes.size() - 9 - 5);
+  std::string before;
+  ByteWriter writer(before);
+  writer.u8(2);
+  writer.u64(hash64(body));
+  const auto old = JoinProgress::decode(before + body);
+  ASSERT_TRUE(old.has_value());
+  EXPECT_EQ(old->trimmed_unsent_dead_letters, 7u);
+  EXPECT_EQ(old->counters.value, MicrosSum{});
+  EXPECT_EQ(old->counters.without_value, 0u);
+}
+
 TEST_F(JoinTest, AnotherNumberOfPartitionsIsRefused) {
   open();
   EXPECT_THAT(open_error(3), HasSubstr("3 partitions"));
@@ -379,8 +417,9 @@ TEST_F(JoinTest, AProgressRecordOfTheFirstFormatIsRead) {
   progress.next_dead_letter = 5;
   progress.trimmed_dead_letters = 2;
   const std::string now = progress.encode();
-  // It ended before the two numbers of the dead-letter topic, a byte each here.
-  const std::string rest = now.substr(9, now.size() - 9 - 2);
+  // It ended before the two numbers of the dead-letter topic and the three of values, a byte each
+  // here.
+  const std::string rest = now.substr(9, now.size() - 9 - 5);
   std::string first;
   ByteWriter bytes(first);
   bytes.u8(1);

@@ -1,6 +1,7 @@
 #include "oracle.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <tuple>
 #include <utility>
 
@@ -39,6 +40,7 @@ struct Labelled {
   std::string id;
   std::optional<TimeMs> click;
   std::optional<TimeMs> purchase;
+  std::vector<std::int64_t> values;  // of its purchases, in the order in which they came
   bool click_window_is_closed = false;
   bool conversion_window_is_closed = false;
   bool z_is_told = false;
@@ -56,6 +58,21 @@ struct Timer {
   TimeMs time() const { return std::get<0>(order); }
   int kind() const { return std::get<1>(order); }
 };
+
+// One after another; at the ends of 64 bits it stays there.
+std::int64_t sum(const std::vector<std::int64_t>& values) {
+  std::int64_t sum = 0;
+  for (const std::int64_t value : values) {
+    if (value > 0 && sum > INT64_MAX - value) {
+      sum = INT64_MAX;
+    } else if (value < 0 && sum < INT64_MIN - value) {
+      sum = INT64_MIN;
+    } else {
+      sum += value;
+    }
+  }
+  return sum;
+}
 
 class ShardOracle {
  public:
@@ -137,7 +154,7 @@ class ShardOracle {
           return;
         }
       }
-      impressions_.push_back({fact.record, order_id(fact), {}, {}, false, false, false});
+      impressions_.push_back({fact.record, order_id(fact), {}, {}, {}, false, false, false});
       ++result_.used[index_of(Stream::impressions)];
       apply_waiting(fact);
       return;
@@ -221,18 +238,42 @@ class ShardOracle {
       if (latest == nullptr || *latest->click <= *one.click) latest = &one;
     }
     if (!any_open) return false;
+    if (latest == nullptr && further(fact)) return true;
     if (latest == nullptr) {
       refuse(fact, any_purchased ? Refusal::repeat : Refusal::no_click);
       return true;
     }
     latest->purchase = fact.record.time;
-    ++result_.used[index_of(Stream::purchases)];
+    take(*latest, fact);
     const bool at_purchase = join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
     if (at_purchase && latest->click_window_is_closed) {
       latest->z_is_told = true;
       tell(*latest, fact.record.time, false, true);
     }
     return true;
+  }
+
+  // A purchase that changes no label may still add its value to the latest click that has one.
+  bool further(const Fact& fact) {
+    if (join_.purchase_value != JoinConfig::PurchaseValue::sum) return false;
+    Labelled* latest = nullptr;
+    for (Labelled& one : impressions_) {
+      if (!one.is_open() || !is_about(fact, one.record) || !one.click || !one.purchase) continue;
+      const bool is_in_window =
+          *one.click <= fact.record.time && fact.record.time < *one.click + join_.conversion_window;
+      if (is_in_window && (latest == nullptr || *latest->click <= *one.click)) latest = &one;
+    }
+    if (latest == nullptr) return false;
+    ++result_.further_purchases;
+    take(*latest, fact);
+    return true;
+  }
+
+  void take(Labelled& one, const Fact& fact) {
+    ++result_.used[index_of(Stream::purchases)];
+    if (join_.purchase_value != JoinConfig::PurchaseValue::sum) return;
+    if (!fact.record.value) ++result_.without_value;
+    one.values.push_back(fact.record.value.value_or(0));
   }
 
   void tell(const Labelled& one, TimeMs time, bool y_final, bool z_final) {
@@ -242,6 +283,7 @@ class ShardOracle {
     sample.impression_time = one.record.time;
     sample.click_time = one.click;
     if (z_final) sample.purchase_time = one.purchase;
+    if (z_final) sample.value = sum(one.values);
     sample.y = one.click.has_value();
     sample.y_final = y_final;
     sample.z = z_final && one.purchase;

@@ -27,7 +27,8 @@ struct OracleRecord {
   std::string impression_id;
   std::string user_id;
   std::string item_id;
-  std::string features;  // as a sample holds them
+  std::string features;               // as a sample holds them
+  std::optional<std::int64_t> value;  // of a purchase, in millionths
 };
 
 // Every stream-partition's records in the order of its log.
@@ -48,6 +49,9 @@ struct OracleResult {
   std::uint64_t labelled_impressions = 0;
   std::uint64_t clicked = 0;
   std::uint64_t converted = 0;
+  // Where values are summed (join.purchase_value).
+  std::uint64_t further_purchases = 0;  // used, of impressions that were purchased already
+  std::uint64_t without_value = 0;      // used ones
 };
 
 // What the join makes of logs that are read to their ends and closed.

@@ -33,6 +33,7 @@ Sample sample(std::uint64_t sequence) {
   sample.z = kind >= 2;
   if (sample.y) sample.click_time = sample.impression_time - 5;  // before it, by a skewed clock
   if (sample.z) sample.purchase_time = sample.impression_time + 2'000;
+  if (sample.z && sequence % 8 > 3) sample.value = INT64_MIN + static_cast<Micros>(sequence);
   return sample;
 }
 
@@ -91,6 +92,25 @@ TEST(SamplesDigest, ChainsTheBytesOfTheFormat) {
   EXPECT_EQ(chain_sample(before, one), chain(before, bytes));
 }
 
+// The value comes last of the numbers, and is there only where it is other than 0: without
+// join.purchase_value a sample is what it always was.
+TEST(SamplesDigest, ChainsAValueThatIsThere) {
+  Sample one;
+  one.sequence = 1;
+  one.time = 64;
+  one.impression_time = 4;
+  one.click_time = 6;
+  one.purchase_time = 7;
+  one.y = one.z = one.z_final = true;
+  one.impression_id = "a";
+  const std::string without("\x01\x3d\x80\x01\x78\x04\x06\x01\x61\x00\x00", 11);
+  const Digest before = hash128("before");
+  EXPECT_EQ(chain_sample(before, one), chain(before, without));
+  one.value = -200;
+  const std::string with("\x01\x7d\x80\x01\x78\x04\x06\x8f\x03\x01\x61\x00\x00", 13);
+  EXPECT_EQ(chain_sample(before, one), chain(before, with));
+}
+
 TEST(SamplesDigest, DependsOnAllButFeaturesAndShard) {
   const Digest before = hash128("before");
   const Sample base = sample(7);
@@ -109,6 +129,8 @@ TEST(SamplesDigest, DependsOnAllButFeaturesAndShard) {
   EXPECT_TRUE(changed([](Sample& s) { s.click_time.reset(); }));
   EXPECT_TRUE(changed([](Sample& s) { *s.purchase_time += 1; }));
   EXPECT_TRUE(changed([](Sample& s) { s.purchase_time.reset(); }));
+  EXPECT_TRUE(changed([](Sample& s) { s.value += 1; }));
+  EXPECT_TRUE(changed([](Sample& s) { s.value = 0; }));
   EXPECT_TRUE(changed([](Sample& s) { s.y = !s.y; }));
   EXPECT_TRUE(changed([](Sample& s) { s.y_final = !s.y_final; }));
   EXPECT_TRUE(changed([](Sample& s) { s.z = !s.z; }));

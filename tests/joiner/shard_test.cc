@@ -20,7 +20,7 @@ class ShardTest : public testing::Test {
   }
 
   Event event(Stream stream, TimeMs time, const std::string& impression_id, const std::string& user,
-              const std::string& item) {
+              const std::string& item, std::optional<Micros> value = std::nullopt) {
     Event::Texts texts;
     const std::string id = "e" + std::to_string(++events_);
     texts.id = id;
@@ -29,6 +29,8 @@ class ShardTest : public testing::Test {
     texts.item_id = item;
     texts.features = stream == Stream::impressions ? "features" : "";
     texts.record = stream == Stream::impressions ? "" : "record";
+    const ValueText value_text(value);
+    if (stream == Stream::purchases) texts.features = value_text.text();
     return Event(stream, time, events_, texts);
   }
   void impression(TimeMs time, const std::string& id = "a", const std::string& user = "u",
@@ -62,6 +64,7 @@ class ShardTest : public testing::Test {
       if (tells_clicks_ && sample.click_time) {
         words.back() += " click " + std::to_string(*sample.click_time);
       }
+      if (sample.value != 0) words.back() += " value " + format_micros(sample.value);
     }
     counters_ = out.counters;
     refused_ = out.refused;
@@ -101,6 +104,21 @@ class LastClickTest : public ShardTest {
     ASSERT_TRUE(store_->commit(batch).has_value());
     shard_ = std::make_unique<Shard>(2, join_, *store_);
     ASSERT_TRUE(shard_->restore(progress).has_value());
+  }
+};
+
+// And with join.purchase_value = "sum".
+class ValueTest : public LastClickTest {
+ protected:
+  ValueTest() {
+    join_.attributed_click = JoinConfig::AttributedClick::first;
+    join_.purchase_label = JoinConfig::PurchaseLabel::at_close;
+    join_.purchase_value = JoinConfig::PurchaseValue::sum;
+    tells_clicks_ = false;
+  }
+  void purchase_of(std::optional<Micros> value, TimeMs time, const std::string& id = "a",
+                   const std::string& user = "u", const std::string& item = "x") {
+    pending_.push_back(event(Stream::purchases, time, id, user, item, value));
   }
 };
 
@@ -430,6 +448,110 @@ TEST_F(ShardTest, AtItsCloseAnImpressionMakesRoomForAnother) {
   impression(110);
   EXPECT_EQ(run(), (Words{"110 a@10 y0! z0!", "210 a@110 y0! z0!"}));
   EXPECT_EQ(refused(Refusal::duplicate), 0u);
+}
+
+TEST_F(ValueTest, TheSumIsToldWhenTheConversionWindowCloses) {
+  impression(10);
+  click(20);
+  purchase_of(19'990'000, 50);
+  purchase_of(5'000'000, 1'019);
+  purchase_of(7'000'000, 1'020);  // the first moment that does not count
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "1020 a@10 y1 z1! value 24.99"}));
+  EXPECT_EQ(counters_.used[2], 2u);
+  EXPECT_EQ(refused(Refusal::no_open_impression), 1u);
+  EXPECT_EQ(counters_.converted, 1u);
+  EXPECT_EQ(counters_.value.units, 24);
+  EXPECT_EQ(counters_.value.micros, 990'000);
+  EXPECT_EQ(counters_.without_value, 0u);
+}
+
+TEST_F(ValueTest, AShortConversionWindowIsToldWithTheClickWindow) {
+  join_.conversion_window = 30;
+  impression(10);
+  click(20);
+  purchase_of(1'000'000, 30);
+  purchase_of(2'000'000, 49);
+  purchase_of(4'000'000, 50);  // its impression is open, its window is not
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z1! value 3"}));
+  EXPECT_EQ(refused(Refusal::repeat), 1u);
+}
+
+TEST_F(ValueTest, APurchaseWithoutAValueIsAPurchase) {
+  impression(10);
+  click(20);
+  purchase_of(std::nullopt, 50);
+  purchase_of(0, 60);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "1020 a@10 y1 z1!"}));
+  EXPECT_EQ(counters_.used[2], 2u);
+  EXPECT_EQ(counters_.without_value, 1u);
+}
+
+TEST_F(ValueTest, WhatIsNotAttributedAddsNothing) {
+  impression(10);
+  purchase_of(1'000'000, 15);
+  click(20);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "1020 a@10 y1 z0!"}));
+  EXPECT_EQ(refused(Refusal::no_click), 1u);
+}
+
+// A purchase keeps the click that it counts for, so no sum ever changes its click.
+TEST_F(ValueTest, ByTheLastClickTheSumIsThatOfTheClickBeforeTheFirstPurchase) {
+  join_.attributed_click = JoinConfig::AttributedClick::last;
+  impression(10);
+  click(20);
+  click(40);
+  purchase_of(1'000'000, 50);
+  click(60);
+  purchase_of(2'000'000, 1'039);
+  purchase_of(4'000'000, 1'040);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "1040 a@10 y1 z1! value 3"}));
+  EXPECT_EQ(counters_.used[1], 2u);
+  EXPECT_EQ(refused(Refusal::repeat), 1u);
+}
+
+// Labels stay as they are without values: each click gets its first purchase first.
+TEST_F(ValueTest, ByUserAndItemAFurtherPurchaseGoesToTheLatestClick) {
+  join_.attribution = JoinConfig::Attribution::user_item;
+  impression(10, "a");
+  click(20, "");
+  impression(30, "b");
+  click(40, "");
+  purchase_of(1'000'000, 50, "");
+  purchase_of(2'000'000, 60, "");
+  purchase_of(4'000'000, 70, "");
+  purchase_of(8'000'000, 1'020, "");  // a's window has closed
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "130 b@30 y1! z0", "1020 a@10 y1 z1! value 2",
+                          "1040 b@30 y1 z1! value 13"}));
+  EXPECT_EQ(counters_.used[2], 4u);
+}
+
+TEST_F(ValueTest, ARestartForgetsNoPartOfASumAndNoValueThatWaits) {
+  join_.clock_skew = 5;
+  impression(10, "a");
+  click(20, "a");
+  purchase_of(1'000'000, 50, "a");
+  click(98, "b");
+  purchase_of(-250'000, 99, "b");
+  purchase_of(std::nullopt, 99, "b");
+  EXPECT_EQ(run_to(100), Words{});
+  restart();
+  purchase_of(2'000'000, 100, "a");
+  impression(100, "b");
+  EXPECT_EQ(run_to(110), Words{});
+  EXPECT_EQ(counters_.without_value, 1u);
+  restart();
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "200 b@100 y1! z0", "1020 a@10 y1 z1! value 3",
+                          "1098 b@100 y1 z1! value -0.25"}));
+}
+
+// In the total order, at the ends of 64 bits too.
+TEST_F(ValueTest, ASumStaysAtTheEndOfItsRangeUntilItComesBack) {
+  impression(10);
+  click(20);
+  purchase_of(INT64_MAX, 50);
+  purchase_of(5, 60);
+  purchase_of(-7, 70);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "1020 a@10 y1 z1! value 9223372036854.7758"}));
 }
 
 }  // namespace

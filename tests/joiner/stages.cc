@@ -216,8 +216,8 @@ std::string to_string(const Sample& sample) {
   out << "sequence " << sample.sequence << " shard " << sample.shard << " time " << sample.time
       << " impression " << sample.impression_id << " at " << sample.impression_time << " user "
       << sample.user_id << " item " << sample.item_id << " click " << text(sample.click_time)
-      << " purchase " << text(sample.purchase_time) << " y " << sample.y
-      << (sample.y_final ? "!" : "") << " z " << sample.z << (sample.z_final ? "!" : "")
+      << " purchase " << text(sample.purchase_time) << " value " << sample.value << " y "
+      << sample.y << (sample.y_final ? "!" : "") << " z " << sample.z << (sample.z_final ? "!" : "")
       << " features of " << sample.features.size() << " bytes, hash " << hash64(sample.features);
   return out.str();
 }
@@ -247,6 +247,13 @@ std::string difference(const JoinCounters& counters, const OracleResult& expecte
   compare("labelled impressions", counters.labelled_impressions, expected.labelled_impressions);
   compare("clicked", counters.clicked, expected.clicked);
   compare("converted", counters.converted, expected.converted);
+  compare("purchases without value", counters.without_value, expected.without_value);
+  MicrosSum value;
+  for (const Sample& sample : expected.samples) value.add(sample.value);
+  if (counters.value != value) {
+    out << "value is " << counters.value.units << " + " << counters.value.micros
+        << " micros, expected " << value.units << " + " << value.micros << "\n";
+  }
   return out.str();
 }
 

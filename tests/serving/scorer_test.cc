@@ -27,7 +27,7 @@ TEST(Scorer, ScoresAsTheModelThatWasPublished) {
   ASSERT_TRUE(model) << model.error().message;
 
   const Config config = small_config();
-  Decoder decoder(config.streams, config.join.attribution, config.features);
+  Decoder decoder(config.streams, config.join, config.features);
   std::vector<std::string> impressions;
   std::vector<std::string> blobs;
   for (int i = 0; i < 100; ++i) {

@@ -65,7 +65,7 @@ inline SmallSnapshot publish_small_snapshot(const std::filesystem::path& parent,
   const Config config = small_config();
   Workers workers(1);
   Trainer trainer(config, workers);
-  Decoder decoder(config.streams, config.join.attribution, config.features);
+  Decoder decoder(config.streams, config.join, config.features);
   for (int i = 1; i <= samples; ++i) {
     Record record;
     record.bytes = small_impression(i);

@@ -19,10 +19,11 @@ std::string encoded(const Sample& sample) {
 
 // Skips a waiting event (docs/formats.md, "The join's state").
 void skip_event(ByteReader& in) {
-  in.u8();
+  const bool has_value = (in.u8() & 128) != 0;
   in.svarint();
   in.varint();
   for (int text = 0; text < 5; ++text) in.text();
+  if (has_value) in.svarint();
 }
 
 }  // namespace

@@ -186,6 +186,11 @@ Plan draw_plan(std::uint64_t seed) {
   draw_products(products, plan.config);
   Random clicks(seed, 9);
   if (clicks.one_in(2)) plan.config.join.attributed_click = JoinConfig::AttributedClick::last;
+  Random values(seed, 10);
+  if (values.one_in(3)) {
+    plan.config.join.purchase_label = JoinConfig::PurchaseLabel::at_close;
+    plan.config.join.purchase_value = JoinConfig::PurchaseValue::sum;
+  }
   return plan;
 }
 

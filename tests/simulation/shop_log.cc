@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <utility>
 
 #include "ingest/features.h"
@@ -25,7 +26,11 @@ struct Ids {
 class ShopWriter {
  public:
   explicit ShopWriter(const Plan& plan)
-      : plan_(plan), shape_(plan.shape), config_(plan.config), random_(plan.seed, 2) {}
+      : plan_(plan),
+        shape_(plan.shape),
+        config_(plan.config),
+        random_(plan.seed, 2),
+        values_(plan.seed, 11) {}
 
   ShopLog write() {
     draw_silence();
@@ -152,7 +157,19 @@ class ShopWriter {
       text += ",\"written\":" + std::to_string(*fact.log_time);
     }
     if (draft.where.stream == Stream::impressions) text += features(ids, fact);
+    if (draft.where.stream == Stream::purchases) text += value(fact);
     draft.bytes = text + "}";
+  }
+
+  // Cents, now and then none; of a sequence of its own, as the other draws were there before it.
+  std::string value(OracleRecord& fact) {
+    if (!config_.join.sums_values() || values_.one_in(8)) return "";
+    if (values_.one_in(8)) return ",\"value\":\"dear\"";
+    const std::int64_t cents = values_.between(-300, 9'999);
+    fact.value = cents * 10'000;
+    const std::string digits = std::to_string(1'000 + std::abs(cents) % 100);
+    return ",\"value\":" + std::string(cents < 0 ? "-" : "") +
+           std::to_string(std::abs(cents) / 100) + (cents % 100 == 0 ? "" : "." + digits.substr(2));
   }
 
   // In the order of their names, as the config has them.
@@ -331,6 +348,7 @@ class ShopWriter {
   const Shape& shape_;
   const Config& config_;
   Random random_;
+  Random values_;
   std::map<StreamPartition, TimeMs> silent_after_;
   std::vector<Draft> drafts_;
   bool has_too_delayed_ = false;
