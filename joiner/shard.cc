@@ -275,24 +275,25 @@ Shard::ConversionTimer Shard::conversion_timer(ImpressionNumber number,
           number};
 }
 
-void Shard::purchase(ImpressionNumber number, const Event& event, ShardOutput& out) {
-  Clicked& clicked = clicked_.at(number);
-  dirty_clicked_.insert(number);
-  if (join_.sums_values()) add_value(clicked, event, out);
-  if (clicked.purchase_time) return;  // a further one
-  clicked.purchase_time = event.time();
-  const bool is_final_now =
-      clicked.is_y_emitted && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
-  if (!is_final_now) return;
-  emit(clicked.impression(), &clicked, event.time(), false, true, out);
-  clicked.is_z_emitted = true;
-}
-
 void Shard::add_value(Clicked& clicked, const Event& event, ShardOutput& out) const {
   SLUICE_CHECK(!clicked.is_z_emitted);
   const std::optional<Micros> value = event.value();
   if (!value) ++out.counters.without_value;
   clicked.value = add_saturating(clicked.value, value.value_or(0));
+}
+
+void Shard::purchase(ImpressionNumber number, const Event& event, ShardOutput& out) {
+  const TimeMs time = event.time();
+  Clicked& clicked = clicked_.at(number);
+  dirty_clicked_.insert(number);
+  if (join_.sums_values()) add_value(clicked, event, out);
+  if (clicked.purchase_time) return;  // a further one
+  clicked.purchase_time = time;
+  const bool is_final_now =
+      clicked.is_y_emitted && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
+  if (!is_final_now) return;
+  emit(clicked.impression(), &clicked, time, false, true, out);
+  clicked.is_z_emitted = true;
 }
 
 // ---- look-up
