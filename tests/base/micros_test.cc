@@ -84,7 +84,7 @@ TEST(MicrosSum, HasOneFormInAnyOrderAndAWiderRange) {
   negative.add(-1);
   EXPECT_EQ(negative.units, -1);
   EXPECT_EQ(negative.micros, 999'999);
-  EXPECT_DOUBLE_EQ(negative.value(), -1e-6);
+  EXPECT_NEAR(negative.value(), -1e-6, 1e-15);
 }
 
 }  // namespace

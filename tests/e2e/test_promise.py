@@ -1,5 +1,6 @@
 """The one promise: the same logs and config give the same bits, however they are read."""
 
+import csv
 import pathlib
 import shutil
 import signal
@@ -180,3 +181,28 @@ class ShopPromise(Promise, sluice.Case):
         refused = {reason: count for reason, count in report["refused"].items() if count}
         self.assertEqual(refused, {reason: count for reason, count in
                                    expected["refused"].items() if count})
+
+    def test_values_are_the_expected_ones(self):
+        """Summed over each conversion window, killed on the way or not."""
+        import json
+        logs = self.folder / "valued"
+        config = sluice.generate(logs, "--values", "--impressions", 20000, "--seed", 12,
+                                 "--repeats", 0.5, "--late-purchases", 0.2, "--late", 0.002)
+        expected = json.loads((logs / "expected.json").read_text())
+        report = self.replay(config, "whole", self.settings)
+        self.assert_adds_up(report)
+        self.assertEqual(report["used"]["purchases"], expected["labels"]["converted"] +
+                         expected["labels"]["further_purchases"])
+        self.assertGreater(expected["labels"]["further_purchases"], 3)
+        self.assertAlmostEqual(report["labels"]["value"], expected["value"], 6)
+        self.assertEqual(report["labels"]["without_value"], 0)
+        settings = {**self.settings, **RESTLESS}
+        predictions = self.folder / "killed.csv"
+        words = sluice.command("replay", config, self.folder / "killed", settings,
+                               "--predictions", predictions)
+        sluice.kill_many_times(words, self.folder / "killed", 4, SEED)
+        killed = self.replay(config, "killed", settings, "--predictions", predictions)
+        self.assert_same(killed, report)
+        with predictions.open(newline="") as file:
+            values = [float(line["value"]) for line in csv.DictReader(file)]
+        self.assertAlmostEqual(sum(values), expected["value"], 3)

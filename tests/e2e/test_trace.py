@@ -126,6 +126,25 @@ class TraceShop(TraceCase):
             replaced += len(used) - len(counting)
         self.assertGreater(replaced, 0)
 
+    def test_the_values_of_several_purchases(self):
+        shop = self.folder / "valued"
+        config = sluice.generate(shop, "--values", "--impressions", 6000, "--seed", 12,
+                                 "--repeats", 0.9, "--users", 300)
+        lines, ends = self.replayed(config, "data", EVERY_BATCH)
+        several = 0
+        for identity in self.some_ids(lines, 12):
+            trace = self.check(config, "data", EVERY_BATCH, identity, lines[identity], ends)
+            for impression in trace["impressions"]:
+                for sample, line in zip(impression["samples"], lines[identity]):
+                    self.assertEqual(sample["value"], float(line["value"]))
+                used = [record for record in trace["records"]
+                        if record["stream"] == "purchases" and record["outcome"] == "used"]
+                self.assertAlmostEqual(sum(record["value"] for record in used),
+                                       impression["value"], 6)
+                self.assertEqual(impression["value"], float(lines[identity][-1]["value"]))
+                several += len(used) > 1
+        self.assertGreater(several, 0)
+
     def test_refused_records_only(self):
         self.replay(self.config, "data")
         listed = sluice.call([sluice.BINARY, "dead-letters", "list", "--limit", 0, "--json",
