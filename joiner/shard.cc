@@ -313,20 +313,6 @@ void Shard::add_value(Clicked& clicked, const Event& event, ShardOutput& out) co
   clicked.value = add_saturating(clicked.value, value.value_or(0));
 }
 
-void Shard::purchase(ImpressionNumber number, const Event& event, ShardOutput& out) {
-  const TimeMs time = event.time();
-  Clicked& clicked = clicked_.at(number);
-  dirty_clicked_.insert(number);
-  if (join_.sums_values()) add_value(clicked, event, out);
-  if (clicked.purchase_time) return;  // a further one
-  clicked.purchase_time = time;
-  const bool is_final_now =
-      clicked.is_y_emitted && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
-  if (!is_final_now) return;
-  emit(clicked.impression(), &clicked, time, false, true, out);
-  clicked.is_z_emitted = true;
-}
-
 // ---- look-up
 
 Result<Impression> Shard::impression(ImpressionNumber number) {
