@@ -6,17 +6,17 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t kBufferBytes = 256 << 10;
 constexpr std::size_t kMostFields = 1 << 16;
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 }  // namespace
 
-CsvReader::CsvReader(ByteStream& stream, CsvDialect dialect, std::size_t most_row_bytes)
+CsvReader::CsvReader(ByteStream& stream, CsvDialect dialect, std::size_t most_row_bytes,
+                     std::size_t buffer_bytes)
     : stream_(stream),
       dialect_(dialect),
       most_row_bytes_(most_row_bytes),
-      buffer_(kBufferBytes, '\0') {}
+      buffer_(buffer_bytes, '\0') {}
 
 Result<bool> CsvReader::fill() {
   if (begin_ < end_) return true;
@@ -54,9 +54,7 @@ Result<bool> CsvReader::next(CsvRow& row) {
       return true;
     }
   }
-  const bool is_empty = text_.empty() && ends_.empty() && state_ == State::field_begin &&
-                        problem_ == CsvProblem::none;
-  if (is_empty) return false;
+  if (state_ == State::field_begin && ends_.empty()) return false;
   if (state_ == State::quoted) problem_ = CsvProblem::quotes;
   end_field();
   give(row);
@@ -131,28 +129,18 @@ bool CsvReader::take_mark(char c) {
   }
   if (c == '\n') {
     ++line_;
-    if (state_ == State::field_begin && ends_.empty() && problem_ == CsvProblem::none) {
-      first_line_ = line_;  // an empty line
-      return false;
-    }
-    end_line();
-    if (state_ == State::field_begin && ends_.empty()) return false;
-    return true;
+    return end_line();
   }
-  if (c == dialect_.delimiter && state_ != State::skipped) {
+  if (c == dialect_.delimiter && state_ != State::after_quotes && state_ != State::skipped) {
     end_field();
-    if (ends_.size() == kMostFields) {
-      problem_ = CsvProblem::oversized;
-      state_ = State::skipped;
-    }
-    return false;
-  }
-  // Behind a closing quote: only a line's end may follow, and its CR.
-  if (c == '\r' && state_ == State::quote_in_quoted) {
+    if (ends_.size() < kMostFields) return false;
+    problem_ = CsvProblem::oversized;
+  } else if (c == '\r' && state_ == State::quote_in_quoted) {
     state_ = State::after_quotes;
     return false;
+  } else if (problem_ == CsvProblem::none) {  // behind a closing quote, and no line's end
+    problem_ = CsvProblem::quotes;
   }
-  if (problem_ == CsvProblem::none) problem_ = CsvProblem::quotes;
   state_ = State::skipped;
   return false;
 }
@@ -163,19 +151,19 @@ void CsvReader::end_field() {
   state_ = State::field_begin;
 }
 
-// CR LF is one end: the CR belongs to no field.
-void CsvReader::end_line() {
+// CR LF is one end: the CR belongs to no field. False where nothing stands on the line.
+bool CsvReader::end_line() {
   if (state_ == State::after_quotes) state_ = State::quote_in_quoted;
   if (state_ == State::plain && text_.back() == '\r') {
     text_.pop_back();
-    const bool is_empty = ends_.empty() && text_.empty();
-    if (is_empty) {
-      first_line_ = line_;
-      state_ = State::field_begin;
-      return;
-    }
+    if (text_.empty() && ends_.empty()) state_ = State::field_begin;
+  }
+  if (state_ == State::field_begin && ends_.empty()) {
+    first_line_ = line_;
+    return false;
   }
   end_field();
+  return true;
 }
 
 void CsvReader::give(CsvRow& row) {

@@ -37,8 +37,11 @@ class CsvReader {
  public:
   static constexpr std::size_t kMostRowBytes = 4 << 20;
 
-  // `stream` outlives the reader.
-  CsvReader(ByteStream& stream, CsvDialect dialect, std::size_t most_row_bytes = kMostRowBytes);
+  static constexpr std::size_t kBufferBytes = 256 << 10;
+
+  // `stream` outlives the reader. buffer_bytes: at least the byte order mark's three.
+  CsvReader(ByteStream& stream, CsvDialect dialect, std::size_t most_row_bytes = kMostRowBytes,
+            std::size_t buffer_bytes = kBufferBytes);
 
   // False at the end. An error is the stream's.
   Result<bool> next(CsvRow& row);
@@ -53,7 +56,7 @@ class CsvReader {
   void append(std::size_t count);
   bool take_mark(char c);  // true where it ends the row
   void end_field();
-  void end_line();
+  bool end_line();
   void give(CsvRow& row);
 
   ByteStream& stream_;

@@ -218,7 +218,7 @@ std::string progress_text(std::uint64_t rows, const std::string& table, std::uin
   return text + ", " + std::to_string(100 * bytes / size) + " % of " + table;
 }
 
-int import(const Arguments& arguments) {
+int run_import(const Arguments& arguments) {
   auto options = read_options(arguments);
   if (!options) return report_error(options.error());
   SystemClock clock;
@@ -248,7 +248,7 @@ void add_import(CLI::App& root, int& exit_code) {
   add_log_options(*verb, *arguments);
   add_column_options(*verb, *arguments);
   verb->footer(kExamples);
-  verb->callback([arguments, &exit_code] { exit_code = import(*arguments); });
+  verb->callback([arguments, &exit_code] { exit_code = run_import(*arguments); });
 }
 
 }  // namespace sluice
