@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   sluice::add_snapshot(root, exit_code);
   sluice::add_check(root, exit_code);
   sluice::add_generate(root, exit_code);
+  sluice::add_import(root, exit_code);
   sluice::add_dead_letters(root, exit_code);
   sluice::add_trace(root, exit_code);
   const auto is_verb = [&root](const std::string& name) {

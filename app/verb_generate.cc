@@ -1,6 +1,4 @@
 // `sluice generate`: the command line around generate_shop().
-#include <unistd.h>
-
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -8,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "app/progress_line.h"
 #include "app/report_error.h"
 #include "app/shop.h"
 #include "app/verbs.h"
@@ -164,35 +163,6 @@ void print_summary(const ShopSummary& summary, const Arguments& arguments, doubl
   std::printf("  sluice replay %s\n", (fs::path(arguments.folder) / "shop.toml").c_str());
 }
 
-// A line that is written over and over where someone looks at it.
-class ProgressLine {
- public:
-  ProgressLine(Clock& clock, std::uint64_t impressions)
-      : clock_(clock), impressions_(impressions), is_shown_(isatty(STDERR_FILENO) == 1) {}
-  ~ProgressLine() {
-    if (is_shown_) std::fprintf(stderr, "\r\033[K");
-  }
-  ProgressLine(const ProgressLine&) = delete;
-  ProgressLine& operator=(const ProgressLine&) = delete;
-
-  void show(std::uint64_t done) {
-    constexpr DurationMs kInterval = 200;
-    const DurationMs now = clock_.steady_ms();
-    if (!is_shown_ || now < shown_at_ + kInterval) return;
-    shown_at_ = now;
-    std::fprintf(stderr, "\r\033[K%llu of %llu impressions (%llu %%)",
-                 static_cast<unsigned long long>(done),
-                 static_cast<unsigned long long>(impressions_),
-                 static_cast<unsigned long long>(100 * done / impressions_));
-  }
-
- private:
-  Clock& clock_;
-  std::uint64_t impressions_;
-  bool is_shown_;
-  DurationMs shown_at_ = 0;
-};
-
 int generate(const Arguments& arguments) {
   auto options = read_options(arguments);
   if (!options) return report_error(options.error());
@@ -200,9 +170,14 @@ int generate(const Arguments& arguments) {
   RealFileSystem files;
   const DurationMs began = clock.steady_ms();
   const auto summary = [&] {
-    ProgressLine line(clock, options->impressions);
-    return generate_shop(*options, arguments.folder, arguments.force, files,
-                         [&line](std::uint64_t done) { line.show(done); });
+    ProgressLine line(clock);
+    const auto show = [&](std::uint64_t done) {
+      line.show([&] {
+        return std::to_string(done) + " of " + std::to_string(options->impressions) +
+               " impressions (" + std::to_string(100 * done / options->impressions) + " %)";
+      });
+    };
+    return generate_shop(*options, arguments.folder, arguments.force, files, show);
   }();
   if (!summary) return report_error(summary.error());
   print_summary(*summary, arguments, static_cast<double>(clock.steady_ms() - began) / 1'000.0);

@@ -54,7 +54,7 @@ class ConfigErrors(sluice.Case):
         self.assertEqual(sluice.call([sluice.BINARY, "repaly"]).returncode, 2)
         self.assertEqual(sluice.call([sluice.BINARY, "replay"]).returncode, 2)
         self.assertEqual(sluice.call([sluice.BINARY, "--help"]).returncode, 0)
-        for verb in ("run", "replay", "score", "snapshot", "check", "generate"):
+        for verb in ("run", "replay", "score", "snapshot", "check", "generate", "import"):
             done = sluice.call([sluice.BINARY, verb, "--help"])
             self.assertEqual(done.returncode, 0)
             self.assertGreater(len(done.stdout.splitlines()), 5, verb)

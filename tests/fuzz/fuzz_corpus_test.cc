@@ -17,6 +17,7 @@ int fuzz_snapshots(const std::uint8_t* data, std::size_t size);
 int fuzz_join_state(const std::uint8_t* data, std::size_t size);
 int fuzz_checkpoints(const std::uint8_t* data, std::size_t size);
 int fuzz_log_files(const std::uint8_t* data, std::size_t size);
+int fuzz_csv(const std::uint8_t* data, std::size_t size);
 }
 
 namespace sluice {
@@ -90,6 +91,9 @@ TEST(FuzzCorpus, Checkpoints) {
 }
 TEST(FuzzCorpus, LogFiles) {
   replay("log_files", fuzz_log_files);
+}
+TEST(FuzzCorpus, Csv) {
+  replay("csv", fuzz_csv);
 }
 
 }  // namespace

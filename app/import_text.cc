@@ -1,0 +1,164 @@
+#include "app/import_text.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+
+namespace sluice {
+namespace {
+
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+bool is_short_integer(std::string_view text) {
+  const std::string_view digits = text.substr(!text.empty() && text.front() == '-' ? 1 : 0);
+  if (digits.empty() || digits.size() > 18 ||
+      !std::all_of(digits.begin(), digits.end(), is_digit)) {
+    return false;
+  }
+  return digits.front() != '0' || (digits.size() == 1 && digits.size() == text.size());
+}
+
+struct Utf8Form {
+  unsigned char mask, lead;
+  std::size_t length;
+  std::uint32_t least;  // a smaller code point has a shorter form
+};
+constexpr Utf8Form kForms[] = {
+    {0xe0, 0xc0, 2, 0x80}, {0xf0, 0xe0, 3, 0x800}, {0xf8, 0xf0, 4, 0x10000}};
+
+// The bytes of the code point at the front; 0 where there is none.
+std::size_t code_point_bytes(std::string_view text) {
+  const auto lead = static_cast<unsigned char>(text.front());
+  for (const Utf8Form& form : kForms) {
+    if ((lead & form.mask) != form.lead) continue;
+    if (text.size() < form.length) return 0;
+    std::uint32_t code = lead & static_cast<unsigned char>(~form.mask);
+    for (std::size_t i = 1; i < form.length; ++i) {
+      const auto byte = static_cast<unsigned char>(text[i]);
+      if ((byte & 0xc0) != 0x80) return 0;
+      code = code << 6 | (byte & 0x3f);
+    }
+    const bool is_surrogate = code >= 0xd800 && code <= 0xdfff;
+    return code < form.least || code > 0x10ffff || is_surrogate ? 0 : form.length;
+  }
+  return 0;
+}
+
+constexpr double kMostMs = 31'556'952'000'000.0;  // 1000 years
+
+// Integers exactly, decimals rounded to the millisecond.
+std::optional<std::int64_t> parse_scaled(std::string_view text, std::int64_t scale) {
+  std::int64_t whole = 0;
+  const char* const end = text.data() + text.size();
+  if (const auto [stop, code] = std::from_chars(text.data(), end, whole);
+      code == std::errc() && stop == end) {
+    if (std::abs(static_cast<double>(whole)) > 10 * kMostMs / static_cast<double>(scale)) return {};
+    return whole * scale;
+  }
+  const auto number = parse_number(text);
+  if (!number || std::abs(*number) > 10 * kMostMs / static_cast<double>(scale)) return {};
+  return std::llround(*number * static_cast<double>(scale));
+}
+
+std::optional<TimeMs> parse_iso(std::string_view text) {
+  std::string form(text);
+  if (form.size() > 10 && form[10] == ' ') form[10] = 'T';
+  if (form.size() > 10 && form.back() != 'Z') form += 'Z';
+  const bool has_date = form.size() >= 10 && form[4] == '-';  // parse_time() takes numbers too
+  if (!has_date) return {};
+  const auto time = parse_time(form);
+  return time ? std::optional(*time) : std::nullopt;
+}
+
+}  // namespace
+
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    std::size_t count = 0;
+    while (count < text.size() && static_cast<unsigned char>(text[count]) < 0x80) ++count;
+    text.remove_prefix(count);
+    if (text.empty()) break;
+    count = code_point_bytes(text);
+    if (count == 0) return false;
+    text.remove_prefix(count);
+  }
+  return true;
+}
+
+void append_json_text(std::string& out, std::string_view text) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  out += '"';
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (byte < 0x20) {
+      out += "\\u00";
+      out += kDigits[byte >> 4];
+      out += kDigits[byte & 15];
+    } else {
+      out += c;
+    }
+  }
+  out += '"';
+}
+
+void append_json_id(std::string& out, std::string_view text) {
+  if (is_short_integer(text)) {
+    out += text;
+  } else {
+    append_json_text(out, text);
+  }
+}
+
+void append_json_number(std::string& out, double value) {
+  char digits[40];
+  out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+}
+
+std::optional<double> parse_number(std::string_view text) {
+  if (!text.empty() && text.front() == '+') text.remove_prefix(1);
+  double value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, code] = std::from_chars(text.data(), end, value);
+  if (code != std::errc() || stop != end || !std::isfinite(value)) return {};
+  return value;
+}
+
+std::optional<bool> parse_label(std::string_view text) {
+  if (text == "0" || text == "0.0") return false;
+  if (text == "1" || text == "1.0") return true;
+  return {};
+}
+
+std::optional<TimeMs> parse_table_time(std::string_view text, TimeUnit unit, TimeMs start) {
+  if (unit == TimeUnit::iso) return parse_iso(text);
+  const bool is_seconds = unit == TimeUnit::seconds || unit == TimeUnit::seconds_from_start;
+  const bool is_from_start =
+      unit == TimeUnit::seconds_from_start || unit == TimeUnit::milliseconds_from_start;
+  auto time = parse_scaled(text, is_seconds ? 1'000 : 1);
+  if (time && is_from_start) *time += start;
+  return time;
+}
+
+std::optional<DurationMs> parse_seconds(std::string_view text) {
+  const auto duration = parse_scaled(text, 1'000);
+  if (!duration || *duration < 0 || static_cast<double>(*duration) > kMostMs) return {};
+  return duration;
+}
+
+std::string feature_name(std::string_view column) {
+  constexpr std::size_t kMost = 64;
+  std::string name;
+  for (const char c : column.substr(0, kMost)) {
+    const bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    name += is_letter || is_digit(c) || (c == '-' && !name.empty()) ? c : '_';
+  }
+  return name.empty() ? "_" : name;
+}
+
+}  // namespace sluice
