@@ -15,13 +15,12 @@ SCRIPT = ROOT / "tests" / "broker" / "broker.sh"
 
 
 class Broker:
-    """One node in a folder of its own, on the cores that one measured thread leaves free."""
+    """One node in a folder of its own, on these cores."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, cores):
         self.environment = {**os.environ, "SLUICE_BROKER_DIR": str(folder),
                             "SLUICE_BROKER_PORT": "free", "SLUICE_BROKER_NODES": "1"}
-        others = os.sched_getaffinity(0) - cores_for(1)
-        self.cores = others or cores_for(1)
+        self.cores = cores
         self.address = self.call("start").strip()
         self.pid = int((folder / "pid").read_text())
 
@@ -63,7 +62,8 @@ def measure_kafka(bench, compression):
     """Rows "files" and "kafka", the best of runs in turns, with a tenth of the impressions open."""
     window_s = bench.windows[bench.impressions // 10]
     runs = {"files": [], "kafka": []}
-    with Broker(bench.folder / "broker") as broker:
+    others = os.sched_getaffinity(0) - cores_for(1)
+    with Broker(bench.folder / "broker", others or cores_for(1)) as broker:
         broker.load(bench.build, bench.folder / "logs", compression)
         for _ in range(bench.tries):
             runs["files"].append(from_files(bench, window_s))
