@@ -201,6 +201,7 @@ Result<bool> Learning::learn(const Committed& committed, std::size_t max_samples
 Status Learning::on_batch(const TrainedBatch& batch) {
   if (predictions_ != nullptr) SLUICE_TRY(predictions_->add(batch));
   SLUICE_TRY(scores_->add(batch));
+  if (options_.freshness != nullptr) options_.freshness->add(batch.samples, clock_.wall_ms());
   if (next_snapshot_ == kTimeMin) {
     // By ticks, as after a restart: a period may begin inside the first tick.
     const TimeMs first_tick = floor_to(batch.samples.front().time, config_.join.tick);

@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "app/freshness.h"
 #include "app/handoff.h"
 #include "app/predictions_file.h"
 #include "base/file.h"
@@ -29,7 +30,8 @@ namespace sluice {
 struct LearningOptions {
   std::filesystem::path data_dir;
   std::optional<std::filesystem::path> predictions;
-  std::string provenance;  // JSON object for provenance.json: build, host, source
+  std::string provenance;          // JSON object for provenance.json: build, host, source
+  Freshness* freshness = nullptr;  // of a live service: told of every batch
 };
 
 // Owned by the learning thread once opened.

@@ -83,12 +83,17 @@ std::string status_line(const ServiceStatus& status) {
   if (join.last_commit_wall_ms > 0) {
     text += "; last commit " + format_time(join.last_commit_wall_ms);
   }
+  if (status.freshness) {
+    text += "; freshness " + format_duration(status.freshness->median) + ", p99 " +
+            format_duration(status.freshness->p99);
+  }
   if (status.last_snapshot) text += ", snapshot " + std::to_string(*status.last_snapshot);
   return text;
 }
 
-Progress::Progress(bool is_live, DurationMs now_ms)
+Progress::Progress(bool is_live, DurationMs now_ms, Freshness* freshness)
     : is_live_(is_live),
+      freshness_(freshness),
       is_terminal_(isatty(STDERR_FILENO) == 1),
       begin_ms_(now_ms),
       last_ms_(now_ms) {}
@@ -102,7 +107,9 @@ void Progress::show(const ServiceStatus& status, DurationMs now_ms) {
   if (now_ms - last_ms_ < (is_bar ? kRedrawMs : kLineMs)) return;
   last_ms_ = now_ms;
   if (!is_bar) {
-    spdlog::info(status_line(status));
+    ServiceStatus shown = status;
+    if (freshness_ != nullptr) shown.freshness = freshness_->take_recent();
+    spdlog::info(status_line(shown));
     return;
   }
   std::fprintf(stderr, "\r%s\x1b[K", bar(status, now_ms).c_str());

@@ -105,6 +105,10 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
                           {"join_seconds", throughput.join_seconds},
                           {"events_per_s", per_second(throughput.events, throughput.join_seconds)},
                           {"samples_per_s", per_second(throughput.samples, throughput.seconds)}};
+  if (const auto& freshness = throughput.freshness) {
+    report["throughput"]["freshness_ms"] = {
+        {"median", freshness->median}, {"p99", freshness->p99}, {"longest", freshness->longest}};
+  }
   return report;
 }
 

@@ -12,6 +12,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include "app/freshness.h"
 #include "app/kill_points.h"
 #include "app/learning.h"
 #include "app/pipeline.h"
@@ -118,6 +119,7 @@ class Service {
   std::unique_ptr<DeadLetterSink> dead_letters_;  // none: they stay in the store
   std::unique_ptr<JoinStage> join_;
   std::unique_ptr<Workers> workers_;
+  std::optional<Freshness> freshness_;  // none: a replay's events are not of now
   std::unique_ptr<Learning> learning_;
 
   std::atomic<bool> is_learner_done_{false};
@@ -135,6 +137,7 @@ class Service {
 
 Status Service::open() {
   SLUICE_ASSIGN(config_, load_config_or_error(options_.config, options_.overrides));
+  if (options_.end.is_live) freshness_.emplace(config_);
   SLUICE_TRY(check_paths());
   SLUICE_TRY(install_kill_points());
   SLUICE_TRY(make_durable_folders(*files_, options_.data_dir));
@@ -147,9 +150,10 @@ Status Service::open() {
   if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
   workers_ = std::make_unique<Workers>(threads);
   SLUICE_ASSIGN(learning_,
-                Learning::open(
-                    config_, {options_.data_dir, options_.predictions, provenance(config_, clock_)},
-                    *store_, *files_, clock_, *workers_));
+                Learning::open(config_,
+                               {options_.data_dir, options_.predictions,
+                                provenance(config_, clock_), freshness_ ? &*freshness_ : nullptr},
+                               *store_, *files_, clock_, *workers_));
   SLUICE_TRY(open_join_with_retries());
   if (dead_letters_ != nullptr) join_->send_dead_letters(*store_, *dead_letters_);
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
@@ -343,7 +347,7 @@ ServiceStatus Service::status() const {
 }
 
 void Service::watch() {
-  Progress progress(options_.end.is_live, clock_.steady_ms());
+  Progress progress(options_.end.is_live, clock_.steady_ms(), freshness_ ? &*freshness_ : nullptr);
   while (!handoff_.is_join_ended() || !is_learner_done_) {
     if (stop_signal != 0 && !handoff_.is_stopping()) {
       spdlog::info("{}: drains, commits and stops", strsignal(stop_signal));
@@ -373,6 +377,7 @@ Status Service::report() {
   throughput.samples = learning_->trained_sequence() - first_trained_;
   throughput.seconds = static_cast<double>(end_steady_ - begin_steady_) / 1e3;
   throughput.join_seconds = static_cast<double>(join_end_steady_ - begin_steady_) / 1e3;
+  if (freshness_) throughput.freshness = freshness_->all();
   SLUICE_ASSIGN(const Json report,
                 make_report(*join_, *learning_, throughput, !options_.end.is_live));
   std::fputs(summarize(report).c_str(), stdout);

@@ -1,14 +1,15 @@
-// The join alone, from logs in files to committed samples: reading, JSON, the join, the state and
-// the sample log in RocksDB with synced commits. Nothing learns from the samples.
+// The join alone, from logs in files or in Kafka to committed samples: reading, JSON, the join, the
+// state and the sample log in RocksDB with synced commits. Nothing learns from the samples.
 //
-//   joiner_bench --logs DIR --data-dir DIR [--click-window S] [--conversion-window S]
-//                [--attribution impression_id|user_item] [--threads N] [--memtable-mb N]
-//                [--block-cache-mb N] [--commit-ms N] [--features N] [--kept-samples N] [--stop-at
-//                F]
+//   joiner_bench (--logs DIR | --brokers HOST:PORT) --data-dir DIR [--prefix P] [--click-window S]
+//                [--conversion-window S] [--attribution impression_id|user_item] [--threads N]
+//                [--memtable-mb N] [--block-cache-mb N] [--commit-ms N] [--features N]
+//                [--kept-samples N] [--stop-at F] [--property NAME VALUE]
 //
-// The logs are those of joiner_logs (features c0, c1, ...). A data folder that is there is gone on
-// with. With --stop-at it stops, with all committed, after that share of the logs. As a learner's
-// checkpoints would have it, samples leave the log when so many newer ones are there.
+// The logs are those of joiner_logs (features c0, c1, ...), which tests/broker/topic_loader put on
+// the topics whose names begin with P. A data folder that is there is gone on with. With --stop-at
+// it stops, with all committed, after that share of the logs. As a learner's checkpoints would have
+// it, samples leave the log when so many newer ones are there.
 //
 // Prints one JSON line. CPU seconds are the whole process's, RocksDB's threads included;
 // p99_tick_ms is of single steps of the joining thread; restart_s is what opening the state took.
@@ -18,6 +19,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -36,6 +38,9 @@ namespace {
 
 struct Arguments {
   std::string logs;
+  std::string brokers;  // none: the logs are files
+  std::string prefix;
+  std::map<std::string, std::string> properties;  // of librdkafka
   std::string data_dir;
   std::string attribution = "impression_id";
   std::int64_t click_window_s = 1'800;
@@ -52,6 +57,12 @@ struct Arguments {
 Config make_config(const Arguments& arguments) {
   Config config;
   config.source.root = arguments.logs;
+  if (!arguments.brokers.empty()) {
+    config.source.type = SourceConfig::Type::kafka;
+    config.source.brokers = arguments.brokers;
+    config.source.properties = arguments.properties;
+    for (std::string& topic : config.streams.topic) topic = arguments.prefix + topic;
+  }
   config.join.click_window = arguments.click_window_s * 1000;
   config.join.conversion_window = arguments.conversion_window_s * 1000;
   if (arguments.attribution == "user_item") {
@@ -139,12 +150,18 @@ Status drive(const Arguments& arguments, JoinStage& stage, KeyValueStore& store,
   return {};
 }
 
+// Files without a clock: they are replayed, not watched.
+Result<std::unique_ptr<Source>> open_logs(const Config& config, Clock& clock) {
+  if (config.source.type == SourceConfig::Type::files) return open_file_source(config);
+  return open_kafka_source(config, clock);
+}
+
 Result<Measured> measure(const Arguments& arguments) {
   const Config config = make_config(arguments);
   SystemClock clock;
   Handoff handoff;
   Measured out;
-  SLUICE_ASSIGN(const std::unique_ptr<Source> source, open_file_source(config));
+  SLUICE_ASSIGN(const std::unique_ptr<Source> source, open_logs(config, clock));
   const double begin = steady_seconds();
   SLUICE_ASSIGN(const auto store, open_rocksdb(arguments.data_dir + "/store", config.store));
   SLUICE_ASSIGN(auto stage, JoinStage::open(config, EndPolicy{}, *source, *store, clock, handoff));
@@ -188,7 +205,10 @@ void print(Measured measured) {
 int main(int argc, char** argv) {
   sluice::bench::Arguments arguments;
   CLI::App app("the join alone");
-  app.add_option("--logs", arguments.logs)->required();
+  CLI::Option* const logs = app.add_option("--logs", arguments.logs);
+  app.add_option("--brokers", arguments.brokers, "host:port,... of Kafka")->excludes(logs);
+  app.add_option("--prefix", arguments.prefix, "before each topic's name in Kafka");
+  app.add_option("--property", arguments.properties, "of librdkafka: NAME VALUE");
   app.add_option("--data-dir", arguments.data_dir)->required();
   app.add_option("--attribution", arguments.attribution)
       ->check(CLI::IsMember({"impression_id", "user_item"}));

@@ -1,6 +1,7 @@
 """The join alone, from logs in files to committed samples: one table, one run, one machine.
 
     joiner_table.py --build FOLDER [--json FILE] [--impressions N] [--quick] [--peers] [--large]
+                    [--kafka [--compression C]]
 
 The logs are made by joiner_logs; every run's labels are compared with those that they must give.
 `threads` is the number of cores that the whole process may use. A figure is that of the best of a few
@@ -19,6 +20,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from bench.engines import Calm, Watch, cores_for, write_json  # noqa: E402
+from bench.joiner_kafka import measure_kafka, print_kafka  # noqa: E402
 
 PEERS = pathlib.Path(__file__).resolve().parent / "peers" / "joiner_peers.py"
 SPAN_S = 7_200
@@ -46,10 +48,11 @@ def generate(build, out, impressions, span_s, windows_s, *more):
     return json.loads(made.stdout)
 
 
-def run_joiner(build, logs, data, window_s, *more, memtable_mb=MEMTABLE_MB, before=None):
-    """One run of joiner_bench, which calls `before` in its process first; its JSON line."""
+def run_joiner(build, source, data, window_s, *more, memtable_mb=MEMTABLE_MB, before=None):
+    """One run of joiner_bench, which calls `before` in its process first; its JSON line. `source`:
+    its options that say where the logs are."""
     process = subprocess.Popen(
-        [build / "joiner_bench", "--logs", logs, "--data-dir", data, "--click-window",
+        [build / "joiner_bench", *source, "--data-dir", data, "--click-window",
          str(window_s), "--memtable-mb", str(memtable_mb), "--commit-ms", str(COMMIT_MS), *more],
         stdout=subprocess.PIPE, text=True, preexec_fn=before)
     text = process.communicate()[0]
@@ -70,11 +73,13 @@ class Bench:
         self.expected = generate(self.build, folder / "logs", self.impressions, SPAN_S,
                                  self.windows.values())
 
-    def join(self, threads, window_s, *more, logs="logs"):
-        """One run; its JSON line, and how much of a core others took meanwhile."""
+    def join(self, threads, window_s, *more, logs="logs", source=None, not_others=()):
+        """One run; its JSON line, and how much of a core others took meanwhile; the
+        processes in `not_others` are not counted as such."""
         cores = cores_for(threads)
-        watch = Watch([])
-        got = run_joiner(self.build, self.folder / logs, self.folder / "data", window_s, *more,
+        source = source or ("--logs", self.folder / logs)
+        watch = Watch(not_others)
+        got = run_joiner(self.build, source, self.folder / "data", window_s, *more,
                          before=lambda: os.sched_setaffinity(0, cores))
         others, stolen = watch.shares()
         # What the run itself took is not others'; it has ended, so its own figures tell.
@@ -89,6 +94,11 @@ class Bench:
         truth = {"impressions": expected["impressions"], "y": wanted["y"], "z": wanted["z"]}
         if found != truth:
             raise Wrong(f"labels {found}, they must be {truth}")
+
+    @staticmethod
+    def check_same(runs, where):
+        if len({run["samples_digest"] for run in runs}) != 1:
+            raise Wrong(f"samples differ between runs {where}")
 
     def fresh(self):
         shutil.rmtree(self.folder / "data", ignore_errors=True)
@@ -152,8 +162,7 @@ def measure(bench):
     for one in rows + restarts:
         same = [other for other in rows + restarts if other["open"] == one["open"] and
                 one.get("attribution", "impression_id") == other.get("attribution", "impression_id")]
-        if len({other["samples_digest"] for other in same}) != 1:
-            raise Wrong(f"samples differ between runs with {one['open']:,} open")
+        bench.check_same(same, f"with {one['open']:,} open")
     return rows, restarts
 
 
@@ -191,8 +200,8 @@ class Large:
     def join(self, window_s, *more, group=None):
         data = self.folder / "data"
         shutil.rmtree(data, ignore_errors=True)
-        return run_joiner(self.build, self.folder / "week", data, window_s, "--block-cache-mb", "8", *more,
-                          memtable_mb=8,
+        return run_joiner(self.build, ("--logs", self.folder / "week"), data, window_s,
+                          "--block-cache-mb", "8", *more, memtable_mb=8,
                           before=None if group is None else group.enter)
 
     def beyond_memory(self):
@@ -293,6 +302,10 @@ def parse():
     parser.add_argument("--peers", action="store_true", help="other systems on the same logs too")
     parser.add_argument("--large", action="store_true",
                         help="also 20 million open at once, with little memory (10 GB of disk)")
+    parser.add_argument("--kafka", action="store_true",
+                        help="only the rate from Apache Kafka beside that from files")
+    parser.add_argument("--compression", default="lz4", choices=("none", "lz4", "snappy", "zstd"),
+                        help="of the topics, with --kafka")
     parser.add_argument("--quick", action="store_true",
                         help="less of everything, to see that it works")
     return parser.parse_args()
@@ -302,6 +315,13 @@ def main():
     arguments = parse()
     with tempfile.TemporaryDirectory(prefix="joiner-", dir=arguments.build) as folder:
         bench = Bench(arguments, pathlib.Path(folder))
+        if arguments.kafka:
+            rows = measure_kafka(bench, arguments.compression)
+            print_kafka(rows)
+            print("\n" + bench.calm.text())
+            write_json(arguments.json, {"kafka": rows, "logs": bench.expected,
+                                        "quick": arguments.quick}, bench.calm)
+            return
         rows, restarts = measure(bench)
         try:
             if arguments.peers:

@@ -130,12 +130,13 @@ void log_kafka_to_stderr(std::string_view line) {
   std::fprintf(stderr, "sluice: kafka: %.*s\n", static_cast<int>(line.size()), line.data());
 }
 
-Record to_record(const rd_kafka_message_t& message, std::uint64_t max_bytes) {
+void to_record(const rd_kafka_message_t& message, std::uint64_t max_bytes, Record& record) {
   // The parser reads a little past the end: leave room, or it copies every record.
   constexpr std::size_t kParserPadding = 64;
-  Record record;
   record.position = static_cast<Position>(message.offset);
   record.next = record.position + 1;
+  record.bytes.clear();
+  record.log_time.reset();
   if (message.payload != nullptr) {
     const std::size_t size = std::min<std::uint64_t>(message.len, max_bytes + 1);
     record.bytes.reserve(size + kParserPadding);
@@ -144,7 +145,6 @@ Record to_record(const rd_kafka_message_t& message, std::uint64_t max_bytes) {
   rd_kafka_timestamp_type_t type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
   const TimeMs time = rd_kafka_message_timestamp(&message, &type);
   if (type == RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME) record.log_time = time;
-  return record;
 }
 
 std::string kafka_place(const std::string& topic, std::uint32_t partition) {
@@ -346,10 +346,13 @@ Result<std::optional<Record>> KafkaClient::record_at(const std::string& topic,
     return error(kafka_place(topic, partition), RD_KAFKA_RESP_ERR__TIMED_OUT);
   }
   switch (message->err) {
-    case RD_KAFKA_RESP_ERR_NO_ERROR:
+    case RD_KAFKA_RESP_ERR_NO_ERROR: {
       // A later one: retention has removed the record, or there was a control record.
       if (static_cast<Position>(message->offset) != position) return std::optional<Record>();
-      return std::optional(to_record(*message, max_bytes));
+      std::optional<Record> record(std::in_place);
+      to_record(*message, max_bytes, *record);
+      return record;
+    }
     case RD_KAFKA_RESP_ERR__PARTITION_EOF:
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
       return std::optional<Record>();

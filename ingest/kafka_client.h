@@ -39,7 +39,8 @@ struct KafkaWatermarks {
 
 // A topic's message as a Record. Longer ones than `max_bytes` are cut to one byte more, which is
 // enough to refuse them; a message without a value is an empty record.
-Record to_record(const rd_kafka_message_t& message, std::uint64_t max_bytes);
+// What was in `record` is overwritten, its memory used again.
+void to_record(const rd_kafka_message_t& message, std::uint64_t max_bytes, Record& record);
 
 // "clicks/3", a topic's partition.
 std::string kafka_place(const std::string& topic, std::uint32_t partition);

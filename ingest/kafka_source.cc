@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,8 +25,23 @@ const KafkaProperties kDefaults = {
 // Without source.idle_after the ends are asked for as well: for the lag, and for new partitions.
 constexpr DurationMs kProbePeriodMs = 3'000;
 
+// Done with, and kept for their memory: so many records, and none with more.
+constexpr std::size_t kSpareRecords = 1'000;
+constexpr std::size_t kSpareBytes = 4 << 10;
+
+// So far ahead a message's text is asked for: another thread has put it into memory.
+constexpr std::size_t kAhead = 4;
+
 constexpr const char* kWhatToDo =
     "; replay into a new data folder, or start once with --accept-lost to go on without them";
+
+void prefetch(const rd_kafka_message_t& message) {
+  constexpr std::size_t kLine = 64;
+  const char* const text = static_cast<const char*>(message.payload);
+  for (std::size_t at = 0; at < std::min<std::size_t>(message.len, 8 * kLine); at += kLine) {
+    __builtin_prefetch(text + at);
+  }
+}
 
 class KafkaSource final : public Source {
  public:
@@ -46,6 +62,7 @@ class KafkaSource final : public Source {
   Status seek(StreamPartition where, Position position) override;
   Result<ReadResult> read(StreamPartition where, std::size_t max_records,
                           DurationMs wait_ms) override;
+  void give_back(std::vector<Record> records) override;
   Result<std::optional<Record>> record_at(StreamPartition where, Position position) override;
   std::optional<EndConfirmation> confirmed_end(StreamPartition where) override;
   std::string describe(StreamPartition where, Position position) const override;
@@ -80,6 +97,7 @@ class KafkaSource final : public Source {
                     DurationMs wait_ms, ReadResult& result);
   Status take_end_or_error(StreamPartition where, Partition& partition,
                            const rd_kafka_message_t& message);
+  Record take_spare();
   void wake_fetcher(StreamPartition where, Partition& partition);
   Status check_reachable();
 
@@ -93,6 +111,8 @@ class KafkaSource final : public Source {
   std::unique_ptr<KafkaClient> reader_;              // opened with the first assignment
   std::map<StreamPartition, Partition> partitions_;  // the sought ones; after reader_: its queues
   bool needs_assignment_ = false;
+  std::vector<rd_kafka_message_t*> messages_;  // of the batch that is being taken
+  std::vector<Record> spare_;
   std::optional<Error> failure_;          // given again by every read
   std::optional<DurationMs> down_since_;  // steady time; no broker since
   std::unique_ptr<KafkaProber> prober_;   // last: its thread uses the asker
@@ -268,18 +288,34 @@ Result<ReadResult> KafkaSource::read(StreamPartition where, std::size_t max_reco
   return result;
 }
 
+void KafkaSource::give_back(std::vector<Record> records) {
+  for (Record& record : records) {
+    if (spare_.size() == kSpareRecords) break;
+    if (record.bytes.capacity() <= kSpareBytes) spare_.push_back(std::move(record));
+  }
+}
+
+Record KafkaSource::take_spare() {
+  if (spare_.empty()) return {};
+  Record record = std::move(spare_.back());
+  spare_.pop_back();
+  return record;
+}
+
 // Moves up to max_records messages of the partition's queue to the result.
 Status KafkaSource::take_batch(StreamPartition where, Partition& partition, std::size_t max_records,
                                DurationMs wait_ms, ReadResult& result) {
-  std::vector<rd_kafka_message_t*> messages(max_records);
+  messages_.resize(std::max(messages_.size(), max_records));
   const ssize_t count = rd_kafka_consume_batch_queue(
-      partition.queue.get(), static_cast<int>(wait_ms), messages.data(), messages.size());
+      partition.queue.get(), static_cast<int>(wait_ms), messages_.data(), max_records);
   if (count < 0) return reader_->error(place(where), rd_kafka_last_error());
   if (count > 0) reader_->heard_from_broker();
-  messages.resize(static_cast<std::size_t>(count));
+  const std::span messages(messages_.data(), static_cast<std::size_t>(count));
+  result.records.reserve(result.records.size() + messages.size());
   Status status;
-  for (rd_kafka_message_t* const raw : messages) {
-    const kafka::Message message(raw);
+  for (std::size_t index = 0; index < messages.size(); ++index) {
+    if (index + kAhead < messages.size()) prefetch(*messages[index + kAhead]);
+    const kafka::Message message(messages[index]);
     if (!status) continue;  // only gives it back
     if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
       status = take_end_or_error(where, partition, *message);
@@ -294,8 +330,9 @@ Status KafkaSource::take_batch(StreamPartition where, Partition& partition, std:
     partition.end_was_told = false;
     partition.taken_bytes += message->len;
     ++partition.taken_messages;
-    result.records.push_back(to_record(*message, streams_.max_record_bytes));
-    partition.next = result.records.back().next;
+    Record& record = result.records.emplace_back(take_spare());
+    to_record(*message, streams_.max_record_bytes, record);
+    partition.next = record.next;
   }
   return status;
 }

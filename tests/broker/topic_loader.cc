@@ -4,7 +4,7 @@
 //
 //   topic_loader --brokers HOST:PORT --root DIR [--topics impressions,clicks,purchases]
 //                [--prefix P] [--segments A..B] [--append] [--compression C]
-//                [--slices N] [--seconds S] [--transactions]
+//                [--slices N] [--seconds S] [--transactions] [--live]
 //
 // DIR/<topic> goes to the topic P<topic>. Prints one line a topic once every message is
 // acknowledged. Exit code 0 only when all of them are; 2 for a wrong command line.
@@ -13,12 +13,16 @@
 // of any, spread over S seconds. With --transactions each slice is one transaction, and before
 // every third one the same records are sent in one that is aborted. A broker that is away is waited
 // for.
+//
+// With --live each record is sent when the wall clock comes to its event time (field "ts", ms) and
+// to those before it in its log, until the last impression is; "ready" is printed before the first.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -49,6 +53,7 @@ struct Options {
   std::string compression = "lz4";
   bool append = false;
   bool transactions = false;
+  bool live = false;
   std::uint64_t slices = 1;
   double seconds = 0;
   // From `segments`; both ends are included.
@@ -78,7 +83,7 @@ Result<kafka::Handle> open_producer(const Options& options, Deliveries& deliveri
       {"bootstrap.servers", options.brokers.c_str()},
       {"enable.idempotence", "true"},  // neither lost, doubled nor reordered when a send is retried
       {"compression.codec", options.compression.c_str()},
-      {"linger.ms", "20"},
+      {"linger.ms", options.live ? "5" : "20"},
       {"message.max.bytes", kMaxMessageBytes},
       {"log_level", "3"},
   };
@@ -272,8 +277,54 @@ Status init_transactions(rd_kafka_t* producer) {
   return {};
 }
 
+// Event time; 0, so at once, where there is none.
+TimeMs time_of(const Record& record) {
+  constexpr std::string_view kField = "\"ts\":";
+  const std::size_t at = record.bytes.find(kField);
+  if (at == std::string::npos) return 0;
+  return std::strtoll(record.bytes.c_str() + at + kField.size(), nullptr, 10);
+}
+
+Result<std::uint64_t> produce_live(rd_kafka_t* producer, const std::vector<Log>& logs) {
+  constexpr DurationMs kStepMs = 2;
+  std::printf("ready\n");
+  std::fflush(stdout);
+  SystemClock clock;
+  std::vector<std::size_t> next(logs.size());
+  std::uint64_t produced = 0;
+  for (bool is_more = true; is_more;) {
+    is_more = false;
+    const TimeMs now = clock.wall_ms();
+    for (std::size_t index = 0; index < logs.size(); ++index) {
+      const Log& log = logs[index];
+      for (; next[index] < log.records.size(); ++next[index], ++produced) {
+        const Record& record = log.records[next[index]];
+        if (time_of(record) > now) break;
+        SLUICE_TRY(produce(producer, log.topic, log.where.partition, record));
+      }
+      if (log.where.stream != Stream::impressions) continue;
+      is_more = is_more || next[index] < log.records.size();
+    }
+    rd_kafka_poll(producer, 0);
+    clock.sleep_ms(kStepMs);
+  }
+  return produced;
+}
+
+Status check_delivered(rd_kafka_t* producer, const Deliveries& deliveries, std::uint64_t produced) {
+  rd_kafka_flush(producer, kFlushTimeoutMs);
+  if (deliveries.failed == 0 && deliveries.acknowledged == produced) return {};
+  return stop_error(std::to_string(deliveries.acknowledged) + " of " + std::to_string(produced) +
+                    " messages were acknowledged" +
+                    (deliveries.failed > 0 ? ": " + deliveries.first_error : ""));
+}
+
 Status produce_all(const Options& options, rd_kafka_t* producer, const std::vector<Log>& logs,
                    const Deliveries& deliveries) {
+  if (options.live) {
+    SLUICE_ASSIGN(const std::uint64_t produced, produce_live(producer, logs));
+    return check_delivered(producer, deliveries, produced);
+  }
   if (options.transactions) SLUICE_TRY(init_transactions(producer));
   SystemClock clock;
   const DurationMs begin = clock.steady_ms();
@@ -290,11 +341,7 @@ Status produce_all(const Options& options, rd_kafka_t* producer, const std::vect
     clock.sleep_ms(std::max<DurationMs>(0, due - clock.steady_ms()));
   }
   if (options.transactions) return {};  // a commit acknowledges its messages
-  rd_kafka_flush(producer, kFlushTimeoutMs);
-  if (deliveries.failed == 0 && deliveries.acknowledged == produced) return {};
-  return stop_error(std::to_string(deliveries.acknowledged) + " of " + std::to_string(produced) +
-                    " messages were acknowledged" +
-                    (deliveries.failed > 0 ? ": " + deliveries.first_error : ""));
+  return check_delivered(producer, deliveries, produced);
 }
 
 Status load(const Options& options) {
@@ -367,7 +414,9 @@ int main(int argc, char** argv) {
   app.add_option("--slices", options.slices, "How many parts each log is cut into")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1'000'000}));
   app.add_option("--seconds", options.seconds, "Over which the slices are spread");
-  app.add_flag("--transactions", options.transactions, "Each slice in one; some aborted first");
+  CLI::Option* const transactions =
+      app.add_flag("--transactions", options.transactions, "Each slice in one; some aborted first");
+  app.add_flag("--live", options.live, "Each record at its event time")->excludes(transactions);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
