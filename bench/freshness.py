@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from bench.engines import Calm, Watch, write_json  # noqa: E402
 from bench.joiner_kafka import Broker  # noqa: E402
 
-LEAD_S = 25  # for the logs, the topics and the service, before the first event
+LEAD_S = 20  # for the logs, the topics and the service, before the first event
 SERVICE_START_S = 3
 DRAIN_S = 3
 LIVE = {
