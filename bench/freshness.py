@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from bench.engines import Calm, Watch, write_json  # noqa: E402
 from bench.joiner_kafka import Broker  # noqa: E402
 
-LEAD_S = 15  # for the logs, the topics and the service, before the first event
+LEAD_S = 20  # for the logs, the topics and the service, before the first event
 SERVICE_START_S = 3
 DRAIN_S = 3
 LIVE = {
@@ -53,7 +53,8 @@ def watch_until_end(loader, service, broker, timeout_s, calm):
     """Waits for the loader, and notes what others took of the machine meanwhile."""
     watch = Watch([loader.pid, service.pid, broker.pid])
     begin, shares = time.monotonic(), (0.0, 0.0)
-    while loader.poll() is None and time.monotonic() < begin + timeout_s:
+    while (loader.poll() is None and service.poll() is None and
+           time.monotonic() < begin + timeout_s):
         shares = watch.shares()
         time.sleep(0.5)
     calm.add({"seconds": time.monotonic() - begin, "others": shares[0], "stolen": shares[1]})
@@ -82,7 +83,8 @@ def run_live(build, broker, folder, prefix, settings, start, seconds, calm):
                  "--report", report, *words], stdout=subprocess.DEVNULL, stderr=log)
         watch_until_end(loader, service, broker, seconds + 60, calm)
         if loader.poll() != 0:
-            sys.exit("bench: the shop's events could not be sent")
+            sys.exit("bench: the shop's events could not be sent: " +
+                     (folder / "service.log").read_text(encoding="utf-8")[-2000:])
         time.sleep(DRAIN_S)
         service.send_signal(signal.SIGTERM)
         if service.wait(timeout=60) != 0:

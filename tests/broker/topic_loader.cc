@@ -159,6 +159,19 @@ Status create_topic(rd_kafka_t* client, const std::string& name, std::uint32_t p
   return {};
 }
 
+// A broker knows a topic a moment after its controller has made it.
+Status wait_until_known(rd_kafka_t* client, const std::string& topic) {
+  constexpr DurationMs kStepMs = 100;
+  SystemClock clock;
+  const DurationMs end = clock.steady_ms() + kAdminTimeoutMs;
+  while (true) {
+    const auto count = partition_count(client, topic);
+    if (count) return {};
+    if (clock.steady_ms() > end) return count.error();
+    clock.sleep_ms(kStepMs);
+  }
+}
+
 Status produce(rd_kafka_t* producer, const std::string& topic, std::uint32_t partition,
                const Record& record) {
   while (true) {
@@ -360,6 +373,7 @@ Status load(const Options& options) {
   for (std::size_t stream = 0; stream < kStreams; ++stream) {
     const std::string topic = options.prefix + options.topics[stream];
     SLUICE_TRY(create_topic(producer.get(), topic, partitions, options.append));
+    SLUICE_TRY(wait_until_known(producer.get(), topic));
     for (std::uint32_t partition = 0; partition < partitions; ++partition) {
       const StreamPartition where{static_cast<Stream>(stream), partition};
       SLUICE_ASSIGN(auto records, read_partition(options, *source, where));
