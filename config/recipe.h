@@ -20,6 +20,7 @@
 namespace sluice {
 
 inline constexpr std::size_t kMostTowers = 16;
+inline constexpr std::size_t kMostRates = 64;
 inline constexpr std::size_t kMostTerms = 32;
 inline constexpr std::size_t kMostNodes = 256;
 
@@ -96,6 +97,7 @@ struct Recipe {
   std::vector<RecipeNode> nodes;                 // operands before their users
   std::uint16_t pctr = 0, pcvr = 0, pctcvr = 0;  // nodes; rates
   std::vector<RecipeTerm> terms;                 // in the text's order, at least one
+  std::map<std::string, double> defaults;        // of the text's [parameters]
   // The text in canonical form, parameters filled in, without the summary: parses to an equal
   // recipe, and is equal for texts that differ in spaces, comments or the order of keys only.
   std::string canonical;
@@ -119,6 +121,8 @@ struct BuiltInRecipe {
 };
 // Sorted by name.
 const std::vector<BuiltInRecipe>& built_in_recipes();
+
+const BuiltInRecipe* find_built_in_recipe(std::string_view name);  // null: none
 
 // "aman", "aman:rate=0.2", "own.toml:a=1,b=2": which recipe, and parameters that it is given.
 struct RecipeName {

@@ -88,21 +88,36 @@ class Objective {
   double draw(std::size_t term, std::string_view impression_id) const;
 
  private:
-  struct Values;
+  struct Values;  // of all nodes, for one sample
   // A term with what is known of it beforehand.
   struct Term {
-    std::vector<std::uint16_t> forward;   // nodes that loss, weight and chance need beyond rates
-    std::vector<std::uint16_t> backward;  // nodes of the loss that pass a gradient, users first
+    std::size_t index = 0;                // of recipe_.terms
+    std::vector<std::uint16_t> forward;   // what loss, weight and chance need beyond the rates
+    std::vector<std::uint16_t> backward;  // of the loss, where a gradient passes; users first
+    std::vector<std::uint16_t> touched;   // these and their operands
     TowerSet reached = 0;
-    TowerSet first = 0;  // towers that no term before reaches
+    TowerSet first = 0;  // towers that no earlier term reaches
     std::uint64_t stream = 0;
     double constant_chance = -1;  // below 0: it depends on the sample
   };
+  struct Sample;  // what a sample's evaluation is of
+
+  Term make_term(std::size_t index, const std::vector<TowerSet>& reaches,
+                 const std::vector<bool>& is_rate) const;
+  void evaluate(std::span<const std::uint16_t> nodes, const Sample& sample, Values& values) const;
+  RatePredictions read_predictions(const Values& values) const;
+  bool applies(const RecipeTerm& term, const FinalLabels& labels) const;
+  // Evaluates the term for the sample; its weight there, 0 where the sample is not drawn.
+  double begin(const Term& term, const Sample& sample, Values& values) const;
+  void differentiate(const Term& term, double scale, const Values& values,
+                     std::span<double> gradients) const;
 
   Recipe recipe_;
   std::uint64_t seed_ = 0;
-  std::vector<std::uint16_t> rate_nodes_;  // what the three rates need, operands first
-  std::vector<Term> terms_;
+  std::vector<std::uint16_t> rate_nodes_;   // what the three rates need, operands first
+  std::vector<std::uint16_t> ratio_nodes_;  // those of them that are ratios
+  std::vector<Term> terms_;                 // those divided by the batch's samples first
+  std::size_t batch_terms_ = 0;             // so many are divided by the batch's samples
   bool needs_weight_sums_ = false;
 };
 
