@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include "base/hash.h"
 #include "config/recipe_expression.h"
 
 namespace sluice {
@@ -92,6 +93,36 @@ kind = "mlp"
   EXPECT_EQ(problems_of(other), "");
   EXPECT_EQ(parse_recipe(other, "r").recipe.canonical,
             parse_recipe(find_built_in_recipe("esmm")->text, "r").recipe.canonical);
+}
+
+// A data folder keeps a built-in recipe by its name alone: what the name means may not change.
+TEST(Recipe, BuiltInsMeanWhatTheyMeant) {
+  const std::map<std::string_view, std::string> meanings = {
+      {"aman", "e36bfb98b09513b3a61fd144e8ac7877"},
+      {"base", "6e8cb0f68d03a471eb6a98cc886c6117"},
+      {"dcmt", "5a541d6f289dd88be89fe90b4f2210e7"},
+      {"division", "2668dc4dd3a7b46abec070d30f7f7a57"},
+      {"escm2_dr", "a6f388c0cc381ebf73b968a169d4d203"},
+      {"escm2_ips", "23487424e7e00f49091caec8841f5129"},
+      {"escm2_snips", "41514ffe1205af53656e3333ca5af150"},
+      {"esm2", "d0022313fa6e97454719b2ebc210f288"},
+      {"esmc", "e31df6191fd9e2443e397e8a9a5cbeb2"},
+      {"esmg", "8f42f8cd375a9418bae0f49a3816e0e0"},
+      {"esmm", "d26055707d8a3fff9c86dca2e4453b73"},
+      {"esmm_ns", "ac766faf5cdb2516d7f4153a009dc296"},
+      {"esms", "3045764ac5ba0499217a7a286f3a5801"},
+      {"fm", "fff887106a43f83c5bbcee01dd27cdd1"},
+      {"lr", "3095de338fbb76ef6787d05c1d32f2b6"},
+      {"oversampling", "956deefe05f7b890402374688ee93fbf"},
+      {"unbias", "8db2e0c3e36bb7fa17e15849e835d054"},
+  };
+  EXPECT_EQ(meanings.size(), built_in_recipes().size());
+  for (const BuiltInRecipe& recipe : built_in_recipes()) {
+    const std::string canonical = parse_recipe(recipe.text, "r").recipe.canonical;
+    const auto meaning = meanings.find(recipe.name);
+    ASSERT_NE(meaning, meanings.end()) << recipe.name;
+    EXPECT_EQ(hash128(canonical).hex(), meaning->second) << canonical;
+  }
 }
 
 TEST(Recipe, EsmmIsWhatItSays) {

@@ -303,14 +303,19 @@ def predicted(rate):
 
 
 def total(terms, is_drawn, one, rates, logits):
+    """The loss and its gradients; "scales" are the gradients' sums with all terms taken as positive."""
     result = Dual.of(0, next(iter(logits.values())))
+    scales = [Decimal(0) for _ in logits]
     for term in terms:
         if not term.applies(one) or (term.chance and not is_drawn):
             continue
         weight = term.weight(one, rates) if callable(term.weight) else term.weight
         divisor = WEIGHTS if term.by_weights else Decimal(BATCH)
-        result = result + term.loss(one, rates, logits) * (Decimal(weight) / divisor)
-    return {"loss": float(result.value), "gradients": [float(s) for s in result.slopes]}
+        part = term.loss(one, rates, logits) * (Decimal(weight) / divisor)
+        result = result + part
+        scales = [scale + abs(slope) for scale, slope in zip(scales, part.slopes)]
+    gradients = [float(slope) for slope in result.slopes]
+    return {"loss": float(result.value), "gradients": gradients, "scales": [float(s) for s in scales]}
 
 
 def cases_of(name):
