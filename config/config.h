@@ -94,7 +94,8 @@ struct FeatureConfig {
 struct ModelConfig {
   enum class Precision { f32, bf16 };  // of the matrix products' factors; all else is f32
   std::string name = "model";          // its folder under models/
-  std::string recipe = "esmm";
+  std::string recipe = "esmm";         // config/recipe.h: a built-in's name or a file's path
+  std::string recipe_text = {};        // a file's content in canonical form; empty: a built-in
   std::uint64_t embedding_dim = 18;
   std::vector<std::uint64_t> hidden = {200, 80};
   std::uint64_t seed = 1;

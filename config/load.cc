@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "base/file.h"
+#include "config/recipe.h"
 #include "config/rules.h"
 #include "config/schema.h"
 #include "config/toml_tree.h"
@@ -153,6 +154,50 @@ Config read_config(const TomlNode& root, const std::filesystem::path& folder, Pr
   return config;
 }
 
+// The text of the recipe that `name` means; a file is found first.
+Result<std::string> recipe_text_of(const RecipeName& name) {
+  if (!name.is_file()) return std::string(find_built_in_recipe(name.recipe)->text);
+  return RealFileSystem().read(name.recipe);
+}
+
+// Finds the recipe, checks it against the config, and leaves its one name or its content there.
+void read_recipe(const TomlNode& root, const std::string& file, const std::filesystem::path& folder,
+                 Config& config, Problems& problems) {
+  constexpr const char* kKey = "model.recipe";
+  ModelConfig& model = config.model;
+  const TomlNode* const node = root.find_path(kKey);
+  const Place place = node == nullptr ? Place{file, 0, 0} : node->place;
+  Result<RecipeName> name = parse_recipe_name(model.recipe);
+  if (!name) return problems.push_back(problem_at(place, kKey, name.error().message));
+  if (name->is_file()) name->recipe = resolve(name->recipe, place.is_override() ? "" : folder);
+  const Result<std::string> text = recipe_text_of(*name);
+  if (!text) return problems.push_back(problem_at(place, kKey, text.error().message));
+  const std::string shown = name->is_file() ? name->recipe : "recipe " + name->recipe;
+  ParsedRecipe parsed = parse_recipe(*text, shown, name->parameters);
+  for (ConfigProblem& problem : parsed.problems) {
+    if (problem.line == 0) {
+      problem.message = shown + ": " + problem.key + ": " + problem.message;
+      problem = problem_at(place, kKey, problem.message);
+    }
+    problems.push_back(std::move(problem));
+  }
+  if (!parsed.problems.empty()) return;
+  if (parsed.recipe.uses_action()) {
+    problems.push_back(problem_at(place, kKey,
+                                  shown +
+                                      " needs the label action, of a stream of in-shop actions, "
+                                      "which this version does not read"));
+  }
+  if (name->is_file()) {
+    model.recipe_text = parsed.recipe.canonical;
+  } else {
+    std::erase_if(name->parameters, [&](const auto& parameter) {
+      return parsed.recipe.defaults.at(parameter.first) == parameter.second;
+    });
+  }
+  model.recipe = format_recipe_name(*name);
+}
+
 }  // namespace
 
 std::string ConfigProblem::text() const {
@@ -175,9 +220,14 @@ LoadedConfig parse_config(const std::string& text, const std::string& file,
   loaded.config = read_config(*root, folder, problems);
   find_unknown(*root, "", known_names(), problems);
   check_rules(*root, file, loaded.config, problems);
-  std::stable_sort(problems.begin(), problems.end(), [](const auto& a, const auto& b) {
-    const auto place = [](const ConfigProblem& problem) {
-      return std::tuple(problem.file == kOverrideFile, problem.line, problem.column);
+  const bool is_refused = std::any_of(problems.begin(), problems.end(), [](const auto& problem) {
+    return problem.key == "model.recipe" || problem.key == "model";
+  });
+  if (!is_refused) read_recipe(*root, file, folder, loaded.config, problems);
+  std::stable_sort(problems.begin(), problems.end(), [&](const auto& a, const auto& b) {
+    const auto place = [&](const ConfigProblem& problem) {
+      const int rank = problem.file == file ? 0 : problem.file == kOverrideFile ? 2 : 1;
+      return std::tuple(rank, problem.line, problem.column);
     };
     return place(a) < place(b);
   });

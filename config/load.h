@@ -11,7 +11,7 @@
 namespace sluice {
 
 struct ConfigProblem {
-  std::string file;     // or "--set" for an override
+  std::string file;     // or "--set" for an override; a recipe's own file
   int line = 0;         // 1-based; 0 where there is none (--set)
   int column = 0;       // 1-based
   std::string key;      // "section.key"
@@ -27,12 +27,13 @@ struct LoadedConfig {
 };
 
 // Reads `path` and applies `overrides` ("section.key=value", the value in TOML or a bare word; last
-// wins; a table replaces the whole table). source.root is resolved against the file's folder, in an
-// override against the working directory. A file that cannot be read or is no TOML is one problem.
+// wins; a table replaces the whole table). source.root and a recipe's file are found from the
+// file's folder, in an override from the working directory. A file that cannot be read or is no
+// TOML is one problem. The recipe is checked too; problems in its own file have places there.
 LoadedConfig load_config(const std::filesystem::path& path,
                          const std::vector<std::string>& overrides);
 
-// The same from text; `folder` is what source.root is relative to.
+// The same from text; `folder` is what paths are relative to.
 LoadedConfig parse_config(const std::string& text, const std::string& file,
                           const std::filesystem::path& folder,
                           const std::vector<std::string>& overrides);

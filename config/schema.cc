@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "config/key_list.h"
+#include "config/recipe.h"
 
 namespace sluice {
 namespace {
@@ -223,12 +224,42 @@ void add_features(std::vector<Key<Config>>& keys) {
   keys.push_back(std::move(features));
 }
 
+// A built-in's name, or a file, with or without parameters; what it says is checked by
+// config/load.cc.
+template <class List>
+void add_recipe(List& model) {
+  std::vector<std::string> names;
+  for (const BuiltInRecipe& recipe : built_in_recipes()) names.emplace_back(recipe.name);
+  Key<Config>& key = model.add(
+      "recipe", ValueType::text, "", names, {},
+      "The model: its towers, how the rates follow from them and the loss terms (docs/models.md). "
+      "esmm is the Entire Space Multi-Task Model. A file's content counts, not its path.");
+  key.allowed = "a recipe's name";
+  for (const std::string& name : names) key.allowed += (name == names[0] ? " (" : ", ") + name;
+  key.allowed +=
+      "), which may have parameters, as in \"aman:rate=0.2\", or the path of a file that ends in "
+      ".toml, relative to the config file; in --set, to the working directory";
+  model.bind(
+      key, &ModelConfig::recipe,
+      [](const TomlNode& node) -> std::optional<std::string> {
+        if (node.kind != TomlNode::Kind::text) return std::nullopt;
+        const Result<RecipeName> name = parse_recipe_name(node.text);
+        const bool is_known =
+            name && (name->is_file() || find_built_in_recipe(name->recipe) != nullptr);
+        return is_known ? std::optional(node.text) : std::nullopt;
+      },
+      toml_text);
+  key.get_meaning = [](const Config& config) {
+    const ModelConfig& its = config.model;
+    return toml_text(its.recipe_text.empty() ? its.recipe : its.recipe_text);
+  };
+}
+
 void add_model(std::vector<Key<Config>>& keys) {
   KeyList model(keys, "model", KeyGroup::learner, &Config::model);
   model.text("name", &ModelConfig::name, kNameAllowed, "The model's folder under models/.",
              is_name);
-  model.word("recipe", &ModelConfig::recipe, {"esmm"},
-             "Which towers and loss terms: esmm is the Entire Space Multi-Task Model.");
+  add_recipe(model);
   model.count("embedding_dim", &ModelConfig::embedding_dim, {1, 1'024}, "numbers a row",
               "Length of an embedding row.");
   Key<Config>& hidden = model.add("hidden", ValueType::counts, "units", {}, {1, 65'536},

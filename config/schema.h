@@ -45,7 +45,7 @@ struct Key {
   KeyGroup group = KeyGroup::operational;
   ValueType type = ValueType::text;
   std::string unit;                // what a number counts, or which clock a duration is of
-  std::vector<std::string> words;  // choice: all that is allowed; else: allowed beside the range
+  std::vector<std::string> words;  // choice: all that is allowed; else: allowed beside others
   Range range;
   std::string allowed;  // completes "must be ..."
   std::string description;
@@ -59,6 +59,8 @@ struct Key {
   std::function<bool(Owner& owner, const TomlNode& value)> set;
   // The value in canonical TOML; empty where the key does not apply. Not for tables.
   std::function<std::string(const Owner& owner)> get;
+  // What the data folder keeps instead, where the value only names it (a file).
+  std::function<std::string(const Owner& owner)> get_meaning;
   // Tables only: entry name -> value in canonical TOML, secrets masked.
   std::function<std::map<std::string, std::string>(const Owner& owner)> entries;
 };

@@ -10,6 +10,7 @@
 // relative errors at most 1e-5 at logits of ±40 and 1e-3 at ±700.
 #pragma once
 
+#include "learner/labels.h"
 #include "learner/prediction.h"
 
 namespace sluice {
@@ -18,14 +19,6 @@ namespace sluice {
 struct EsmmWeights {
   double ctr = 1;
   double ctcvr = 1;
-};
-
-// A sample's labels and which of them it trains.
-struct FinalLabels {
-  bool y = false;
-  bool y_final = false;
-  bool z = false;
-  bool z_final = false;
 };
 
 struct EsmmLoss {

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "config/recipe.h"
 #include "ingest/features.h"
 
 namespace sluice {
@@ -19,6 +20,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using Type = FeatureConfig::Type;
+
+// What stands for a recipe's name where it has none; its text is beside it.
+constexpr const char* kOwnRecipe = "own";
 
 constexpr std::array<std::pair<Type, const char*>, 4> kTypeNames = {{
     {Type::id, "id"},
@@ -176,31 +180,35 @@ Json Schema::json() const {
   for (const Field& field : fields_) features.push_back(feature_json(field.feature));
   Json edges = Json::object();
   for (const auto& [per_unit, list] : log_edges_) edges[log_spec(per_unit)] = list;
-  return {{"model",
-           {{"recipe", model_.recipe},
-            {"embedding_dim", model_.embedding_dim},
-            {"hidden", model_.hidden},
-            {"seed", model_.seed},
-            {"precision", kPrecisionNames[static_cast<std::size_t>(model_.precision)]}}},
-          {"features", features},
-          {"bucket_edges", edges}};
+  Json model = Json::object();
+  model["recipe"] = model_.recipe_text.empty() ? model_.recipe : kOwnRecipe;
+  if (!model_.recipe_text.empty()) model["recipe_text"] = model_.recipe_text;
+  model["embedding_dim"] = model_.embedding_dim;
+  model["hidden"] = model_.hidden;
+  model["seed"] = model_.seed;
+  model["precision"] = kPrecisionNames[static_cast<std::size_t>(model_.precision)];
+  return {{"model", model}, {"features", features}, {"bucket_edges", edges}};
 }
 
 Result<Schema> Schema::from_json(const Json& json) try {
   const Json& model_json = json.at("model");
   ModelConfig model;
   model.recipe = model_json.at("recipe").get<std::string>();
+  model.recipe_text = model_json.value("recipe_text", std::string());
+  if (const Result<Recipe> recipe = recipe_of(model); !recipe) {
+    return stop_error("schema: " + recipe.error().message);
+  }
   model.embedding_dim = model_json.at("embedding_dim").get<std::uint64_t>();
   model.hidden = model_json.at("hidden").get<std::vector<std::uint64_t>>();
   model.seed = model_json.at("seed").get<std::uint64_t>();
   const auto precision_name = model_json.at("precision").get<std::string>();
   const auto* const precision =
       std::find(kPrecisionNames.begin(), kPrecisionNames.end(), precision_name);
-  if (model.recipe != "esmm" || precision == kPrecisionNames.end() || model.embedding_dim == 0 ||
+  if (precision == kPrecisionNames.end() || model.embedding_dim == 0 ||
       std::count(model.hidden.begin(), model.hidden.end(), 0) > 0) {
     return stop_error(
-        "schema: this build reads models of recipe esmm, precision f32 or bf16 and layers "
-        "that are not empty only");
+        "schema: this build reads models of precision f32 or bf16 and layers that are not empty "
+        "only");
   }
   model.precision = static_cast<ModelConfig::Precision>(precision - kPrecisionNames.begin());
   std::vector<FeatureConfig> features;

@@ -71,11 +71,12 @@ class Schema {
   // `features` is sorted by name. At least one feature.
   Schema(std::vector<FeatureConfig> features, ModelConfig model);
 
-  // {"model": {"recipe", "embedding_dim", "hidden", "seed", "precision"},
+  // {"model": {"recipe", "recipe_text", "embedding_dim", "hidden", "seed", "precision"},
   //  "features": [{"name", "path", "type", "table", "group", "buckets"}, ...],
   //  "bucket_edges": {"log:8": [...]}}
-  // "table" is absent for dense numbers, "group" without one; "buckets" is "log:N" or a list of
-  // edges, or absent. "precision" is "f32" or "bf16".
+  // "recipe" is a built-in's name; a file's is "own", with its canonical text in "recipe_text",
+  // which is absent otherwise. "table" is absent for dense numbers, "group" without one; "buckets"
+  // is "log:N" or a list of edges, or absent. "precision" is "f32" or "bf16".
   nlohmann::ordered_json json() const;
   // Reads what json() gave, the edges too; other keys are passed over.
   static Result<Schema> from_json(const nlohmann::ordered_json& json);

@@ -55,7 +55,7 @@ site = { path = "features.user.site", typ = "id" }
 price = { path = "features.item.price", type = "number", buckets = [3, 2, 1] }
 [model]
 hidden = [200, -80]
-recipe = "esm"
+recipe = "esmmm"
 )";
   EXPECT_THAT(
       problems_of(text),
@@ -74,7 +74,8 @@ recipe = "esm"
                 HasSubstr("ascending")),
           AllOf(HasSubstr("f:15:10: model.hidden: [200, -80] is not allowed"),
                 HasSubstr("1 to 16 whole numbers, each from 1 to 65536")),
-          AllOf(HasSubstr("f:16:10: model.recipe: \"esm\""), HasSubstr("did you mean \"esmm\"?"))));
+          AllOf(HasSubstr("f:16:10: model.recipe: \"esmmm\""),
+                HasSubstr("did you mean \"esmm\"?"))));
 }
 
 TEST(Problems, ASyntaxErrorIsReportedAloneWithItsPlace) {
@@ -285,7 +286,9 @@ const std::vector<RangeCase> kRanges = {
     {"features.country.table", {"a", "_", "A-1"}, {"\"\"", "-a", "a b", "a/b", ".."}},
     {"features.country.group", {"\"\"", "context", "A-1"}, {"-a", "a b", "a/b", "..", "[]"}},
     {"model.name", {"a", "v2"}, {"\"\"", "..", "a/b"}},
-    {"model.recipe", {"esmm"}, {"base", "1"}},
+    {"model.recipe",
+     {"esmm", "base", "aman:rate=0.2"},
+     {"bases", "1", "", "aman:", "aman:rate", "toml"}},
     {"model.embedding_dim", {"1", "1024"}, {"0", "1025"}},
     {"model.hidden", {"[1]", "[65536, 1]"}, {"[]", "[0]", "[65537]", "[1.5]", "3"}},
     {"model.seed", {"0", "9223372036854775807"}, {"-1", "9223372036854775808"}},

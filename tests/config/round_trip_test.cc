@@ -196,6 +196,10 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
       const auto chosen = optimizers.emplace(section, "adam").first;
       if (!has_optimizer_key(chosen->second, name)) continue;
     }
+    if (name == "recipe") {
+      value =
+          *rc::gen::element<std::string>("esmm", "base", "lr", "aman:rate=0.25", "aman:rate=0.1");
+    }
     if (name == "name") value = any_name().substr(0, 64);
     if (name == "topic") value = any_name().substr(0, 99) + "." + split_key(section).second;
     if (key.name == "training.batch_size") {  // a rule: below its bound for any inputs drawn here

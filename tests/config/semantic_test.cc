@@ -34,6 +34,7 @@ std::string other_value(const sluice::Key<Config>& key, const Config& config) {
   const auto choose = [&](const char* a, const char* b) { return now == a ? b : a; };
   switch (key.type) {
     case ValueType::text:
+      if (!key.words.empty()) return toml_text(key.words.front());
       return choose("\"other\"", "\"another\"");
     case ValueType::choice:
       return toml_text(now == toml_text(key.words.front()) ? key.words.back() : key.words.front());

@@ -8,6 +8,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "base/hash.h"
+#include "config/recipe.h"
 #include "learner/model.h"
 #include "tests/learner/test_data.h"
 
@@ -249,6 +250,23 @@ TEST(Schema, JsonBringsEveryBitBack) {
   }
 }
 
+// A reader has the recipe without the config, and a file's path is nobody's business.
+TEST(Schema, JsonHasTheRecipe) {
+  Config config = small_config();
+  config.model.recipe = "aman:rate=0.2";
+  const auto built_in = Schema(config.features, config.model).json();
+  EXPECT_EQ(built_in["model"]["recipe"], "aman:rate=0.2");
+  EXPECT_FALSE(built_in["model"].contains("recipe_text"));
+  config.model.recipe_text = recipe_of(config.model)->canonical;
+  config.model.recipe = "/home/ann/own.toml";
+  const Schema own(config.features, config.model);
+  EXPECT_EQ(own.json()["model"]["recipe"], "own");
+  const auto loaded = Schema::from_json(own.json());
+  ASSERT_TRUE(loaded.has_value()) << loaded.error().message;
+  EXPECT_EQ(loaded->model().recipe_text, config.model.recipe_text);
+  EXPECT_EQ(loaded->json().dump(), own.json().dump());
+}
+
 TEST(Schema, ForeignJsonIsAnError) {
   const Config config = small_config();
   const auto json = Schema(config.features, config.model).json();
@@ -261,6 +279,7 @@ TEST(Schema, ForeignJsonIsAnError) {
   using ::testing::HasSubstr;
   EXPECT_THAT(refused([](auto& j) { j.erase("model"); }), HasSubstr("model"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["recipe"] = "x"; }), HasSubstr("recipe"));
+  EXPECT_THAT(refused([](auto& j) { j["model"]["recipe_text"] = "x"; }), HasSubstr("recipe"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["precision"] = "f16"; }), HasSubstr("precision"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["hidden"] = {4, 0}; }), HasSubstr("empty"));
   EXPECT_THAT(refused([](auto& j) { j["bucket_edges"].clear(); }), HasSubstr("log:8"));
