@@ -116,8 +116,8 @@ void expect_golden(const json& numbers, const json& run) {
   ASSERT_EQ(trainer.trained_sequence(), numbers.at("samples").size());
 
   for (std::size_t s = 0; s < predictions.size(); ++s) {
-    EXPECT_NEAR(predictions[s].ctr_logit, run.at("logits")[s][0].get<double>(), 1e-6) << s;
-    EXPECT_NEAR(predictions[s].cvr_logit, run.at("logits")[s][1].get<double>(), 1e-6) << s;
+    EXPECT_NEAR(predictions[s].ctr.logit, run.at("logits")[s][0].get<double>(), 1e-6) << s;
+    EXPECT_NEAR(predictions[s].cvr.logit, run.at("logits")[s][1].get<double>(), 1e-6) << s;
   }
   const LearnerState state = trainer.save();
   for (const auto& [name, values] : run.at("towers").items()) {
