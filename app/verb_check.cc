@@ -12,7 +12,10 @@
 #include <CLI/CLI.hpp>
 
 #include "app/verbs.h"
+#include "base/check.h"
 #include "config/load.h"
+#include "config/recipe.h"
+#include "config/toml_tree.h"
 
 namespace sluice {
 namespace {
@@ -23,6 +26,7 @@ struct CheckOptions {
   std::string config;
   std::vector<std::string> overrides;
   bool effective = false;
+  bool recipe = false;
   bool schema = false;
 };
 
@@ -99,6 +103,14 @@ std::string summary(const Config& config) {
   return text + "\n";
 }
 
+// A file of its own that means the same, to begin another one with.
+std::string recipe_toml(const Config& config) {
+  const Result<Recipe> recipe = recipe_of(config.model);
+  SLUICE_CHECK(recipe.has_value());  // it was loaded
+  if (recipe->summary.empty()) return recipe->canonical;
+  return "summary = " + toml_text(recipe->summary) + "\n\n" + recipe->canonical;
+}
+
 int check(const CheckOptions& options) {
   if (options.schema) {
     print(stdout, config_json_schema());
@@ -115,6 +127,7 @@ int check(const CheckOptions& options) {
     print(stderr, "warning: " + warning + "\n");
   }
   print(stdout, options.effective ? effective_toml(loaded.config)
+                : options.recipe  ? recipe_toml(loaded.config)
                                   : options.config + " is valid\n" + summary(loaded.config));
   return 0;
 }
@@ -127,8 +140,12 @@ void add_check(CLI::App& root, int& exit_code) {
   verb->add_option("CONFIG", options->config, "The config file");
   verb->add_option("--set", options->overrides, "section.key=value; may be repeated")
       ->allow_extra_args(false);
-  verb->add_flag("--effective", options->effective,
-                 "Prints the whole config as TOML, with every default; secrets are masked");
+  CLI::Option* const effective =
+      verb->add_flag("--effective", options->effective,
+                     "Prints the whole config as TOML, with every default; secrets are masked");
+  verb->add_flag("--recipe", options->recipe,
+                 "Prints the model's recipe as TOML, to begin one of your own (docs/models.md)")
+      ->excludes(effective);
   verb->add_flag("--schema", options->schema, "Prints the JSON Schema of config files");
   verb->callback([options, &exit_code] { exit_code = check(*options); });
 }

@@ -25,6 +25,7 @@ const std::vector<std::string> kRootKeys = {"parameters", "rates", "summary", "t
 const std::vector<std::string> kTowerKeys = {"embeddings", "kind"};
 const std::vector<std::string> kTermKeys = {"chance",    "loss",    "name",
                                             "normalize", "samples", "weight"};
+constexpr std::size_t kMostOpenRates = 16;  // bounds the stack, as the expressions' own depth does
 constexpr const char* kNameAllowed = "1 to 64 letters, digits or '_', the first no digit";
 
 std::string one_of(const std::vector<std::string>& words) {
@@ -197,6 +198,7 @@ class RecipeReader {
     if (recipe_.towers.size() > kMostTowers) {
       refuse(table->key_place, "towers",
              "there are more than " + std::to_string(kMostTowers) + " towers");
+      recipe_.towers.resize(kMostTowers);
     }
     recipe_.embedding_sets = sets;
     std::sort(recipe_.embedding_sets.begin(), recipe_.embedding_sets.end());
@@ -290,7 +292,7 @@ class RecipeReader {
       const std::string key = "rates." + node.name;
       if (take_name(node, key)) rates_[node.name] = {&node, expression(node, key), {}, false};
     }
-    for (auto& [name, rate] : rates_) build_rate(name, rate);
+    for (auto& [name, rate] : rates_) build_rate(name, rate, 0);
     const std::pair<const char*, std::uint16_t*> needed[] = {
         {"pctr", &recipe_.pctr}, {"pcvr", &recipe_.pcvr}, {"pctcvr", &recipe_.pctcvr}};
     for (const auto& [name, node] : needed) {
@@ -305,9 +307,13 @@ class RecipeReader {
   }
 
   // Builds a rate once, and what it names before it.
-  NodeOr build_rate(const std::string& name, NamedRate& rate) {
+  NodeOr build_rate(const std::string& name, NamedRate& rate, std::size_t at) {
     if (rate.node) return rate.node->has_value() ? *rate.node : told();
     if (!rate.expression) return told();
+    if (open_.size() == kMostOpenRates) {
+      return tl::unexpected(ExpressionProblem{
+          at, "more than " + std::to_string(kMostOpenRates) + " rates rest on each other"});
+    }
     rate.is_open = true;
     open_.push_back(name);
     NodeOr node = builder_.build(*rate.expression);
@@ -327,7 +333,7 @@ class RecipeReader {
       if (recipe_.towers[t].name == name) return builder_.logit(t, at);
     }
     const auto rate = rates_.find(name);
-    if (rate != rates_.end() && !rate->second.is_open) return build_rate(name, rate->second);
+    if (rate != rates_.end() && !rate->second.is_open) return build_rate(name, rate->second, at);
     if (rate != rates_.end()) {
       std::string circle;
       for (auto one = std::find(open_.begin(), open_.end(), name); one != open_.end(); ++one) {

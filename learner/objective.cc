@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "base/check.h"
 #include "base/hash.h"
-#include "learner/esmm_loss.h"
+#include "learner/node_values.h"
 
 namespace sluice {
 
@@ -17,27 +16,8 @@ namespace {
 using Op = RecipeNode::Op;
 using Samples = RecipeTerm::Samples;
 
-// Below these, quotients of rates are taken in logs.
-constexpr double kSmallestFactor = 1e-280;  // of one rate
-constexpr double kSmallestOfTwo = 1e-140;   // where two are multiplied
-
-// A rate: p, 1 − p, their logs and the logit, each without loss. A real: p alone.
-struct Value {
-  double p, no, log_p, log_no, logit;
-};
-
-double log_add_exp(double x, double y) {
-  return std::max(x, y) + std::log1p(std::exp(-std::abs(x - y)));
-}
-
-// log(1 − e^x), x < 0: the second form where e^x is no longer near 1.
-double log_one_minus_exp(double x) {
-  return x > -0.7 ? std::log(-std::expm1(x)) : std::log1p(-std::exp(x));
-}
-
-double softplus(double x) {
-  return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
-}
+// Below this, a quotient by 1 − p is taken in logs.
+constexpr double kSmallestFactor = 1e-280;
 
 std::size_t operands(const RecipeNode& node) {
   switch (node.op) {
@@ -68,82 +48,10 @@ std::uint16_t operand(const RecipeNode& node, std::size_t n) {
   return n == 0 ? node.a : n == 1 ? node.b : node.c;
 }
 
-Value sigmoid_value(double x) {
-  const double e = std::exp(-std::abs(x));
-  const double larger = 1 / (1 + e);
-  const double rest = std::log1p(e);
-  const double log_p = -(std::max(-x, 0.0) + rest);
-  const double log_no = -(std::max(x, 0.0) + rest);
-  if (x >= 0) return {larger, e * larger, log_p, log_no, x};
-  return {e * larger, larger, log_p, log_no, x};
-}
-
-Value constant_value(double p) {
-  const double log_p = std::log(p);
-  const double log_no = std::log1p(-p);
-  return {p, 1 - p, log_p, log_no, log_p - log_no};
-}
-
-Value product_value(const Value& a, const Value& b) {
-  const double log_p = a.log_p + b.log_p;
-  const double log_no = log_no_conversion({a.log_p, a.log_no}, {b.log_p, b.log_no});
-  return {a.p * b.p, a.no + a.p * b.no, log_p, log_no, log_p - log_no};
-}
-
-// The smaller of p and 1−p has an exact log; that of the other follows from it.
-Value mix_value(const Value& a, const Value& b, const Value& weight) {
-  Value m = {};
-  m.p = weight.p * a.p + weight.no * b.p;
-  m.no = weight.p * a.no + weight.no * b.no;
-  m.log_p = log_add_exp(weight.log_p + a.log_p, weight.log_no + b.log_p);
-  m.log_no = log_add_exp(weight.log_p + a.log_no, weight.log_no + b.log_no);
-  if (m.log_p < m.log_no) {
-    m.log_no = log_one_minus_exp(m.log_p);
-  } else {
-    m.log_p = log_one_minus_exp(m.log_no);
-  }
-  m.logit = m.log_p - m.log_no;
-  return m;
-}
-
-Value ratio_value(const Value& a, const Value& b) {
-  const double log_p = a.log_p - b.log_p;
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  if (log_p >= 0) return {1, 0, 0, -kInfinity, kInfinity};
-  const double log_no = log_one_minus_exp(log_p);
-  return {std::exp(log_p), -std::expm1(log_p), log_p, log_no, log_p - log_no};
-}
-
-// Of the log of what is at most 1: where logs are so large that their rounding is above 1, too.
-double exp_of_share(double log_share) {
-  return std::exp(std::min(log_share, 0.0));
-}
-
-// d logit(m) / d logit(a), m = weight·a + (1 − weight)·b.
-double mix_factor(const Value& weight, const Value& a, const Value& m) {
-  if (std::min({m.p, m.no, weight.p, a.p, a.no}) > kSmallestOfTwo) {
-    return (weight.p * a.p / m.p) * (a.no / m.no);
-  }
-  return exp_of_share(weight.log_p + a.log_p + a.log_no - m.log_p - m.log_no);
-}
-
-// d logit(m) / d logit(weight): weight·(1 − weight)·(a − b) / (m·(1 − m)), where
-// a − b = a·(1 − b)·(1 − e^(logit b − logit a)), which loses nothing where a and b are near.
-double mix_weight_factor(const Value& weight, const Value& a, const Value& b, const Value& m) {
-  if (a.logit == b.logit) return 0;
-  const bool is_more = a.logit > b.logit;
-  const Value& high = is_more ? a : b;
-  const Value& low = is_more ? b : a;
-  const double apart = -std::expm1(low.logit - high.logit);
-  const double size =
-      apart * std::exp(weight.log_p + weight.log_no + high.log_p + low.log_no - m.log_p - m.log_no);
-  return is_more ? size : -size;
-}
-
 }  // namespace
 
 struct Objective::Values {
-  std::array<Value, kMostNodes> of;
+  std::array<NodeValue, kMostNodes> of;
 };
 
 struct Objective::Sample {
@@ -230,9 +138,9 @@ void Objective::evaluate(std::span<const std::uint16_t> list, const Sample& samp
                          Values& values) const {
   for (const std::uint16_t n : list) {
     const RecipeNode& node = recipe_.nodes[n];
-    Value& out = values.of[n];
-    const Value& a = values.of[node.a];
-    const Value& b = values.of[node.b];
+    NodeValue& out = values.of[n];
+    const NodeValue& a = values.of[node.a];
+    const NodeValue& b = values.of[node.b];
     switch (node.op) {
       case Op::number:
         out.p = node.number;
@@ -323,9 +231,9 @@ void Objective::differentiate(const Term& term, double scale, const Values& valu
   for (const std::uint16_t n : term.backward) {
     const RecipeNode& node = recipe_.nodes[n];
     const double g = adjoints[n];
-    const Value& value = values.of[n];
-    const Value& a = values.of[node.a];
-    const Value& b = values.of[node.b];
+    const NodeValue& value = values.of[n];
+    const NodeValue& a = values.of[node.a];
+    const NodeValue& b = values.of[node.b];
     double& to_a = adjoints[node.a];
     double& to_b = adjoints[node.b];
     switch (node.op) {
@@ -397,8 +305,9 @@ void Objective::differentiate(const Term& term, double scale, const Values& valu
         }
         break;
       case Op::mix: {
-        const Value& weight = values.of[node.c];
-        const Value not_weight = {weight.no, weight.p, weight.log_no, weight.log_p, -weight.logit};
+        const NodeValue& weight = values.of[node.c];
+        const NodeValue not_weight = {weight.no, weight.p, weight.log_no, weight.log_p,
+                                      -weight.logit};
         to_a += g * mix_factor(weight, a, value);
         to_b += g * mix_factor(not_weight, b, value);
         adjoints[node.c] += g * mix_weight_factor(weight, a, b, value);
@@ -459,7 +368,7 @@ double Objective::begin(const Term& term, const Sample& sample, Values& values) 
 
 Prediction Objective::read_predictions(const Values& values) const {
   const auto read = [&](std::uint16_t node) {
-    const Value& value = values.of[node];
+    const NodeValue& value = values.of[node];
     return PredictedRate{value.logit, value.p, value.log_p, value.log_no};
   };
   Prediction result = {read(recipe_.pctr), read(recipe_.pcvr), read(recipe_.pctcvr), 0};

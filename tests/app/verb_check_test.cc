@@ -104,6 +104,18 @@ TEST_F(Check, PrintsTheEffectiveConfigWhichLoadsAgain) {
   EXPECT_EQ(again.config, load_config(path, {}).config);
 }
 
+TEST_F(Check, PrintsTheRecipeWhichIsOneOfItsOwn) {
+  const std::string path = write_config();
+  const Outcome outcome = run_check({"--recipe", "--set", "model.recipe=aman:rate=0.2", path});
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_THAT(outcome.out, StartsWith("summary = \"AMAN: "));
+  EXPECT_THAT(outcome.out, HasSubstr("chance = \"0.2\""));
+  const std::string own = write("own.toml", outcome.out);
+  const Outcome again = run_check({"--recipe", "--set", "model.recipe=" + own, path});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(again.out, outcome.out.substr(outcome.out.find("[towers]")));
+}
+
 TEST_F(Check, PrintsTheSchemaWithoutAConfig) {
   const Outcome outcome = run_check({"--schema"});
   EXPECT_EQ(outcome.exit_code, 0);

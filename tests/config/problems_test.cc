@@ -74,7 +74,8 @@ recipe = "esmmm"
                 HasSubstr("ascending")),
           AllOf(HasSubstr("f:15:10: model.hidden: [200, -80] is not allowed"),
                 HasSubstr("1 to 16 whole numbers, each from 1 to 65536")),
-          AllOf(HasSubstr("f:16:10: model.recipe: \"esmmm\""), HasSubstr("did you mean \"esmm\"?"))));
+          AllOf(HasSubstr("f:16:10: model.recipe: \"esmmm\""),
+                HasSubstr("did you mean \"esmm\"?"))));
 }
 
 TEST(Problems, ASyntaxErrorIsReportedAloneWithItsPlace) {

@@ -95,6 +95,26 @@ kind = "mlp"
             parse_recipe(find_built_in_recipe("esmm")->text, "r").recipe.canonical);
 }
 
+// The page of models has each built-in with its parameters, and its example is a recipe.
+TEST(Recipe, ThePageOfModelsIsTrue) {
+  std::ifstream file(std::string(SLUICE_SOURCE_DIR) + "/docs/models.md");
+  std::ostringstream text;
+  text << file.rdbuf();
+  const std::string page = text.str();
+  for (const BuiltInRecipe& recipe : built_in_recipes()) {
+    EXPECT_THAT(page, HasSubstr("[`" + std::string(recipe.name) + "`](#")) << recipe.name;
+    for (const auto& [name, value] : parse_recipe(recipe.text, "r").recipe.defaults) {
+      EXPECT_THAT(page, HasSubstr("`" + name + "` = " + format_expression_number(value)))
+          << recipe.name;
+    }
+  }
+  const std::size_t begin = page.find("summary = ");
+  ASSERT_NE(begin, std::string::npos);
+  const std::string example = page.substr(begin, page.find("```", begin) - begin);
+  EXPECT_EQ(problems_of(example), "");
+  EXPECT_EQ(problems_of(example, {{"share", 0.5}}), "");
+}
+
 // A data folder keeps a built-in recipe by its name alone: what the name means may not change.
 TEST(Recipe, BuiltInsMeanWhatTheyMeant) {
   const std::map<std::string_view, std::string> meanings = {
@@ -301,6 +321,17 @@ TEST(Recipe, EndlessExpressionsAreRefused) {
               HasSubstr("expressions in each other"));
   EXPECT_THAT(problems_of(esmm_with("bce(y, pctr)", std::string(2'000, ' ') + "1")),
               HasSubstr("longer than 1000 bytes"));
+  std::string towers;
+  for (int n = 0; n < 100; ++n) towers += "t" + std::to_string(n) + " = {}\n";
+  const std::string many = esmm_with("[towers]\n", "[towers]\n" + towers);
+  EXPECT_THAT(problems_of(many), HasSubstr("more than 16 towers"));
+  std::string chain;
+  for (int n = 0; n < 40; ++n) {
+    chain += "r" + std::to_string(100 + n) + " = \"r" + std::to_string(101 + n) + "\"\n";
+  }
+  chain += "r140 = \"sigmoid(ctr)\"\n";
+  EXPECT_THAT(problems_of(esmm_with("[rates]\n", "[rates]\n" + chain)),
+              HasSubstr("more than 16 rates rest on each other"));
   std::string rates;
   for (int n = 0; n < 100; ++n) {
     rates += "r" + std::to_string(n) + " = \"r" + std::to_string(n + 1) + "\"\n";

@@ -8,6 +8,7 @@ may pass through is taken as a plain number. A term whose samples are drawn is c
 """
 
 import decimal
+import functools
 import json
 import random
 import sys
@@ -56,17 +57,27 @@ class Dual:
     __rmul__ = __mul__
 
 
+@functools.cache
+def log_of(x):
+    return x.ln()
+
+
+@functools.cache
+def exp_of(x):
+    return x.exp()
+
+
 def ln(x):
-    return x.chain(x.value.ln(), ONE / x.value)
+    return x.chain(log_of(x.value), ONE / x.value)
 
 
 def sigmoid(x):
-    p = ONE / (ONE + (-x.value).exp())
+    p = ONE / (ONE + exp_of(-x.value))
     return x.chain(p, p * (ONE - p))
 
 
 def softplus(x):
-    return x.chain((ONE + x.value.exp()).ln(), ONE / (ONE + (-x.value).exp()))
+    return x.chain(log_of(ONE + exp_of(x.value)), ONE / (ONE + exp_of(-x.value)))
 
 
 def square(x):
@@ -299,7 +310,7 @@ def plain(rate):
 def predicted(rate):
     """p, log p and log(1-p); None where that is -infinity."""
     p = plain(rate)
-    return [float(p), float(p.ln()), None if p == 1 else float((ONE - p).ln())]
+    return [float(p), float(log_of(p)), None if p == 1 else float(log_of(ONE - p))]
 
 
 def total(terms, is_drawn, one, rates, logits):
