@@ -143,8 +143,8 @@ Status Learning::recover() {
                   PredictionsFile::open(files_, *options_.predictions, trainer_.trained_sequence(),
                                         config_.join.sums_values()));
   }
-  SLUICE_ASSIGN(scores_,
-                ScoreLog::open(files_, folder_ / "scores.bin", trainer_.trained_sequence()));
+  SLUICE_ASSIGN(scores_, ScoreLog::open(files_, folder_ / "scores.bin", trainer_.trained_sequence(),
+                                        trainer_.objective().towers()));
   return {};
 }
 
@@ -395,7 +395,8 @@ Status Learning::write_digest_line(const char* kind) {
 
 Result<Json> Learning::second_half_metrics() {
   SLUICE_TRY(scores_->sync());
-  return sluice::second_half_metrics(files_, folder_ / "scores.bin", trainer_.trained_sequence());
+  return sluice::second_half_metrics(files_, folder_ / "scores.bin", trainer_.trained_sequence(),
+                                     trainer_.objective());
 }
 
 }  // namespace sluice

@@ -4,6 +4,7 @@
 #include <bit>
 #include <charconv>
 #include <cstdio>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -16,7 +17,6 @@ namespace {
 
 constexpr std::string_view kHeader = "sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr";
 constexpr std::size_t kBufferBytes = 1 << 20;
-constexpr std::uint64_t kScoreBytes = 16;
 
 void append_number(double value, std::string& out) {
   std::array<char, 32> text;
@@ -91,7 +91,7 @@ Status PredictionsFile::add(const TrainedBatch& batch) {
     for (const bool flag : {sample.y, sample.y_final, sample.z, sample.z_final}) {
       buffer_ += flag ? ",1" : ",0";
     }
-    for (const double rate : {prediction.pctr, prediction.pcvr, prediction.pctcvr}) {
+    for (const double rate : {prediction.ctr.yes, prediction.cvr.yes, prediction.ctcvr.yes}) {
       buffer_ += ',';
       append_number(rate, buffer_);
     }
@@ -112,10 +112,25 @@ Status PredictionsFile::sync() {
   return file_->sync();
 }
 
+std::uint64_t score_flags(const SampleLabels& sample) {
+  return (sample.y ? 1U : 0U) | (sample.y_final ? 2U : 0U) | (sample.z ? 4U : 0U) |
+         (sample.z_final ? 8U : 0U);
+}
+
+ScoreRecord read_score(ByteReader& bytes, const Objective& objective) {
+  std::array<float, kMostTowers> logits = {};
+  for (std::size_t t = 0; t < objective.towers(); ++t) {
+    logits[t] = std::bit_cast<float>(bytes.u32());
+  }
+  const Prediction prediction = objective.predict(std::span(logits).first(objective.towers()));
+  return {prediction, bytes.u64()};
+}
+
 Result<std::unique_ptr<ScoreLog>> ScoreLog::open(FileSystem& files,
                                                  const std::filesystem::path& path,
-                                                 std::uint64_t trained_sequence) {
-  const std::uint64_t wanted = trained_sequence * kScoreBytes;
+                                                 std::uint64_t trained_sequence,
+                                                 std::size_t towers) {
+  const std::uint64_t wanted = trained_sequence * score_bytes(towers);
   const bool is_new = !files.exists(path);
   std::uint64_t size = 0;
   if (!is_new) {
@@ -130,14 +145,14 @@ Result<std::unique_ptr<ScoreLog>> ScoreLog::open(FileSystem& files,
 
 Status ScoreLog::add(const TrainedBatch& batch) {
   if (file_ == nullptr) return {};
+  const std::size_t towers = batch.logits.size() / batch.samples.size();
   std::string records;
   ByteWriter bytes(records);
   for (std::size_t index = 0; index < batch.samples.size(); ++index) {
-    const Sample& sample = batch.samples[index];
-    bytes.u32(std::bit_cast<std::uint32_t>(batch.predictions[index].ctr_logit));
-    bytes.u32(std::bit_cast<std::uint32_t>(batch.predictions[index].cvr_logit));
-    bytes.u64(static_cast<std::uint64_t>((sample.y ? 1 : 0) | (sample.y_final ? 2 : 0) |
-                                         (sample.z ? 4 : 0) | (sample.z_final ? 8 : 0)));
+    for (const float logit : batch.logits.subspan(index * towers, towers)) {
+      bytes.u32(std::bit_cast<std::uint32_t>(logit));
+    }
+    bytes.u64(score_flags(batch.samples[index]));
   }
   return file_->append(records);
 }
@@ -148,23 +163,27 @@ Status ScoreLog::sync() {
 
 Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
                                                    const std::filesystem::path& path,
-                                                   std::uint64_t samples) {
+                                                   std::uint64_t samples,
+                                                   const Objective& objective) {
+  const std::uint64_t record_bytes = score_bytes(objective.towers());
   if (!files.exists(path)) return nlohmann::ordered_json(nullptr);
   SLUICE_ASSIGN(const std::uint64_t size, files.size(path));
-  if (size != samples * kScoreBytes) return nlohmann::ordered_json(nullptr);
+  if (size != samples * record_bytes) return nlohmann::ordered_json(nullptr);
   ProgressiveMetrics metrics;
-  for (std::uint64_t offset = samples / 2 * kScoreBytes; offset < size;) {
+  for (std::uint64_t offset = samples / 2 * record_bytes; offset < size;) {
     SLUICE_ASSIGN(const std::string records, files.read_range(path, offset, kBufferBytes));
-    if (records.size() < kScoreBytes) {
+    if (records.size() < record_bytes) {
       return stop_error(path.string() + " was cut while it was read");
     }
     ByteReader bytes(records);
-    while (bytes.remaining() >= kScoreBytes) {
-      const auto ctr_logit = std::bit_cast<float>(bytes.u32());
-      const auto cvr_logit = std::bit_cast<float>(bytes.u32());
-      const std::uint64_t flags = bytes.u64();
-      metrics.add({(flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0, (flags & 8) != 0},
-                  predict(ctr_logit, cvr_logit));
+    while (bytes.remaining() >= record_bytes) {
+      const auto [prediction, flags] = read_score(bytes, objective);
+      FinalLabels labels;
+      labels.y = (flags & 1) != 0;
+      labels.y_final = (flags & 2) != 0;
+      labels.z = (flags & 4) != 0;
+      labels.z_final = (flags & 8) != 0;
+      metrics.add(labels, prediction);
     }
     offset += records.size() - bytes.remaining();
   }

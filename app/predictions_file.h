@@ -1,4 +1,4 @@
-// The progressive predictions: as CSV for users (--predictions), and as fixed 16-byte records for
+// The progressive predictions: as CSV for users (--predictions), and as records of a fixed size for
 // the metrics of a replay's second half.
 #pragma once
 
@@ -9,8 +9,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/result.h"
+#include "learner/objective.h"
 #include "learner/trainer.h"
 
 namespace sluice {
@@ -39,15 +41,26 @@ class PredictionsFile {
   std::string buffer_;
 };
 
-// One record a sample: f32 CTR logit, f32 CVR logit, flags (1 y, 2 y final, 4 z, 8 z final), 7 zero
-// bytes. Owned by the learning thread.
+// One record a sample: each tower's logit as an f32, in the recipe's order, and its flags.
+constexpr std::uint64_t score_bytes(std::size_t towers) {
+  return 4 * towers + 8;
+}
+// 1 y, 2 y final, 4 z, 8 z final.
+std::uint64_t score_flags(const SampleLabels& sample);
+struct ScoreRecord {
+  Prediction prediction;
+  std::uint64_t flags = 0;
+};
+ScoreRecord read_score(ByteReader& bytes, const Objective& objective);
+
+// The records of all samples. Owned by the learning thread.
 class ScoreLog {
  public:
   // Cut back to `trained_sequence` records. Where fewer are there the log is not whole and second
   // halves are unknown from then on.
   static Result<std::unique_ptr<ScoreLog>> open(FileSystem& files,
                                                 const std::filesystem::path& path,
-                                                std::uint64_t trained_sequence);
+                                                std::uint64_t trained_sequence, std::size_t towers);
   Status add(const TrainedBatch& batch);
   Status sync();
 
@@ -59,6 +72,7 @@ class ScoreLog {
 // The metrics over lines ⌊samples/2⌋ to the end; null where the log is not whole.
 Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
                                                    const std::filesystem::path& path,
-                                                   std::uint64_t samples);
+                                                   std::uint64_t samples,
+                                                   const Objective& objective);
 
 }  // namespace sluice

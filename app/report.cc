@@ -1,5 +1,6 @@
 #include "app/report.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -50,6 +51,11 @@ std::string never_valued(const Json& report) {
   return "warning   no purchase that counts has a number as its value; check streams.value\n";
 }
 
+bool has_ratio(const Recipe& recipe) {
+  return std::any_of(recipe.nodes.begin(), recipe.nodes.end(),
+                     [](const RecipeNode& node) { return node.op == RecipeNode::Op::ratio; });
+}
+
 }  // namespace
 
 Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throughput& throughput,
@@ -95,6 +101,9 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
   report["wrong_types"] = trainer.wrong_types();
   report["absent"] = trainer.absent();
   report["metrics"] = trainer.metrics();
+  if (has_ratio(trainer.objective().recipe())) {
+    report["model"] = {{"cut_ratios", trainer.cut_ratios()}};
+  }
   if (with_second_half) {
     SLUICE_ASSIGN(report["metrics"]["second_half"], learning.second_half_metrics());
   }

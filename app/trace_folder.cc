@@ -15,8 +15,6 @@
 namespace sluice {
 namespace {
 
-constexpr std::uint64_t kScoreBytes = 16;
-
 template <class Numbers>
 std::optional<std::uint64_t> first_from(const Numbers& ascending, std::uint64_t sequence) {
   const auto found = std::lower_bound(ascending.begin(), ascending.end(), sequence);
@@ -83,10 +81,12 @@ Result<TraceFolder> TraceFolder::open(FileSystem& files, const fs::path& data_di
   const fs::path parent = data_dir / "models" / model;
   SLUICE_ASSIGN(folder.checkpoints, list_numbered_folders(files, parent / "checkpoints"));
   SLUICE_ASSIGN(folder.snapshots, list_numbered_folders(files, parent / "snapshots"));
+  SLUICE_ASSIGN(Recipe recipe, recipe_of(config.model));
+  folder.objective_.emplace(std::move(recipe), config.model.seed);
   folder.scores_ = parent / "scores.bin";
   if (files.exists(folder.scores_)) {
     SLUICE_ASSIGN(const std::uint64_t size, files.size(folder.scores_));
-    folder.scored = size / kScoreBytes;
+    folder.scored = size / score_bytes(folder.objective_->towers());
   }
   return folder;
 }
@@ -115,16 +115,13 @@ Result<TraceFolder::Facts> TraceFolder::facts(FileSystem& files, const Sample& s
   keep_least(facts.snapshot, facts.kept_snapshot);
   facts.is_trained = sequence <= scored || facts.checkpoint || facts.snapshot;
   if (sequence > scored) return facts;
+  const std::uint64_t record_bytes = score_bytes(objective_->towers());
   SLUICE_ASSIGN(const std::string record,
-                files.read_range(scores_, (sequence - 1) * kScoreBytes, kScoreBytes));
+                files.read_range(scores_, (sequence - 1) * record_bytes, record_bytes));
   ByteReader bytes(record);
-  const auto ctr_logit = std::bit_cast<float>(bytes.u32());
-  const auto cvr_logit = std::bit_cast<float>(bytes.u32());
-  const std::uint64_t flags = bytes.u64();
-  const std::uint64_t expected = (sample.y ? 1U : 0U) | (sample.y_final ? 2U : 0U) |
-                                 (sample.z ? 4U : 0U) | (sample.z_final ? 8U : 0U);
+  const ScoreRecord score = read_score(bytes, *objective_);
   // A service may be cutting the file just now; other labels are no line of this sample.
-  if (bytes.ok() && flags == expected) facts.prediction = predict(ctr_logit, cvr_logit);
+  if (bytes.ok() && score.flags == score_flags(sample)) facts.prediction = score.prediction;
   return facts;
 }
 

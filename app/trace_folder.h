@@ -15,7 +15,7 @@
 #include "config/config.h"
 #include "joiner/join.h"
 #include "joiner/sample.h"
-#include "learner/prediction.h"
+#include "learner/objective.h"
 
 namespace sluice {
 
@@ -51,6 +51,7 @@ struct TraceFolder {
 
  private:
   std::filesystem::path scores_;
+  std::optional<Objective> objective_;  // what the scores are read by
 };
 
 }  // namespace sluice

@@ -90,15 +90,15 @@ std::string json_number(double value) {
 
 std::string score_line(const Score& score) {
   return "{\"impression_id\": " + json_text(score.impression_id) +
-         ", \"pctr\": " + json_number(score.prediction.pctr) +
-         ", \"pcvr\": " + json_number(score.prediction.pcvr) +
-         ", \"pctcvr\": " + json_number(score.prediction.pctcvr) + "}\n";
+         ", \"pctr\": " + json_number(score.prediction.ctr.yes) +
+         ", \"pcvr\": " + json_number(score.prediction.cvr.yes) +
+         ", \"pctcvr\": " + json_number(score.prediction.ctcvr.yes) + "}\n";
 }
 
 // Why a line has no score, if it has none.
 std::optional<std::string> reason_of(const tl::expected<Score, std::string>& result) {
   if (!result) return result.error();
-  if (!std::isfinite(result->prediction.pctcvr)) return "the model gives no number for it";
+  if (!std::isfinite(result->prediction.ctcvr.yes)) return "the model gives no number for it";
   return std::nullopt;
 }
 

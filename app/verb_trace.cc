@@ -87,9 +87,9 @@ Result<Json> sample_json(const TracedSample& traced, bool has_values, const Trac
            {"kept_snapshot", number(facts.kept_snapshot)},
            {"prediction", nullptr}};
   if (facts.prediction) {
-    entry["prediction"] = {{"pctr", facts.prediction->pctr},
-                           {"pcvr", facts.prediction->pcvr},
-                           {"pctcvr", facts.prediction->pctcvr}};
+    entry["prediction"] = {{"pctr", facts.prediction->ctr.yes},
+                           {"pcvr", facts.prediction->cvr.yes},
+                           {"pctcvr", facts.prediction->ctcvr.yes}};
   }
   return json;
 }

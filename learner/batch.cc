@@ -77,9 +77,12 @@ std::uint32_t DistinctKeys::number_of(const DecodedSamples::Key& key, std::uint6
   return next;
 }
 
-void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
+void BatchRows::gather(std::size_t set, std::span<EmbeddingTable> tables, std::size_t part,
                        std::span<DecodedSamples* const> decoded, std::uint64_t step,
                        GatherScratch& scratch) {
+  const auto is_reached = [set](const DecodedSamples::Key& key) -> std::uint32_t {
+    return key.reached >> set & 1;
+  };
   std::size_t terms = 0;
   for (const DecodedSamples* const some : decoded) terms += some->keys[part].size();
   scratch.keys.begin(terms);
@@ -96,7 +99,7 @@ void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
         scratch.distinct.push_back({key.key, hash, key.table});
         begins_.push_back(0);
       }
-      ++begins_[place + 1];
+      begins_[place + 1] += is_reached(key);
       scratch.places.push_back(place);
     }
   }
@@ -108,15 +111,15 @@ void BatchRows::gather(std::span<EmbeddingTable> tables, std::size_t part,
   for (std::size_t n = 0; n < rows_.size(); ++n) begins_[n + 1] += begins_[n];
   // A stable counting sort by row keeps (sample, field, id) order inside each row.
   scratch.next.assign(begins_.begin(), begins_.end());
-  uses_.resize(scratch.places.size());
+  uses_.resize(begins_.back());
   const std::size_t dim = tables.front().dim();  // of all tables
   std::size_t k = 0;
   for (DecodedSamples* const some : decoded) {
     for (const DecodedSamples::Key& key : some->keys[part]) {
-      RowTerm& term = some->terms[key.term];
+      RowTerm& term = some->terms[set][key.term];
       const std::uint32_t place = scratch.places[k++];
       term.row = weights_.data() + place * dim;
-      uses_[scratch.next[place]++] = {term.at, term.weight};
+      if (is_reached(key) != 0) uses_[scratch.next[place]++] = {term.at, term.weight};
     }
   }
 }
@@ -135,9 +138,20 @@ void BatchRows::find_rows(std::span<EmbeddingTable> tables,
     if (n < count) tables[distinct[n].table].prefetch_row(distinct[n].hash);
     if (n < kAhead) continue;
     const GatherScratch::Distinct& now = distinct[n - kAhead];
-    EmbeddingRow* const row = tables[now.table].find_or_create(now.key, now.hash);
+    EmbeddingTable& table = tables[now.table];
+    float* const weights = weights_.data() + (n - kAhead) * dim;
+    if (begins_[n - kAhead + 1] == 0) {  // no use: no sample reaches it
+      rows_[n - kAhead] = nullptr;
+      if (const EmbeddingRow* const there = table.find(now.key)) {
+        std::copy_n(there->values(), dim, weights);
+      } else {
+        table.initial(now.key, {weights, dim});
+      }
+      continue;
+    }
+    EmbeddingRow* const row = table.find_or_create(now.key, now.hash);
     row->last_batch = step;
-    std::copy_n(row->values(), dim, weights_.data() + (n - kAhead) * dim);
+    std::copy_n(row->values(), dim, weights);
     rows_[n - kAhead] = row;
   }
 }

@@ -100,19 +100,23 @@ struct GatherScratch {
   std::vector<std::uint32_t> next;
 };
 
-// The distinct rows that a batch names among those of one part of every table (EmbeddingTable), and
-// where it uses them. One thread at a time; reused from batch to batch.
+// The distinct rows that a batch names among those of one part of every table (EmbeddingTable) of
+// one embedding set, and where it uses them. One thread at a time; reused from batch to batch.
 class BatchRows {
  public:
-  // Finds or makes the row of every term of the part (of all `decoded`, in their order) and marks
-  // it as changed by `step`. RowTerm::row is set to a copy of its weights, which stays until the
-  // next call.
-  void gather(std::span<EmbeddingTable> tables, std::size_t part,
+  // Looks up the row of every term of the part (of all `decoded`, in their order). RowTerm::row is
+  // set to a copy of its weights, which stays until the next call. A row that a sample reaches
+  // (DecodedSamples::Key) is made where it is not there, and marked as changed by `step`; one that
+  // is only looked up has its initial values where it is not there.
+  // `tables` are those of the set.
+  void gather(std::size_t set, std::span<EmbeddingTable> tables, std::size_t part,
               std::span<DecodedSamples* const> decoded, std::uint64_t step, GatherScratch& scratch);
 
   std::size_t size() const { return rows_.size(); }
+  // Null: it is only looked up.
   EmbeddingRow* row(std::size_t n) const { return rows_[n]; }
-  // Where the n-th distinct row was added to the batch's inputs, in (sample, field, id) order.
+  // Where samples that reach it added the n-th distinct row to the batch's inputs, in (sample,
+  // field, id) order; nowhere where it is only looked up.
   std::span<const RowUse> uses(std::size_t n) const {
     return std::span(uses_).subspan(begins_[n], begins_[n + 1] - begins_[n]);
   }

@@ -79,12 +79,4 @@ EsmmLoss esmm_loss(double a, double b, const FinalLabels& labels, const EsmmWeig
   return result;
 }
 
-Prediction predict(float ctr_logit, float cvr_logit, const Rate& p, const Rate& q) {
-  return {ctr_logit, cvr_logit, p.yes, q.yes, p.yes * q.yes};
-}
-
-Prediction predict(float ctr_logit, float cvr_logit) {
-  return predict(ctr_logit, cvr_logit, rate_of(ctr_logit), rate_of(cvr_logit));
-}
-
 }  // namespace sluice

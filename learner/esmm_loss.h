@@ -11,7 +11,6 @@
 #pragma once
 
 #include "learner/labels.h"
-#include "learner/prediction.h"
 
 namespace sluice {
 
@@ -54,8 +53,5 @@ double log_no_conversion(const LogRate& p, const LogRate& q);  // L0
 
 double log_no_conversion(double a, double b);  // L0
 double ctcvr_logit(double a, double b);        // log(p·q) − log(1 − p·q)
-
-Prediction predict(float ctr_logit, float cvr_logit);
-Prediction predict(float ctr_logit, float cvr_logit, const Rate& p, const Rate& q);
 
 }  // namespace sluice

@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::size_t kBins = 1 << 16;
 constexpr double kBinsPerUnit = 1024;
+constexpr double kLeastLog = -36.736800569677101;  // log 2^-53
 
 std::size_t bin_of(double logit) {
   const double place = logit * kBinsPerUnit + kBins / 2.0;
@@ -18,15 +19,15 @@ std::size_t bin_of(double logit) {
 
 }  // namespace
 
-void ProgressiveMetric::add(bool label, double logit, double probability, double log_yes,
-                            double log_no) {
+void ProgressiveMetric::add(bool label, const PredictedRate& rate) {
   if (bins_.empty()) bins_.resize(kBins);
-  Bin& bin = bins_[bin_of(logit)];
+  Bin& bin = bins_[bin_of(rate.logit)];
   ++(label ? bin.positives : bin.negatives);
   ++samples_;
   if (label) ++positives_;
-  sum_probability_ += probability;
-  sum_log_loss_ -= label ? log_yes : log_no;
+  sum_probability_ += rate.yes;
+  const double log_likelihood = label ? rate.log_yes : rate.log_no;
+  sum_log_loss_ -= std::isinf(log_likelihood) ? kLeastLog : log_likelihood;
 }
 
 nlohmann::ordered_json ProgressiveMetric::auc() const {
@@ -97,20 +98,11 @@ bool ProgressiveMetric::decode(ByteReader& in) {
   return in.ok() && positives == positives_ && negatives + positives == samples_;
 }
 
-ProgressiveMetrics::Judged::Judged(const FinalLabels& its_labels, const Prediction& its_prediction)
-    : labels(its_labels), prediction(its_prediction), p(log_rate_of(prediction.ctr_logit)) {
+void ProgressiveMetrics::add(const FinalLabels& labels, const Prediction& prediction) {
+  if (labels.y_final) ctr_.add(labels.y, prediction.ctr);
   if (!labels.z_final) return;
-  q = log_rate_of(prediction.cvr_logit);
-  log_no_conversion = sluice::log_no_conversion(p, q);
-}
-
-void ProgressiveMetrics::add(const Judged& judged) {
-  const auto& [labels, prediction, p, q, log_no] = judged;
-  if (labels.y_final) ctr_.add(labels.y, prediction.ctr_logit, prediction.pctr, p.yes, p.no);
-  if (!labels.z_final) return;
-  const double log_yes = p.yes + q.yes;
-  ctcvr_.add(labels.z, log_yes - log_no, prediction.pctcvr, log_yes, log_no);
-  if (labels.y) cvr_.add(labels.z, prediction.cvr_logit, prediction.pcvr, q.yes, q.no);
+  ctcvr_.add(labels.z, prediction.ctcvr);
+  if (labels.y) cvr_.add(labels.z, prediction.cvr);
 }
 
 nlohmann::ordered_json ProgressiveMetrics::json() const {

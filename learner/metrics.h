@@ -15,7 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
-#include "learner/esmm_loss.h"
+#include "learner/labels.h"
 #include "learner/prediction.h"
 
 namespace sluice {
@@ -25,8 +25,8 @@ namespace sluice {
 // one half.
 class ProgressiveMetric {
  public:
-  // `log_yes` = log p and `log_no` = log(1−p), both ≤ 0.
-  void add(bool label, double logit, double probability, double log_yes, double log_no);
+  // In the log loss a rate of 1 counts as the double before it, and 0 alike.
+  void add(bool label, const PredictedRate& rate);
 
   std::uint64_t samples() const { return samples_; }
   std::uint64_t positives() const { return positives_; }
@@ -56,20 +56,8 @@ class ProgressiveMetric {
 
 class ProgressiveMetrics {
  public:
-  // What one sample says, computed once for any number of accumulators. `prediction` is the
-  // impression's first.
-  struct Judged {
-    Judged(const FinalLabels& its_labels, const Prediction& its_prediction);
-    FinalLabels labels;
-    Prediction prediction;
-    LogRate p, q;
-    double log_no_conversion = 0;
-  };
-  // Only final labels count.
-  void add(const Judged& judged);
-  void add(const FinalLabels& labels, const Prediction& prediction) {
-    add(Judged(labels, prediction));
-  }
+  // Only final labels count. `prediction` is the impression's first.
+  void add(const FinalLabels& labels, const Prediction& prediction);
 
   // {"ctr": ..., "ctcvr": ..., "cvr": ...}
   nlohmann::ordered_json json() const;

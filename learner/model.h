@@ -1,5 +1,5 @@
-// The model's weights: schema, embedding tables and towers. Trained by Trainer, or read from a
-// snapshot to score impressions with.
+// The model: what it is (schema, recipe), embedding tables and towers. Trained by Trainer, or read
+// from a snapshot to score impressions with.
 #pragma once
 
 #include <memory>
@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "learner/embedding_table.h"
+#include "learner/objective.h"
 #include "learner/prediction.h"
 #include "learner/schema.h"
 #include "learner/tower_pass.h"
@@ -18,6 +19,12 @@
 #include "store/tensors.h"
 
 namespace sluice {
+
+// Tables, and the towers that read them: one of the recipe's embedding sets.
+struct EmbeddingSet {
+  std::vector<EmbeddingTable> tables;  // in the order of Schema::tables()
+  Towers towers;                       // in the recipe's order
+};
 
 class Model {
  public:
@@ -35,23 +42,31 @@ class Model {
   std::vector<Prediction> score(std::span<const std::string_view> blobs) const;
 
   const Schema& schema() const { return schema_; }
-  Towers& towers() { return towers_; }
-  const Towers& towers() const { return towers_; }
-  std::vector<EmbeddingTable>& tables() { return tables_; }  // in the order of schema().tables()
-  const std::vector<EmbeddingTable>& tables() const { return tables_; }
+  const Objective& objective() const { return objective_; }
+  std::vector<EmbeddingSet>& sets() { return sets_; }  // in the recipe's order
+  const std::vector<EmbeddingSet>& sets() const { return sets_; }
+
+  // Where a tower of the recipe is: in which set, and which of its towers.
+  struct Place {
+    std::size_t set, tower;
+  };
+  const std::vector<Place>& places() const { return places_; }  // by tower
 
  private:
-  void score_some(std::span<const std::string_view> blobs, TowerPass& pass,
+  void score_some(std::span<const std::string_view> blobs, std::vector<TowerPass>& passes,
                   std::vector<Prediction>& out) const;
-  void find_rows(DecodedSamples& decoded, std::vector<std::unique_ptr<float[]>>& absent_rows) const;
+  void find_rows(DecodedSamples& decoded, std::size_t set,
+                 std::vector<std::unique_ptr<float[]>>& absent_rows) const;
 
   Schema schema_;
-  std::vector<EmbeddingTable> tables_;
-  Towers towers_;
+  Objective objective_;
+  std::vector<EmbeddingSet> sets_;
+  std::vector<Place> places_;
 };
 
-// Adds up each field's rows (RowTerm::row, all set) and places the dense numbers: position `at` of
-// the batch's inputs is x[at − first]. x is zero before.
-void pool(const DecodedSamples& decoded, std::size_t dim, std::uint32_t first, float* x);
+// Adds up each field's rows of an embedding set (RowTerm::row, all set) and places the dense
+// numbers: position `at` of the batch's inputs is x[at − first]. x is zero before.
+void pool(const DecodedSamples& decoded, std::size_t set, std::size_t dim, std::uint32_t first,
+          float* x);
 
 }  // namespace sluice

@@ -366,12 +366,12 @@ double Objective::begin(const Term& term, const Sample& sample, Values& values) 
   return from.weight == RecipeTerm::kNone ? 1 : values.of[from.weight].p;
 }
 
-RatePredictions Objective::read_predictions(const Values& values) const {
+Prediction Objective::read_predictions(const Values& values) const {
   const auto read = [&](std::uint16_t node) {
     const NodeValue& value = values.of[node];
     return PredictedRate{value.logit, value.p, value.log_p, value.log_no};
   };
-  RatePredictions result = {read(recipe_.pctr), read(recipe_.pcvr), read(recipe_.pctcvr), 0};
+  Prediction result = {read(recipe_.pctr), read(recipe_.pcvr), read(recipe_.pctcvr), 0};
   for (const std::uint16_t n : ratio_nodes_) {
     const RecipeNode& node = recipe_.nodes[n];
     if (values.of[node.a].log_p > values.of[node.b].log_p) ++result.cut_ratios;
@@ -398,7 +398,7 @@ std::uint32_t Objective::embedding_sets(TowerSet towers) const {
   return result;
 }
 
-RatePredictions Objective::predict(std::span<const float> logits) const {
+Prediction Objective::predict(std::span<const float> logits) const {
   SLUICE_CHECK(logits.size() == towers());
   Values values;
   evaluate(rate_nodes_, {logits, FinalLabels(), {}}, values);
@@ -429,7 +429,7 @@ TermDivisors Objective::divisors(std::size_t batch_samples, std::span<const doub
 
 void Objective::gradients(std::span<const float> logits, const FinalLabels& labels,
                           std::string_view impression_id, const TermDivisors& divisors,
-                          std::span<double> gradients, RatePredictions& predictions) const {
+                          std::span<double> gradients, Prediction& predictions) const {
   SLUICE_CHECK(logits.size() == towers() && gradients.size() == towers());
   Values values;
   const Sample sample = {logits, labels, impression_id};

@@ -24,26 +24,12 @@
 
 #include "config/recipe.h"
 #include "learner/labels.h"
+#include "learner/prediction.h"
 
 namespace sluice {
 
 // Towers as bits: tower t is 1 << t.
 using TowerSet = std::uint32_t;
-
-// What is predicted of one rate.
-struct PredictedRate {
-  double logit = 0;    // log p − log(1−p); of a tower's sigmoid the logit itself
-  double yes = 0;      // p
-  double log_yes = 0;  // log p; below 0 and finite, but of a ratio it may be 0
-  double log_no = 0;   // log(1−p); of a ratio that was cut to 1: −infinity
-  friend bool operator==(const PredictedRate&, const PredictedRate&) = default;
-};
-
-struct RatePredictions {
-  PredictedRate ctr, cvr, ctcvr;
-  std::uint32_t cut_ratios = 0;  // ratios above 1, cut to 1, among those the three rates rest on
-  friend bool operator==(const RatePredictions&, const RatePredictions&) = default;
-};
 
 // By term: what its sum over the batch is divided by; 0: the term has no sample and counts nothing.
 using TermDivisors = std::vector<double>;
@@ -63,7 +49,7 @@ class Objective {
   // Embedding sets of these towers, as bits.
   std::uint32_t embedding_sets(TowerSet towers) const;
 
-  RatePredictions predict(std::span<const float> logits) const;
+  Prediction predict(std::span<const float> logits) const;
 
   // Some term is divided by the sum of its weights.
   bool needs_weight_sums() const { return needs_weight_sums_; }
@@ -78,7 +64,7 @@ class Objective {
   // What `predictions` becomes is predict(logits).
   void gradients(std::span<const float> logits, const FinalLabels& labels,
                  std::string_view impression_id, const TermDivisors& divisors,
-                 std::span<double> gradients, RatePredictions& predictions) const;
+                 std::span<double> gradients, Prediction& predictions) const;
 
   // This sample's part of that loss. For tests and diagnosis.
   double loss(std::span<const float> logits, const FinalLabels& labels,
@@ -105,7 +91,7 @@ class Objective {
   Term make_term(std::size_t index, const std::vector<TowerSet>& reaches,
                  const std::vector<bool>& is_rate) const;
   void evaluate(std::span<const std::uint16_t> nodes, const Sample& sample, Values& values) const;
-  RatePredictions read_predictions(const Values& values) const;
+  Prediction read_predictions(const Values& values) const;
   bool applies(const RecipeTerm& term, const FinalLabels& labels) const;
   // Evaluates the term for the sample; its weight there, 0 where the sample is not drawn.
   double begin(const Term& term, const Sample& sample, Values& values) const;

@@ -107,6 +107,13 @@ Result<FeatureConfig> feature_from_json(const Json& json) {
   return feature;
 }
 
+// Only the products of first layers have a part that impressions can share.
+bool shares_contexts(const ModelConfig& model, const Recipe& recipe) {
+  return !model.hidden.empty() &&
+         std::all_of(recipe.towers.begin(), recipe.towers.end(),
+                     [](const RecipeTower& tower) { return tower.kind == RecipeTower::Kind::mlp; });
+}
+
 // The tag of a feature's values when they are there and of its type.
 bool is_tag_of(Type type, FeatureTag tag) {
   switch (type) {
@@ -125,18 +132,23 @@ bool is_tag_of(Type type, FeatureTag tag) {
 }  // namespace
 
 void DecodedSamples::clear() {
-  terms.clear();
+  for (auto& list : terms) list.clear();
   for (auto& list : keys) list.clear();
   dense.clear();
   std::fill(wrong_types.begin(), wrong_types.end(), 0);
   std::fill(absent.begin(), absent.end(), 0);
 }
 
-Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model)
-    : Schema(std::move(features), std::move(model), LogEdges{}) {}
+void DecodedSamples::copy_terms() {
+  for (std::size_t set = 1; set < terms.size(); ++set) terms[set] = terms.front();
+}
 
-Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model, LogEdges log_edges)
-    : model_(std::move(model)), log_edges_(std::move(log_edges)) {
+Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model)
+    : Schema(std::move(features), model, recipe_of(model).value(), LogEdges{}) {}
+
+Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model, Recipe recipe,
+               LogEdges log_edges)
+    : model_(std::move(model)), recipe_(std::move(recipe)), log_edges_(std::move(log_edges)) {
   SLUICE_CHECK(!features.empty());
   std::set<std::string> tables;
   for (FeatureConfig& feature : features) {
@@ -145,6 +157,7 @@ Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model, LogEdges 
     tables.insert(feature.table);
   }
   tables_.assign(tables.begin(), tables.end());
+  SLUICE_CHECK(tables_.size() <= std::numeric_limits<std::uint16_t>::max());
   for (const std::string& table : tables_) table_seeds_.push_back(hash64(table));
   for (FeatureConfig& feature : features) {
     SLUICE_CHECK(fields_.empty() || fields_.back().feature.name < feature.name);
@@ -168,11 +181,16 @@ Schema::Schema(std::vector<FeatureConfig> features, ModelConfig model, LogEdges 
     field.feature = std::move(feature);
     fields_.push_back(std::move(field));
   }
-  if (!model_.hidden.empty()) return;
-  for (Field& field : fields_) {
-    if (!std::exchange(field.is_context, false)) field.column += inputs_.context;
+  if (!shares_contexts(model_, recipe_)) {
+    for (Field& field : fields_) {
+      if (!std::exchange(field.is_context, false)) field.column += inputs_.context;
+    }
+    inputs_ = {0, inputs_.all()};
   }
-  inputs_ = {0, inputs_.all()};
+  inputs_.dim = dim();
+  for (const Field& field : fields_) {
+    if (!field.feature.is_dense() && !field.is_context) inputs_.vectors.push_back(field.column);
+  }
 }
 
 Json Schema::json() const {
@@ -195,9 +213,8 @@ Result<Schema> Schema::from_json(const Json& json) try {
   ModelConfig model;
   model.recipe = model_json.at("recipe").get<std::string>();
   model.recipe_text = model_json.value("recipe_text", std::string());
-  if (const Result<Recipe> recipe = recipe_of(model); !recipe) {
-    return stop_error("schema: " + recipe.error().message);
-  }
+  Result<Recipe> recipe = recipe_of(model);
+  if (!recipe) return stop_error("schema: " + recipe.error().message);
   model.embedding_dim = model_json.at("embedding_dim").get<std::uint64_t>();
   model.hidden = model_json.at("hidden").get<std::vector<std::uint64_t>>();
   model.seed = model_json.at("seed").get<std::uint64_t>();
@@ -225,7 +242,7 @@ Result<Schema> Schema::from_json(const Json& json) try {
     features.push_back(std::move(feature));
   }
   if (features.empty()) return stop_error("schema: it has no feature");
-  return Schema(std::move(features), std::move(model), std::move(log_edges));
+  return Schema(std::move(features), std::move(model), *std::move(recipe), std::move(log_edges));
 } catch (const nlohmann::json::exception& error) {
   return stop_error(std::string("schema: the JSON is not one of this format: ") + error.what());
 }
@@ -253,6 +270,7 @@ std::uint64_t Schema::row_key(std::size_t table, std::int64_t value) const {
 
 DecodedSamples Schema::make_decoded() const {
   DecodedSamples decoded;
+  decoded.terms.resize(recipe_.embedding_sets.size());
   decoded.wrong_types.resize(fields_.size());
   decoded.absent.resize(fields_.size());
   return decoded;
@@ -262,7 +280,7 @@ DecodedSamples Schema::make_decoded() const {
 // the field's values.
 bool Schema::read_value(FeatureReader& reader, const Field& field, FeatureTag tag, std::uint32_t at,
                         DecodedSamples* out) const {
-  const auto table = static_cast<std::uint32_t>(field.table);
+  const auto table = static_cast<std::uint16_t>(field.table);
   const auto column = at + static_cast<std::uint32_t>(field.column);
   if (!reader.ok() || !is_tag_of(field.feature.type, tag)) return false;
   if (tag == FeatureTag::number) {

@@ -19,6 +19,7 @@
 #include "base/hash.h"
 #include "base/result.h"
 #include "config/config.h"
+#include "config/recipe.h"
 #include "ingest/features.h"
 #include "learner/buckets.h"
 #include "learner/embedding_table.h"
@@ -44,31 +45,38 @@ struct DenseInput {
 
 // What samples say to the model; reused from batch to batch.
 struct DecodedSamples {
-  // One id each: weight · row is added to the inputs from `at` on. In (sample, field, id) order;
-  // whoever looks the rows up fills them in.
-  std::vector<RowTerm> terms;
+  // By embedding set, the same but for the rows. One id each: weight · row is added to the set's
+  // inputs from `at` on. In (sample, field, id) order; whoever looks the rows up fills them in.
+  std::vector<std::vector<RowTerm>> terms = std::vector<std::vector<RowTerm>>(1);
   // Whose row it is, of terms whose rows are in one part of their tables, in the terms' order.
   struct Key {
     std::uint64_t key;
     std::uint32_t term;
-    std::uint32_t table;
+    std::uint16_t table;
+    std::uint16_t
+        reached;  // bit s: a term of the sample's loss reaches set s, so that row is trained
   };
   std::array<std::vector<Key>, EmbeddingTable::kParts> keys;  // by part
   std::vector<DenseInput> dense;           // absent ones are not listed and count as 0
   std::vector<std::uint64_t> wrong_types;  // by feature: values of a wrong type, taken as absent
   std::vector<std::uint64_t> absent;       // by feature: impressions without one
 
+  std::uint16_t reached = 0xffff;  // of the keys that are added now
+
   void clear();
-  void add(std::uint64_t key, std::uint32_t table, std::uint32_t at, float weight) {
+  void add(std::uint64_t key, std::uint16_t table, std::uint32_t at, float weight) {
+    std::vector<RowTerm>& first = terms.front();
     keys[EmbeddingTable::part_of(EmbeddingTable::hash_of(key))].push_back(
-        {key, static_cast<std::uint32_t>(terms.size()), table});
-    terms.push_back({nullptr, at, weight});
+        {key, static_cast<std::uint32_t>(first.size()), table, reached});
+    first.push_back({nullptr, at, weight});
   }
+  // The first set's terms are the others' too: once all are added.
+  void copy_terms();
 };
 
 class Schema {
  public:
-  // `features` is sorted by name. At least one feature.
+  // `features` is sorted by name. At least one feature; a recipe that this build has.
   Schema(std::vector<FeatureConfig> features, ModelConfig model);
 
   // {"model": {"recipe", "recipe_text", "embedding_dim", "hidden", "seed", "precision"},
@@ -82,13 +90,14 @@ class Schema {
   static Result<Schema> from_json(const nlohmann::ordered_json& json);
 
   const ModelConfig& model() const { return model_; }
+  const Recipe& recipe() const { return recipe_; }
   const std::vector<Field>& fields() const { return fields_; }
   std::vector<FeatureConfig> features() const;
   const std::vector<std::string>& tables() const { return tables_; }  // sorted names
   std::size_t dim() const { return model_.embedding_dim; }
   // Context columns are those of the grouped features, in the order of their names; own columns
-  // those of the others. A model without hidden layers shares nothing: all columns are own ones,
-  // in the same order.
+  // those of the others. A model with a tower without hidden layers shares nothing: all columns
+  // are own ones, in the same order.
   const Towers::Inputs& inputs() const { return inputs_; }
 
   std::uint64_t row_key(std::size_t table, std::string_view text) const;
@@ -107,11 +116,12 @@ class Schema {
 
  private:
   using LogEdges = std::map<int, std::vector<double>>;  // by N of "log:N"
-  Schema(std::vector<FeatureConfig> features, ModelConfig model, LogEdges log_edges);
+  Schema(std::vector<FeatureConfig> features, ModelConfig model, Recipe recipe, LogEdges log_edges);
   bool read_value(FeatureReader& reader, const Field& field, FeatureTag tag, std::uint32_t at,
                   DecodedSamples* out) const;
 
   ModelConfig model_;
+  Recipe recipe_;
   LogEdges log_edges_;
   std::vector<Field> fields_;
   std::vector<std::string> tables_;

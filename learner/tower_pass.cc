@@ -29,9 +29,12 @@ TowerPass::TowerPass(const Towers& towers, std::size_t threads)
       context_x_row_(row_floats(towers.inputs().context)),
       hidden_(towers.hidden().size()),
       deltas_(towers.hidden().size()),
-      operands_(towers.parts().size()) {
+      operands_(towers.parts().size()),
+      logits_(towers.size()),
+      logit_gradients_(towers.size()) {
   for (std::size_t l = 0; l < hidden_.size(); ++l) rows_.push_back(row_floats(width(l)));
   for (Scratch& scratch : scratch_) {
+    scratch.sum.reserve(towers.inputs().dim);
     scratch.hidden.resize(hidden_.size());
     scratch.deltas.resize(deltas_.size());
   }
@@ -49,7 +52,7 @@ void TowerPass::cut_pieces() {
       begin = end;
     } while (begin < parts[p].in);
   }
-  for (std::size_t t = 0; t < kTowers; ++t) {
+  for (std::size_t t = 0; t < towers_.size(); ++t) {
     const Towers::Logit& logit = towers_.logit(t);
     pieces_.push_back({parts.size() + t, 0, logit.in, true, logit.weight, 1});
   }
@@ -76,7 +79,7 @@ void TowerPass::begin(std::size_t samples, std::size_t contexts,
   const bool is_bf16 = towers_.is_bf16();
   const std::size_t layers = hidden_.size();
   x_gradients_.reserve(rows * x_row_ + context_rows * context_x_row_);
-  for (std::size_t t = 0; t < kTowers; ++t) {
+  for (std::size_t t = 0; t < towers_.size(); ++t) {
     logits_[t].reserve(rows);
     logit_gradients_[t].reserve(rows);
   }
@@ -86,14 +89,14 @@ void TowerPass::begin(std::size_t samples, std::size_t contexts,
     context_delta_.reserve(context_rows * rows_[0]);
   }
   // What steps after a lane's read: all in f32; in bf16 what is summed in f32 over samples.
-  if (!is_bf16 || layers == 0) x_.reserve(rows * x_row_);
+  if (keeps_inputs()) x_.reserve(rows * x_row_);
   for (std::size_t l = 0; l < layers; ++l) {
     if (!is_bf16 || l + 1 == layers) hidden_[l].reserve(rows * rows_[l]);
     if (!is_bf16 || (l == 0 && towers_.has_context())) deltas_[l].reserve(rows * rows_[l]);
   }
   if (!is_bf16) return;
   for (Scratch& scratch : scratch_) {
-    scratch.x.reserve(lane * x_row_);
+    if (!keeps_inputs()) scratch.x.reserve(lane * x_row_);
     for (std::size_t l = 0; l < layers; ++l) {
       scratch.hidden[l].reserve(lane * rows_[l]);
       scratch.deltas[l].reserve(lane * rows_[l]);
@@ -107,9 +110,14 @@ void TowerPass::begin(std::size_t samples, std::size_t contexts,
   }
 }
 
+// The inputs' products with what a later step has: all in f32; in bf16 those of the logit layers
+// that read the inputs.
+bool TowerPass::keeps_inputs() const {
+  return !towers_.is_bf16() || towers_.deep() < towers_.size();
+}
+
 float* TowerPass::input(std::size_t begin, std::size_t thread) {
-  const bool keeps = !towers_.is_bf16() || hidden_.empty();
-  return keeps ? x_.data() + begin * x_row_ : scratch_[thread].x.data();
+  return keeps_inputs() ? x_.data() + begin * x_row_ : scratch_[thread].x.data();
 }
 
 float* TowerPass::context_input(std::size_t begin, std::size_t) {
@@ -257,43 +265,75 @@ void TowerPass::forward(std::size_t begin, std::size_t end, std::size_t thread) 
             start_of(part, begin, end - begin, out), Finish::relu, scratch);
     if (towers_.is_bf16()) keep_left(p, in, in_row, begin, end);
   }
-  const std::size_t layers = hidden_.size();
-  if (layers == 0) {
-    logits_forward(in, in_row, begin, end);
-  } else {
-    logits_forward(hidden(layers - 1, begin, scratch), rows_.back(), begin, end);
-  }
+  logits_forward(input(begin, thread), begin, end, scratch);
 }
 
-void TowerPass::logits_forward(const float* last, std::size_t row, std::size_t begin,
-                               std::size_t end) {
-  for (std::size_t t = 0; t < kTowers; ++t) {
+void TowerPass::logits_forward(const float* x, std::size_t begin, std::size_t end,
+                               Scratch& scratch) {
+  const float* const last = hidden_.empty() ? nullptr : hidden(hidden_.size() - 1, begin, scratch);
+  for (std::size_t t = 0; t < towers_.size(); ++t) {
     const Towers::Logit& logit = towers_.logit(t);
     const float* const weights = towers_.parameters().data() + logit.weight;
+    const float* const rows = logit.is_deep ? last + logit.in_begin : x;
+    const std::size_t row = logit.is_deep ? rows_.back() : x_row_;
     for (std::size_t s = begin; s < end; ++s) {
-      const float* const in = last + (s - begin) * row + logit.in_begin;
+      const float* const in = rows + (s - begin) * row;
       logits_[t].data()[s] = dot(logit.in, weights, in) + weights[logit.in];
+    }
+    if (!logit.is_fm) continue;
+    const Towers::Inputs& inputs = towers_.inputs();
+    for (std::size_t s = begin; s < end; ++s) {
+      const float* const in = x + (s - begin) * x_row_;
+      sum_vectors(in, scratch.sum.data());
+      float squares = 0;
+      for (const std::size_t v : inputs.vectors) squares += dot(inputs.dim, in + v, in + v);
+      const float* const sum = scratch.sum.data();
+      logits_[t].data()[s] += 0.5F * (dot(inputs.dim, sum, sum) - squares);
     }
   }
 }
 
+void TowerPass::sum_vectors(const float* x, float* sum) const {
+  const Towers::Inputs& inputs = towers_.inputs();
+  std::fill_n(sum, inputs.dim, 0.0F);
+  for (const std::size_t v : inputs.vectors) add(inputs.dim, x + v, sum);
+}
+
 // delta = the logits' gradients times their weights, over the rows of `last`.
-void TowerPass::logits_backward(const float* last, std::size_t row, std::size_t begin,
-                                std::size_t end, float* delta) {
+void TowerPass::deep_logits_backward(const float* last, std::size_t begin, std::size_t end,
+                                     float* delta) {
   const Kernels& kernels = towers_.kernels();
-  const bool is_relu = !hidden_.empty();
   for (std::size_t s = begin; s < end; ++s) {
-    float* const out = delta + (s - begin) * row;
-    const float* const h = last + (s - begin) * row;
-    if (!is_relu) std::fill_n(out, towers_.inputs().own, 0.0F);
-    for (std::size_t t = 0; t < kTowers; ++t) {
+    float* const out = delta + (s - begin) * rows_.back();
+    const float* const h = last + (s - begin) * rows_.back();
+    for (std::size_t t = 0; t < towers_.size(); ++t) {
       const Towers::Logit& logit = towers_.logit(t);
-      const float* const weights = towers_.parameters().data() + logit.weight;
+      if (!logit.is_deep) continue;
+      kernels.scale_mask(logit.in, logit_gradients_[t].data()[s],
+                         towers_.parameters().data() + logit.weight, h + logit.in_begin,
+                         out + logit.in_begin);
+    }
+  }
+}
+
+// dx += the gradients by the inputs of the logits that read them.
+void TowerPass::other_logits_backward(const float* x, std::size_t begin, std::size_t end, float* dx,
+                                      Scratch& scratch) {
+  const Kernels& kernels = towers_.kernels();
+  const Towers::Inputs& inputs = towers_.inputs();
+  for (std::size_t s = begin; s < end; ++s) {
+    float* const out = dx + (s - begin) * x_row_;
+    const float* const in = x + (s - begin) * x_row_;
+    for (std::size_t t = 0; t < towers_.size(); ++t) {
+      const Towers::Logit& logit = towers_.logit(t);
+      if (logit.is_deep) continue;
       const float d = logit_gradients_[t].data()[s];
-      if (is_relu) {
-        kernels.scale_mask(logit.in, d, weights, h + logit.in_begin, out + logit.in_begin);
-      } else {
-        kernels.add_scaled(logit.in, d, weights, out);
+      kernels.add_scaled(logit.in, d, towers_.parameters().data() + logit.weight, out);
+      if (!logit.is_fm) continue;
+      sum_vectors(in, scratch.sum.data());
+      for (const std::size_t v : inputs.vectors) {
+        kernels.add_scaled(inputs.dim, d, scratch.sum.data(), out + v);
+        kernels.add_scaled(inputs.dim, -d, in + v, out + v);
       }
     }
   }
@@ -304,24 +344,31 @@ void TowerPass::backward(std::size_t begin, std::size_t end, std::size_t thread)
   const std::size_t rows = end - begin;
   float* const dx = x_gradients_.data() + begin * x_row_;
   if (hidden_.empty()) {
-    logits_backward(input(begin, thread), x_row_, begin, end, dx);
-    return;
+    for (std::size_t r = 0; r < rows; ++r) std::fill_n(dx + r * x_row_, towers_.inputs().own, 0.0F);
+  } else {
+    layers_backward(begin, end, dx, scratch);
   }
+  if (towers_.deep() < towers_.size()) {
+    other_logits_backward(input(begin, thread), begin, end, dx, scratch);
+  }
+}
+
+void TowerPass::layers_backward(std::size_t begin, std::size_t end, float* dx, Scratch& scratch) {
+  const std::size_t rows = end - begin;
   const std::size_t last = hidden_.size() - 1;
-  logits_backward(hidden(last, begin, scratch), rows_[last], begin, end,
-                  delta(last, begin, scratch));
+  deep_logits_backward(hidden(last, begin, scratch), begin, end, delta(last, begin, scratch));
   const Kernels& kernels = towers_.kernels();
   const std::size_t own = towers_.has_context() ? 1 : 0;  // the first layer's part
   for (std::size_t l = last; l > 0; --l) {
     // In this order: in bf16 what a tower's product writes beyond its columns is the next one's.
-    for (std::size_t t = 0; t < kTowers; ++t) {
-      const std::size_t p = own + 1 + kTowers * (l - 1) + t;
+    for (std::size_t d = 0; d < towers_.deep(); ++d) {
+      const std::size_t p = own + 1 + towers_.deep() * (l - 1) + d;
       const Towers::Part& part = towers_.parts()[p];
-      const float* const d = delta(l, begin, scratch) + part.out_begin;
+      const float* const above = delta(l, begin, scratch) + part.out_begin;
       float* const below = delta(l - 1, begin, scratch) + part.in_begin;
       const float* const h = hidden(l - 1, begin, scratch) + part.in_begin;
-      if (towers_.is_bf16()) keep_right(p, d, rows_[l], begin, end);
-      product_backward(part, d, rows_[l], rows, below, rows_[l - 1], scratch);
+      if (towers_.is_bf16()) keep_right(p, above, rows_[l], begin, end);
+      product_backward(part, above, rows_[l], rows, below, rows_[l - 1], scratch);
       for (std::size_t r = 0; r < rows; ++r) {
         kernels.mask(part.in, h + r * rows_[l - 1], below + r * rows_[l - 1]);
       }
@@ -383,8 +430,9 @@ float* TowerPass::weight_gradient(const Piece& piece, std::size_t thread,
   gradient_row = rounded_up(piece.row, kBlockRows);
   if (piece.part >= parts) {  // a logit layer: [1, in] and its bias
     const std::size_t t = piece.part - parts;
-    const float* const last = hidden_.empty() ? x_.data() : hidden_.back().data();
-    const std::size_t row = hidden_.empty() ? x_row_ : rows_.back();
+    const bool is_deep = towers_.logit(t).is_deep;
+    const float* const last = is_deep ? hidden_.back().data() : x_.data();
+    const std::size_t row = is_deep ? rows_.back() : x_row_;
     const float* const d = logit_gradients_[t].data();
     gradient_row = 1;
     gradient.reserve(piece.end + 1);

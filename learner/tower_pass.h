@@ -13,11 +13,10 @@
 // row's values depend on the row alone, and a weight's gradient is one chain over all samples of
 // the batch in their order (learner/kernels.h).
 //
-// bf16: the operands of all products but the logit layer's are rounded to bf16; sums, biases,
+// bf16: the operands of all products but the logit layers' are rounded to bf16; sums, biases,
 // ReLU and its gradient are f32.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -49,11 +48,10 @@ class TowerPass {
   void forward_contexts(std::size_t begin, std::size_t end, std::size_t thread);
   // Sets logits[tower][begin..end).
   void forward(std::size_t begin, std::size_t end, std::size_t thread);
-  const float* logits(Tower tower) const { return logits_[static_cast<std::size_t>(tower)].data(); }
+  std::size_t towers() const { return towers_.size(); }
+  const float* logits(std::size_t tower) const { return logits_[tower].data(); }
   // The gradients of the loss by the logits, to be written before backward().
-  float* logit_gradients(Tower tower) {
-    return logit_gradients_[static_cast<std::size_t>(tower)].data();
-  }
+  float* logit_gradients(std::size_t tower) { return logit_gradients_[tower].data(); }
   void backward(std::size_t begin, std::size_t end, std::size_t thread);
   // `samples_of` lists each context's samples in their order: those of context c are
   // samples[begins[c] .. begins[c + 1]).
@@ -86,13 +84,14 @@ class TowerPass {
     AlignedArray<Bf16> right;  // the gradients of its output
   };
   struct Scratch {
-    AlignedArray<float> x;  // bf16: the lane's inputs
+    AlignedArray<float> x;    // the lane's inputs, where they are not kept
+    AlignedArray<float> sum;  // of a sample's vectors
     std::vector<AlignedArray<float>> hidden, deltas;
     AlignedArray<Bf16> left;
     AlignedArray<float> gradient;
   };
 
-  std::size_t width(std::size_t layer) const { return kTowers * towers_.hidden()[layer]; }
+  std::size_t width(std::size_t layer) const { return towers_.deep() * towers_.hidden()[layer]; }
   // A layer's rows from `begin` on: the batch's in f32, the lane's in bf16 where no later step
   // reads them.
   float* hidden(std::size_t layer, std::size_t begin, Scratch& scratch);
@@ -116,9 +115,13 @@ class TowerPass {
                  std::size_t end);
   void keep_right(std::size_t part, const float* delta, std::size_t row, std::size_t begin,
                   std::size_t end);
-  void logits_forward(const float* last, std::size_t row, std::size_t begin, std::size_t end);
-  void logits_backward(const float* last, std::size_t row, std::size_t begin, std::size_t end,
-                       float* delta);
+  bool keeps_inputs() const;
+  void logits_forward(const float* x, std::size_t begin, std::size_t end, Scratch& scratch);
+  void sum_vectors(const float* x, float* sum) const;
+  void layers_backward(std::size_t begin, std::size_t end, float* dx, Scratch& scratch);
+  void deep_logits_backward(const float* last, std::size_t begin, std::size_t end, float* delta);
+  void other_logits_backward(const float* x, std::size_t begin, std::size_t end, float* dx,
+                             Scratch& scratch);
   void bf16_gradient(const Piece& piece, float* gradient, std::size_t gradient_row);
   void cut_pieces();
 
@@ -129,9 +132,9 @@ class TowerPass {
   std::size_t x_row_, context_x_row_;
   std::vector<std::size_t> rows_;  // floats from row to row, by layer
   AlignedArray<float> x_, context_x_, context_z_, context_delta_, x_gradients_;
-  std::vector<AlignedArray<float>> hidden_, deltas_;  // by layer
-  std::vector<Operands> operands_;                    // by part
-  std::array<AlignedArray<float>, kTowers> logits_, logit_gradients_;
+  std::vector<AlignedArray<float>> hidden_, deltas_;           // by layer
+  std::vector<Operands> operands_;                             // by part
+  std::vector<AlignedArray<float>> logits_, logit_gradients_;  // by tower
   std::vector<Piece> pieces_;
 };
 

@@ -1,6 +1,7 @@
 #include "learner/towers.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "learner/initial_values.h"
@@ -12,42 +13,55 @@ std::vector<std::uint64_t> Towers::Array::shape() const {
   return {out, in};
 }
 
-Towers::Towers(Inputs inputs, std::vector<std::uint64_t> hidden, std::uint64_t seed,
-               ModelConfig::Precision precision, const Kernels& kernels)
-    : inputs_(inputs), hidden_(std::move(hidden)), precision_(precision), kernels_(&kernels) {
-  SLUICE_CHECK(inputs.all() > 0);
-  // Without a hidden layer there is no product to share.
-  if (hidden_.empty()) inputs_ = {0, inputs.all()};
+Towers::Towers(Inputs inputs, std::vector<RecipeTower> towers, std::vector<std::uint64_t> hidden,
+               std::uint64_t seed, ModelConfig::Precision precision, const Kernels& kernels)
+    : inputs_(std::move(inputs)),
+      towers_(std::move(towers)),
+      hidden_(std::move(hidden)),
+      precision_(precision),
+      kernels_(&kernels) {
+  SLUICE_CHECK(inputs_.all() > 0 && !towers_.empty());
+  std::vector<std::size_t> deep;
+  for (std::size_t t = 0; t < towers_.size(); ++t) {
+    if (towers_[t].kind == RecipeTower::Kind::mlp && !hidden_.empty()) deep.push_back(t);
+  }
+  deep_ = deep.size();
+  if (deep.empty()) hidden_.clear();
+  SLUICE_CHECK(!has_context() || deep_ == towers_.size());
   for (std::size_t l = 0; l < hidden_.size(); ++l) {
     const std::size_t width = hidden_[l];
     if (l == 0) {
-      const std::size_t out = kTowers * width;
+      const std::size_t out = deep_ * width;
       const std::size_t weight = add_layer(inputs_.all(), out);
       if (has_context()) add_part({l, 0, inputs_.context, 0, out, weight, false});
       add_part({l, inputs_.context, inputs_.own, 0, out, weight + inputs_.context * out, true});
-      for (std::size_t t = 0; t < kTowers; ++t) {
-        name_layer(static_cast<Tower>(t), l, inputs_.all(), weight, out, t * width, width);
+      for (std::size_t d = 0; d < deep_; ++d) {
+        name_layer(deep[d], l, inputs_.all(), weight, out, d * width, width);
       }
       continue;
     }
     const std::size_t below = hidden_[l - 1];
-    for (std::size_t t = 0; t < kTowers; ++t) {
+    for (std::size_t d = 0; d < deep_; ++d) {
       const std::size_t weight = add_layer(below, width);
-      add_part({l, t * below, below, t * width, width, weight, true});
-      name_layer(static_cast<Tower>(t), l, below, weight, width, 0, width);
+      add_part({l, d * below, below, d * width, width, weight, true});
+      name_layer(deep[d], l, below, weight, width, 0, width);
     }
   }
-  const std::size_t last = hidden_.empty() ? inputs_.all() : hidden_.back();
-  for (std::size_t t = 0; t < kTowers; ++t) {
-    const std::size_t weight = add_layer(last, 1);
-    logits_[t] = {hidden_.empty() ? 0 : t * last, last, weight};
-    name_layer(static_cast<Tower>(t), hidden_.size(), last, weight, 1, 0, 1);
+  std::size_t last_column = 0;
+  for (std::size_t t = 0; t < towers_.size(); ++t) {
+    Logit logit;
+    logit.is_deep = towers_[t].kind == RecipeTower::Kind::mlp && !hidden_.empty();
+    logit.is_fm = towers_[t].kind == RecipeTower::Kind::fm;
+    logit.in = logit.is_deep ? hidden_.back() : inputs_.all();
+    logit.in_begin = logit.is_deep ? std::exchange(last_column, last_column + logit.in) : 0;
+    logit.weight = add_layer(logit.in, 1);
+    name_layer(t, logit.is_deep ? hidden_.size() : 0, logit.in, logit.weight, 1, 0, 1);
+    logits_.push_back(logit);
   }
   parameters_.reserve(parameter_count_ + kBlockRows);
   // Tower by tower, as a reader would list them.
-  std::stable_sort(arrays_.begin(), arrays_.end(), [](const Array& x, const Array& y) {
-    return x.name.starts_with("tower.ctr.") && y.name.starts_with("tower.cvr.");
-  });
+  std::stable_sort(arrays_.begin(), arrays_.end(),
+                   [](const Array& x, const Array& y) { return x.tower < y.tower; });
   for (const Array& array : arrays_) {
     std::vector<float> values(array.out * array.in);
     initialize_layer(seed, array.name, array.fan_in, values);
@@ -64,12 +78,12 @@ std::size_t Towers::add_layer(std::size_t in, std::size_t out) {
   return begin;
 }
 
-void Towers::name_layer(Tower tower, std::size_t number, std::size_t in, std::size_t weight,
+void Towers::name_layer(std::size_t tower, std::size_t number, std::size_t in, std::size_t weight,
                         std::size_t row, std::size_t first_column, std::size_t columns) {
-  const std::string prefix = std::string("tower.") + kTowerNames[static_cast<std::size_t>(tower)] +
-                             "." + std::to_string(number);
-  arrays_.push_back({prefix + ".weight", in, columns, in, weight + first_column, row});
-  arrays_.push_back({prefix + ".bias", in, columns, 1, weight + in * row + first_column, row});
+  const std::string prefix = "tower." + towers_[tower].name + "." + std::to_string(number);
+  arrays_.push_back({tower, prefix + ".weight", in, columns, in, weight + first_column, row});
+  const std::size_t bias = weight + in * row + first_column;
+  arrays_.push_back({tower, prefix + ".bias", in, columns, 1, bias, row});
 }
 
 void Towers::add_part(Part part) {

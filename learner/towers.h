@@ -1,6 +1,10 @@
-// The two towers of ESMM: one network each for the logits of CTR (a) and CVR (b), over one shared
-// input. Hidden layers with ReLU, then one logit without. The towers' first layers read the same
-// input and are one matrix, so one product.
+// The towers that read one input: each makes one logit of it. Kinds:
+//   mlp     hidden layers with ReLU, then the logit's layer. The towers' first layers read the same
+//           input and are one matrix, so one product
+//   linear  the logit's layer alone, over the input
+//   fm      a factorization machine: linear, and Σ_{i<j} <v_i, v_j> over the fields that have
+//           vectors, computed as ½·(|Σ_i v_i|² − Σ_i |v_i|²). Dense numbers count in the linear
+//           part only
 //
 // The input's first `context` columns belong to features that the impressions of one request share
 // (a config's feature group); the others are an impression's own. The two have a part of the first
@@ -17,13 +21,10 @@
 
 #include "base/aligned_array.h"
 #include "config/config.h"
+#include "config/recipe.h"
 #include "learner/kernels.h"
 
 namespace sluice {
-
-enum class Tower : std::uint8_t { ctr, cvr };
-inline constexpr std::size_t kTowers = 2;
-inline constexpr const char* kTowerNames[kTowers] = {"ctr", "cvr"};
 
 class Towers {
  public:
@@ -31,14 +32,22 @@ class Towers {
     std::size_t context = 0;  // columns that impressions share; they come first
     std::size_t own = 0;
     std::size_t all() const { return context + own; }
+
+    // The fields with vectors: the first of their `dim` columns each, among all. For fm only.
+    std::vector<std::size_t> vectors = {};
+    std::size_t dim = 0;
   };
 
-  // Initial weights by learner/initial_values.h. `kernels` outlives the object.
-  Towers(Inputs inputs, std::vector<std::uint64_t> hidden, std::uint64_t seed,
-         ModelConfig::Precision precision = ModelConfig::Precision::f32,
+  // Initial weights by learner/initial_values.h. `hidden` is that of every mlp. A context is only
+  // for mlp towers with hidden layers. `kernels` outlives the object.
+  Towers(Inputs inputs, std::vector<RecipeTower> towers, std::vector<std::uint64_t> hidden,
+         std::uint64_t seed, ModelConfig::Precision precision = ModelConfig::Precision::f32,
          const Kernels& kernels = best_kernels());
 
   const Inputs& inputs() const { return inputs_; }
+  std::size_t size() const { return logits_.size(); }  // towers
+  // Towers with hidden layers, and these layers' widths; none of both or some of both.
+  std::size_t deep() const { return deep_; }
   const std::vector<std::uint64_t>& hidden() const { return hidden_; }
   bool is_bf16() const { return precision_ == ModelConfig::Precision::bf16; }
   const Kernels& kernels() const { return *kernels_; }
@@ -50,6 +59,7 @@ class Towers {
 
   // One layer's weights ([out, in]) or biases ([out]) inside such an array.
   struct Array {
+    std::size_t tower;
     std::string name;  // "tower.ctr.0.weight"
     std::size_t fan_in;
     std::size_t out;
@@ -65,8 +75,8 @@ class Towers {
 
   // One matrix of a hidden layer, [in, out] with `out` together: columns in_begin.. of the layer's
   // input make columns out_begin.. of its output. The first layer has one for the context, where
-  // there is one, and one for the own columns, both towers' outputs together; deeper layers have
-  // one a tower.
+  // there is one, and one for the own columns, all towers' outputs together; deeper layers have
+  // one a tower, in the towers' order.
   struct Part {
     std::size_t layer = 0;
     std::size_t in_begin = 0, in = 0;
@@ -83,8 +93,10 @@ class Towers {
   bool has_context() const { return inputs_.context > 0; }
 
   // The logit layer of a tower: weights at `weight` [in], the bias after them; its input is the
-  // columns in_begin.. of the last hidden layer, of the own inputs where there is none.
+  // columns in_begin.. of the last hidden layer, or the own inputs where the tower has none.
   struct Logit {
+    bool is_deep = false;  // reads the last hidden layer
+    bool is_fm = false;
     std::size_t in_begin = 0, in = 0;
     std::size_t weight = 0;
   };
@@ -97,16 +109,18 @@ class Towers {
 
  private:
   std::size_t add_layer(std::size_t in, std::size_t out);
-  void name_layer(Tower tower, std::size_t number, std::size_t in, std::size_t weight,
+  void name_layer(std::size_t tower, std::size_t number, std::size_t in, std::size_t weight,
                   std::size_t row, std::size_t first_column, std::size_t columns);
   void add_part(Part part);
 
   Inputs inputs_;
+  std::vector<RecipeTower> towers_;
+  std::size_t deep_ = 0;
   std::vector<std::uint64_t> hidden_;
   ModelConfig::Precision precision_;
   const Kernels* kernels_;
   std::vector<Part> parts_;
-  Logit logits_[kTowers];
+  std::vector<Logit> logits_;
   std::vector<Array> arrays_;
   std::size_t parameter_count_ = 0;
   AlignedArray<float> parameters_;  // products may read a block beyond the last

@@ -16,10 +16,6 @@ namespace {
 
 constexpr std::size_t kRowsAPiece = 256;
 
-FinalLabels labels_of(const Sample& sample) {
-  return {sample.y, sample.y_final, sample.z, sample.z_final};
-}
-
 constexpr const char* kNotFiniteAdvice =
     "; the model has diverged, or a dense number or a weight of an id is too large: give that "
     "feature buckets, lower the learning rates or set clip_norm, and replay into a new data folder";
@@ -29,6 +25,15 @@ std::string sample_text(const Sample& sample) {
 }
 
 }  // namespace
+
+FinalLabels labels_of(const SampleLabels& sample) {
+  FinalLabels labels;
+  labels.y = sample.y;
+  labels.y_final = sample.y_final;
+  labels.z = sample.z;
+  labels.z_final = sample.z_final;
+  return labels;
+}
 
 std::string kept_key(const Sample& sample) {
   std::string key;
@@ -41,12 +46,25 @@ Learned::Learned(const Config& config)
       dense_slots(slots_of(config.training.dense)),
       wrong_types(config.features.size()),
       absent(config.features.size()) {
-  SLUICE_CHECK(config.model.recipe == "esmm");
   SLUICE_CHECK(config.training.lane > 0);
-  const std::span<const float> weights = model.towers().parameters();
-  for (const Slot& slot : dense_slots) {
-    SLUICE_CHECK(!slot.per_row);
-    slot.begin(weights.size(), weights.data(), dense_state.emplace_back(weights.size()).data());
+  for (const EmbeddingSet& set : model.sets()) {
+    const std::span<const float> weights = set.towers.parameters();
+    auto& state = dense_state.emplace_back();
+    for (const Slot& slot : dense_slots) {
+      SLUICE_CHECK(!slot.per_row);
+      slot.begin(weights.size(), weights.data(), state.emplace_back(weights.size()).data());
+    }
+  }
+}
+
+void Trainer::Impl::make_passes() {
+  passes.clear();
+  weight_pieces.clear();
+  for (const EmbeddingSet& set : learned.model.sets()) {
+    passes.push_back({TowerPass(set.towers, workers.threads())});
+    for (const TowerPass::Piece& piece : passes.back().towers.pieces()) {
+      weight_pieces.push_back({passes.size() - 1, piece});
+    }
   }
 }
 
@@ -92,6 +110,14 @@ nlohmann::ordered_json Trainer::window_metrics() const {
   return impl_->learned.window_metrics.json();
 }
 
+const Objective& Trainer::objective() const {
+  return impl_->learned.model.objective();
+}
+
+std::uint64_t Trainer::cut_ratios() const {
+  return impl_->learned.cut_ratios;
+}
+
 // A batch's way: decode, find rows, predict and differentiate, validate and learn. Each step's
 // pieces are independent; what they write does not depend on who computes them, nor how they are
 // cut. What is not finite ends it before anyone is told of the batch, so that nothing of it is
@@ -100,6 +126,8 @@ Status Trainer::Impl::train() {
   past = std::exchange(samples, pending.take());
   const std::uint64_t step = learned.steps + 1;
   predictions.resize(samples.size());
+  logits.resize(samples.size() * learned.model.places().size());
+  reached.resize(samples.size());
 
   decode();
   decode_contexts();
@@ -115,7 +143,7 @@ Status Trainer::Impl::train() {
   learned.trained_sequence = samples.back().sequence;
   learned.tick = floor_to(samples.back().time, config.join.tick);
   if (!listener) return {};
-  return listener({samples, predictions, learned.trained_sequence, learned.tick});
+  return listener({samples, predictions, logits, learned.trained_sequence, learned.tick});
 }
 
 std::vector<Trainer::Impl::Lane> Trainer::Impl::lanes_of(std::size_t rows) const {
@@ -130,6 +158,7 @@ std::vector<Trainer::Impl::Lane> Trainer::Impl::lanes_of(std::size_t rows) const
 void Trainer::Impl::decode() {
   constexpr std::size_t kAhead = 4;
   const Schema& schema = learned.model.schema();
+  const Objective& objective = learned.model.objective();
   lanes = lanes_of(samples.size());
   while (own.size() < lanes.size()) own.push_back(schema.make_decoded());
   context_digests.resize(samples.size());
@@ -144,9 +173,13 @@ void Trainer::Impl::decode() {
       }
       // An impression's second sample has the same features: only the first is counted.
       const bool is_first = samples[s].y_final;
-      const auto at = static_cast<std::uint32_t>(s * pass.input_row());
+      const auto at = static_cast<std::uint32_t>(s * passes[0].towers.input_row());
+      reached[s] = static_cast<std::uint16_t>(objective.embedding_sets(
+          objective.reached(labels_of(samples[s]), samples[s].impression_id)));
+      own[n].reached = reached[s];
       SLUICE_CHECK(schema.decode(samples[s].features, at, is_first, own[n], context_digests[s]));
     }
+    own[n].copy_terms();
   });
   for (std::size_t n = 0; n < lanes.size(); ++n) {
     for (std::size_t f = 0; f < learned.wrong_types.size(); ++f) {
@@ -168,81 +201,126 @@ void Trainer::Impl::decode_contexts() {
   if (schema.inputs().context > 0) contexts.assign(context_digests);
   context_lanes = lanes_of(contexts.size());
   while (shared.size() < context_lanes.size()) shared.push_back(schema.make_decoded());
-  pass.begin(samples.size(), contexts.size(), contexts.of_sample(),
-             rounded_up(config.training.lane, kLaneUnit));
+  for (SetPass& set : passes) {
+    set.towers.begin(samples.size(), contexts.size(), contexts.of_sample(),
+                     rounded_up(config.training.lane, kLaneUnit));
+  }
+  const TowerPass& pass = passes[0].towers;
   const std::size_t first = pass.first_context_gradient();
   workers.run(context_lanes.size(), [&](std::size_t n, std::size_t) {
     shared[n].clear();
     for (std::size_t c = context_lanes[n].begin; c < context_lanes[n].end; ++c) {
+      shared[n].reached = 0;
+      for (std::uint32_t k = contexts.begins()[c]; k < contexts.begins()[c + 1]; ++k) {
+        shared[n].reached |= reached[contexts.samples()[k]];
+      }
       schema.decode_context(samples[contexts.first_sample(c)].features,
                             static_cast<std::uint32_t>(first + c * pass.context_row()), shared[n]);
     }
+    shared[n].copy_terms();
   });
 }
 
-// In ESMM every sample has a final term, and both terms reach every table: all rows that are named
-// are trained, so they may be made here.
+// Rows that the batch trains are made before it is predicted: they have their initial values.
 void Trainer::Impl::gather(std::uint64_t step) {
   std::vector<DecodedSamples*> decoded;
   for (std::size_t n = 0; n < lanes.size(); ++n) decoded.push_back(&own[n]);
   for (std::size_t n = 0; n < context_lanes.size(); ++n) decoded.push_back(&shared[n]);
-  workers.run(batch_rows.size(), [&](std::size_t part, std::size_t thread) {
-    batch_rows[part].gather(learned.model.tables(), part, decoded, step, gather_scratch[thread]);
+  workers.run(passes.size() * EmbeddingTable::kParts, [&](std::size_t n, std::size_t thread) {
+    const std::size_t set = n / EmbeddingTable::kParts;
+    const std::size_t part = n % EmbeddingTable::kParts;
+    passes[set].rows[part].gather(set, learned.model.sets()[set].tables, part, decoded, step,
+                                  gather_scratch[thread]);
   });
 }
 
 void Trainer::Impl::forward_contexts() {
-  const std::size_t row = pass.context_row();
+  const std::size_t dim = learned.model.schema().dim();
   workers.run(context_lanes.size(), [&](std::size_t n, std::size_t thread) {
     const auto [begin, end] = context_lanes[n];
-    float* const x = pass.context_input(begin, thread);
-    std::fill_n(x, (end - begin) * row, 0.0F);
-    pool(shared[n], learned.model.schema().dim(),
-         static_cast<std::uint32_t>(pass.first_context_gradient() + begin * row), x);
-    pass.forward_contexts(begin, end, thread);
+    for (std::size_t set = 0; set < passes.size(); ++set) {
+      TowerPass& pass = passes[set].towers;
+      const std::size_t row = pass.context_row();
+      float* const x = pass.context_input(begin, thread);
+      std::fill_n(x, (end - begin) * row, 0.0F);
+      pool(shared[n], set, dim,
+           static_cast<std::uint32_t>(pass.first_context_gradient() + begin * row), x);
+      pass.forward_contexts(begin, end, thread);
+    }
   });
 }
 
-void Trainer::Impl::compute_lanes() {
-  const std::size_t row = pass.input_row();
-  const auto batch_samples = static_cast<double>(samples.size());
-  workers.run(lanes.size(), [&](std::size_t n, std::size_t thread) {
-    const auto [begin, end] = lanes[n];
+void Trainer::Impl::forward(std::size_t n, std::size_t thread) {
+  const auto [begin, end] = lanes[n];
+  for (std::size_t set = 0; set < passes.size(); ++set) {
+    TowerPass& pass = passes[set].towers;
+    const std::size_t row = pass.input_row();
     float* const x = pass.input(begin, thread);
     std::fill_n(x, (end - begin) * row, 0.0F);
-    pool(own[n], learned.model.schema().dim(), static_cast<std::uint32_t>(begin * row), x);
+    pool(own[n], set, learned.model.schema().dim(), static_cast<std::uint32_t>(begin * row), x);
     pass.forward(begin, end, thread);
-    const float* const a = pass.logits(Tower::ctr);
-    const float* const b = pass.logits(Tower::cvr);
-    for (std::size_t s = begin; s < end; ++s) {
-      const Rate p = rate_of(a[s]);
-      const Rate q = rate_of(b[s]);
-      predictions[s] = predict(a[s], b[s], p, q);
-      const LossGradients gradients = esmm_gradients(a[s], b[s], p, q, labels_of(samples[s]));
-      pass.logit_gradients(Tower::ctr)[s] = static_cast<float>(gradients.ctr / batch_samples);
-      pass.logit_gradients(Tower::cvr)[s] = static_cast<float>(gradients.cvr / batch_samples);
-    }
-    pass.backward(begin, end, thread);
+  }
+  const auto& places = learned.model.places();
+  for (std::size_t t = 0; t < places.size(); ++t) {
+    const float* const of_tower = passes[places[t].set].towers.logits(places[t].tower);
+    for (std::size_t s = begin; s < end; ++s) logits_of(s)[t] = of_tower[s];
+  }
+}
+
+// What is divided by a sum over the batch needs all of its logits first; the sum is in the samples'
+// order.
+TermDivisors Trainer::Impl::term_divisors() {
+  const Objective& objective = learned.model.objective();
+  if (!objective.needs_weight_sums()) return objective.divisors(samples.size(), {});
+  workers.run(lanes.size(), [&](std::size_t n, std::size_t thread) { forward(n, thread); });
+  std::vector<double> sums(objective.terms());
+  for (std::size_t s = 0; s < samples.size(); ++s) {
+    objective.add_weights(logits_of(s), labels_of(samples[s]), samples[s].impression_id, sums);
+  }
+  return objective.divisors(samples.size(), sums);
+}
+
+void Trainer::Impl::compute_lanes() {
+  const TermDivisors divisors = term_divisors();
+  workers.run(lanes.size(), [&](std::size_t n, std::size_t thread) {
+    const auto [begin, end] = lanes[n];
+    forward(n, thread);
+    for (std::size_t s = begin; s < end; ++s) differentiate(s, divisors);
+    for (SetPass& set : passes) set.towers.backward(begin, end, thread);
   });
+}
+
+void Trainer::Impl::differentiate(std::size_t sample, const TermDivisors& divisors) {
+  std::array<double, kMostTowers> gradients;
+  const auto& places = learned.model.places();
+  learned.model.objective().gradients(
+      logits_of(sample), labels_of(samples[sample]), samples[sample].impression_id, divisors,
+      std::span(gradients).first(places.size()), predictions[sample]);
+  for (std::size_t t = 0; t < places.size(); ++t) {
+    passes[places[t].set].towers.logit_gradients(places[t].tower)[sample] =
+        static_cast<float>(gradients[t]);
+  }
 }
 
 void Trainer::Impl::backward_contexts() {
   workers.run(context_lanes.size(), [&](std::size_t n, std::size_t thread) {
-    pass.backward_contexts(context_lanes[n].begin, context_lanes[n].end, thread, contexts.samples(),
-                           contexts.begins());
+    for (SetPass& set : passes) {
+      set.towers.backward_contexts(context_lanes[n].begin, context_lanes[n].end, thread,
+                                   contexts.samples(), contexts.begins());
+    }
   });
 }
 
 // The loss is finite for finite logits.
 Status Trainer::Impl::check_logits() const {
-  for (std::size_t s = 0; s < samples.size(); ++s) {
-    const Prediction& prediction = predictions[s];
-    if (std::isfinite(prediction.ctr_logit) && std::isfinite(prediction.cvr_logit)) continue;
-    return stop_error(sample_text(samples[s]) + ": its logits are not finite (CTR " +
-                      std::to_string(prediction.ctr_logit) + ", CVR " +
-                      std::to_string(prediction.cvr_logit) + ")" + kNotFiniteAdvice);
-  }
-  return {};
+  const auto& towers = learned.model.schema().recipe().towers;
+  const auto wrong =
+      std::find_if(logits.begin(), logits.end(), [](float logit) { return !std::isfinite(logit); });
+  if (wrong == logits.end()) return {};
+  const auto at = static_cast<std::size_t>(wrong - logits.begin());
+  return stop_error(sample_text(samples[at / towers.size()]) + ": the logit of tower " +
+                    towers[at % towers.size()].name + " is not finite (" + std::to_string(*wrong) +
+                    ")" + kNotFiniteAdvice);
 }
 
 // All that changes what was learned; the pieces touch different things.
@@ -250,12 +328,13 @@ Status Trainer::Impl::update(std::uint64_t step) {
   const OptimizerStep dense_step(config.training.dense, step);
   const OptimizerStep row_step(config.training.embeddings, step);
   const float scale = dense_step.clips() ? dense_clip_scale(dense_step) : 1.0F;
-  const auto& weight_pieces = pass.pieces();
   std::vector<RowPiece> row_pieces;
-  for (std::size_t part = 0; part < batch_rows.size(); ++part) {
-    const std::size_t rows = batch_rows[part].size();
-    for (std::size_t begin = 0; begin < rows; begin += kRowsAPiece) {
-      row_pieces.push_back({part, begin, std::min(begin + kRowsAPiece, rows)});
+  for (std::size_t set = 0; set < passes.size(); ++set) {
+    for (std::size_t part = 0; part < EmbeddingTable::kParts; ++part) {
+      const std::size_t rows = passes[set].rows[part].size();
+      for (std::size_t begin = 0; begin < rows; begin += kRowsAPiece) {
+        row_pieces.push_back({set, part, begin, std::min(begin + kRowsAPiece, rows)});
+      }
     }
   }
   std::atomic<bool> layers_are_finite = true;
@@ -286,53 +365,63 @@ Status Trainer::Impl::update(std::uint64_t step) {
 void Trainer::Impl::validate() {
   for (std::size_t s = 0; s < samples.size(); ++s) {
     const Sample& sample = samples[s];
+    const std::span<float> its_logits = logits_of(s);
     learned.samples_digest = chain_sample(learned.samples_digest, sample);
     if (!sample.y_final) {
       const auto first = learned.kept.find(kept_key(sample));
       SLUICE_CHECK(first != learned.kept.end());
-      predictions[s] = first->second;
+      std::copy(first->second.begin(), first->second.end(), its_logits.begin());
+      predictions[s] = learned.model.objective().predict(its_logits);
       learned.kept.erase(first);
     } else if (sample.y && !sample.z_final) {
-      SLUICE_CHECK(learned.kept.emplace(kept_key(sample), predictions[s]).second);
+      std::vector<float> kept(its_logits.begin(), its_logits.end());
+      SLUICE_CHECK(learned.kept.emplace(kept_key(sample), std::move(kept)).second);
     }
-    const ProgressiveMetrics::Judged judged(labels_of(sample), predictions[s]);
-    learned.metrics.add(judged);
-    learned.window_metrics.add(judged);
+    if (sample.y_final && predictions[s].cut_ratios > 0) ++learned.cut_ratios;
+    learned.metrics.add(labels_of(sample), predictions[s]);
+    learned.window_metrics.add(labels_of(sample), predictions[s]);
   }
 }
 
 // The norm is known only when the whole gradient is, which is therefore kept.
 float Trainer::Impl::dense_clip_scale(const OptimizerStep& optimizer) {
-  dense_gradient.resize(learned.model.towers().parameters().size());
-  workers.run(pass.pieces().size(), [&](std::size_t n, std::size_t thread) {
-    const TowerPass::Piece& piece = pass.pieces()[n];
+  for (std::size_t set = 0; set < passes.size(); ++set) {
+    passes[set].dense_gradient.resize(learned.model.sets()[set].towers.parameters().size());
+  }
+  workers.run(weight_pieces.size(), [&](std::size_t n, std::size_t thread) {
+    const auto& [set, piece] = weight_pieces[n];
     std::size_t row = 0;
-    const float* const gradient = pass.weight_gradient(piece, thread, row);
+    const float* const gradient = passes[set].towers.weight_gradient(piece, thread, row);
     for (std::size_t r = 0; r < piece.rows(); ++r) {
       std::copy_n(gradient + r * row, piece.row,
-                  dense_gradient.data() + piece.offset + r * piece.row);
+                  passes[set].dense_gradient.data() + piece.offset + r * piece.row);
     }
   });
-  return optimizer.clip_scale(sum_of_squares(dense_gradient.size(), dense_gradient.data()));
+  double squares = 0;
+  for (const SetPass& set : passes) {
+    squares += sum_of_squares(set.dense_gradient.size(), set.dense_gradient.data());
+  }
+  return optimizer.clip_scale(squares);
 }
 
 // False where what was updated is not finite.
-bool Trainer::Impl::update_weights(const TowerPass::Piece& piece, std::size_t thread,
+bool Trainer::Impl::update_weights(const WeightPiece& weight_piece, std::size_t thread,
                                    const OptimizerStep& optimizer, float scale) {
+  const auto& [set, piece] = weight_piece;
   const std::size_t count = piece.rows() * piece.row;
   std::size_t gradient_row = piece.row;
   float* gradient = nullptr;
   if (optimizer.clips()) {
-    gradient = dense_gradient.data() + piece.offset;
+    gradient = passes[set].dense_gradient.data() + piece.offset;
     for (std::size_t k = 0; k < count; ++k) gradient[k] *= scale;
   } else {
-    gradient = pass.weight_gradient(piece, thread, gradient_row);
+    gradient = passes[set].towers.weight_gradient(piece, thread, gradient_row);
   }
-  Towers& towers = learned.model.towers();
+  Towers& towers = learned.model.sets()[set].towers;
   float* const weights = towers.parameters().data() + piece.offset;
   std::array<float*, kMaxSlots> slots = {};
-  for (std::size_t n = 0; n < learned.dense_state.size(); ++n) {
-    slots[n] = learned.dense_state[n].data() + piece.offset;
+  for (std::size_t n = 0; n < learned.dense_slots.size(); ++n) {
+    slots[n] = learned.dense_state[set][n].data() + piece.offset;
   }
   bool is_finite = true;
   for (std::size_t r = 0; r < piece.rows(); ++r) {
@@ -349,21 +438,24 @@ bool Trainer::Impl::update_weights(const TowerPass::Piece& piece, std::size_t th
 std::optional<std::size_t> Trainer::Impl::update_rows(const RowPiece& piece,
                                                       const OptimizerStep& optimizer) {
   constexpr std::size_t kAhead = 8;
-  const RowLayout& layout = learned.model.tables()[0].layout();  // of all tables
+  const EmbeddingSet& set = learned.model.sets()[piece.set];
+  const RowLayout& layout = set.tables[0].layout();  // of all tables
   const std::size_t floats = layout.floats();
-  const BatchRows& rows = batch_rows[piece.part];
-  const auto sum_uses = learned.model.towers().kernels().sum_uses;
+  const BatchRows& rows = passes[piece.set].rows[piece.part];
+  const float* const input_gradients = passes[piece.set].towers.input_gradients();
+  const auto sum_uses = set.towers.kernels().sum_uses;
   std::optional<std::size_t> wrong;
   std::vector<float> gradient(rounded_up(layout.dim, kBlockRows));
   for (std::size_t n = piece.begin; n < piece.end; ++n) {
-    if (n + kAhead < piece.end) {
+    if (n + kAhead < piece.end && rows.row(n + kAhead) != nullptr) {
       const auto* const next = reinterpret_cast<const std::byte*>(rows.row(n + kAhead));
       for (std::size_t at = 0; at < floats * sizeof(float); at += 64) {
         __builtin_prefetch(next + at, 1);
       }
-      __builtin_prefetch(pass.input_gradients() + rows.uses(n + kAhead).front().at);
+      __builtin_prefetch(input_gradients + rows.uses(n + kAhead).front().at);
     }
-    sum_uses(rows.uses(n), layout.dim, pass.input_gradients(), gradient.data());
+    if (rows.row(n) == nullptr) continue;
+    sum_uses(rows.uses(n), layout.dim, input_gradients, gradient.data());
     if (!optimizer.apply_row(layout.dim, gradient.data(), rows.row(n)->values()) && !wrong) {
       wrong = n;
     }
@@ -372,9 +464,10 @@ std::optional<std::size_t> Trainer::Impl::update_rows(const RowPiece& piece,
 }
 
 Status Trainer::Impl::not_finite_row(const RowPiece& piece, std::size_t row) const {
-  const BatchRows& rows = batch_rows[piece.part];
+  const auto& [pass, parts, gradient] = passes[piece.set];
+  const BatchRows& rows = parts[piece.part];
   const std::size_t at = rows.uses(row).front().at;
-  const auto& tables = learned.model.tables();
+  const auto& tables = learned.model.sets()[piece.set].tables;
   const auto table = std::find_if(tables.begin(), tables.end(), [&](const EmbeddingTable& one) {
     return one.find(rows.row(row)->key) == rows.row(row);
   });
@@ -393,9 +486,11 @@ Status Trainer::Impl::check_bounds() const {
   if (model.max_rows == 0 && model.max_memory == 0) return {};
   std::uint64_t rows = 0;
   std::uint64_t bytes = 0;
-  for (const EmbeddingTable& table : learned.model.tables()) {
-    rows += table.rows();
-    bytes += table.bytes();
+  for (const EmbeddingSet& set : learned.model.sets()) {
+    for (const EmbeddingTable& table : set.tables) {
+      rows += table.rows();
+      bytes += table.bytes();
+    }
   }
   const auto stop = [&](const char* key, std::uint64_t bound, std::uint64_t has, const char* unit) {
     return stop_error("the embedding tables have " + std::to_string(has) + " " + unit +

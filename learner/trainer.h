@@ -23,6 +23,7 @@
 #include "base/result.h"
 #include "config/config.h"
 #include "joiner/sample.h"
+#include "learner/objective.h"
 #include "learner/prediction.h"
 #include "store/tensors.h"
 
@@ -32,6 +33,7 @@ namespace sluice {
 struct TrainedBatch {
   std::span<const Sample> samples;          // in sequence order
   std::span<const Prediction> predictions;  // one a sample
+  std::span<const float> logits;            // [samples, towers]: what these follow from
   std::uint64_t last_sequence = 0;
   TimeMs tick = 0;  // start of the last sample's tick
 };
@@ -72,12 +74,16 @@ class Trainer {
   // are not in it, so that it is the same before and after snapshot().
   Digest model_digest() const;
 
+  const Objective& objective() const;  // of the recipe
+
   // Progressive metrics over all samples trained:
   // {"ctr": {"samples", "positives", "auc", "log_loss", "normalized_entropy", "calibration"},
   //  "ctcvr": ..., "cvr": ...}; undefined is null (learner/metrics.h).
   nlohmann::ordered_json metrics() const;
   // The same since the last call of snapshot().
   nlohmann::ordered_json window_metrics() const;
+  // Impressions for whom a ratio of rates above 1 was cut to 1, of recipes with such a rate.
+  std::uint64_t cut_ratios() const;
   // Impressions whose value was of a wrong type, by feature: {"<feature>": count, ...}.
   nlohmann::ordered_json wrong_types() const;
   // Impressions without a value, by feature.

@@ -36,31 +36,32 @@ Result<std::string_view> tensor_bytes(const Tensors& tensors, const std::string&
   return std::string_view(found->second.bytes);
 }
 
-// kept := (key text, logit a as u32 bits, logit b)*, sorted by key.
-std::string encode_kept(const std::unordered_map<std::string, Prediction>& kept) {
-  const std::map<std::string_view, const Prediction*> sorted = [&] {
-    std::map<std::string_view, const Prediction*> result;
-    for (const auto& [key, prediction] : kept) result.emplace(key, &prediction);
-    return result;
-  }();
+using Kept = std::unordered_map<std::string, std::vector<float>>;
+
+void add_logits(std::span<const float> logits, ByteWriter& out) {
+  for (const float logit : logits) out.u32(std::bit_cast<std::uint32_t>(logit));
+}
+
+// kept := (key text, each tower's logit as u32 bits)*, sorted by key.
+std::string encode_kept(const Kept& kept) {
+  std::map<std::string_view, const std::vector<float>*> sorted;
+  for (const auto& [key, logits] : kept) sorted.emplace(key, &logits);
   std::string bytes;
   ByteWriter out(bytes);
-  for (const auto& [key, prediction] : sorted) {
+  for (const auto& [key, logits] : sorted) {
     out.text(key);
-    out.u32(std::bit_cast<std::uint32_t>(prediction->ctr_logit));
-    out.u32(std::bit_cast<std::uint32_t>(prediction->cvr_logit));
+    add_logits(*logits, out);
   }
   return bytes;
 }
 
-Status decode_kept(std::string_view bytes, std::unordered_map<std::string, Prediction>& kept) {
-  const FlushDenormals flush;  // as when they were predicted
+Status decode_kept(std::string_view bytes, std::size_t towers, Kept& kept) {
   ByteReader in(bytes);
   while (in.ok() && !in.at_end()) {
     std::string key(in.text());
-    const auto a = std::bit_cast<float>(in.u32());
-    const auto b = std::bit_cast<float>(in.u32());
-    kept.emplace(std::move(key), predict(a, b));
+    std::vector<float> logits(towers);
+    for (float& logit : logits) logit = std::bit_cast<float>(in.u32());
+    kept.emplace(std::move(key), std::move(logits));
   }
   if (!in.ok()) return stop_error(std::string("tensor ") + kKeptTensor + " is cut short");
   return {};
@@ -91,6 +92,16 @@ class DigestSum {
   std::string bytes_;
   Digest sum_;
 };
+
+void add_rows(const EmbeddingTable& table, DigestSum& digest) {
+  table.for_each([&](const EmbeddingRow& row) {
+    ByteWriter out = digest.begin('r', table.name());
+    out.u64(row.key);
+    out.u64(row.last_batch);
+    digest.floats(row.values(), table.layout().floats());
+    digest.end();
+  });
+}
 
 std::string slot_suffix(const Slot& slot) {
   return std::string("_") + slot.name;
@@ -132,24 +143,25 @@ Status read_state(const LearnerState& state, Learned& learned) {
   learned.tick = json.at("tick").get<TimeMs>();
   SLUICE_ASSIGN(learned.samples_digest,
                 Digest::from_hex(json.at("samples_digest").get<std::string>()));
+  learned.cut_ratios = json.value("cut_ratios", std::uint64_t{0});
   read_counts_by_feature(json.at("wrong_types"), learned, learned.wrong_types);
   read_counts_by_feature(json.at("absent"), learned, learned.absent);
-  Towers& towers = learned.model.towers();
-  SLUICE_TRY(read_tower_tensors(tensors, "", towers, towers.parameters()));
-  towers.refresh();
-  for (std::size_t n = 0; n < learned.dense_slots.size(); ++n) {
-    const std::string suffix = slot_suffix(learned.dense_slots[n]);
-    SLUICE_TRY(read_tower_tensors(tensors, suffix, towers, learned.dense_state[n]));
-  }
-  for (EmbeddingTable& table : learned.model.tables()) {
-    SLUICE_TRY(read_table_tensors(tensors, true, table));
+  for (std::size_t s = 0; s < learned.model.sets().size(); ++s) {
+    auto& [tables, towers] = learned.model.sets()[s];
+    SLUICE_TRY(read_tower_tensors(tensors, "", towers, towers.parameters()));
+    towers.refresh();
+    for (std::size_t n = 0; n < learned.dense_slots.size(); ++n) {
+      const std::string suffix = slot_suffix(learned.dense_slots[n]);
+      SLUICE_TRY(read_tower_tensors(tensors, suffix, towers, learned.dense_state[s][n]));
+    }
+    for (EmbeddingTable& table : tables) SLUICE_TRY(read_table_tensors(tensors, true, table));
   }
   SLUICE_ASSIGN(const auto metrics, tensor_bytes(tensors, kMetricsTensor));
   SLUICE_ASSIGN(learned.metrics, ProgressiveMetrics::decode(metrics));
   SLUICE_ASSIGN(const auto window, tensor_bytes(tensors, kWindowMetricsTensor));
   SLUICE_ASSIGN(learned.window_metrics, ProgressiveMetrics::decode(window));
   SLUICE_ASSIGN(const auto kept, tensor_bytes(tensors, kKeptTensor));
-  return decode_kept(kept, learned.kept);
+  return decode_kept(kept, learned.model.places().size(), learned.kept);
 }
 
 }  // namespace
@@ -165,29 +177,23 @@ Json Trainer::absent() const {
 Digest Trainer::model_digest() const {
   const Learned& learned = impl_->learned;
   DigestSum digest;
-  for (const EmbeddingTable& table : learned.model.tables()) {
-    table.for_each([&](const EmbeddingRow& row) {
-      ByteWriter out = digest.begin('r', table.name());
-      out.u64(row.key);
-      out.u64(row.last_batch);
-      digest.floats(row.values(), table.layout().floats());
+  for (std::size_t s = 0; s < learned.model.sets().size(); ++s) {
+    const auto& [tables, towers] = learned.model.sets()[s];
+    for (const EmbeddingTable& table : tables) add_rows(table, digest);
+    for (const Towers::Array& array : towers.arrays()) {
+      digest.begin('l', array.name);
+      const auto add = [&](std::span<const float> values) {
+        const std::vector<float> ordered = Towers::read(array, values);
+        digest.floats(ordered.data(), ordered.size());
+      };
+      add(towers.parameters());
+      for (const std::vector<float>& values : learned.dense_state[s]) add(values);
       digest.end();
-    });
+    }
   }
-  for (const Towers::Array& array : learned.model.towers().arrays()) {
-    digest.begin('l', array.name);
-    const auto add = [&](std::span<const float> values) {
-      const std::vector<float> ordered = Towers::read(array, values);
-      digest.floats(ordered.data(), ordered.size());
-    };
-    add(learned.model.towers().parameters());
-    for (const std::vector<float>& values : learned.dense_state) add(values);
-    digest.end();
-  }
-  for (const auto& [key, prediction] : learned.kept) {
+  for (const auto& [key, logits] : learned.kept) {
     ByteWriter out = digest.begin('k', key);
-    out.u32(std::bit_cast<std::uint32_t>(prediction.ctr_logit));
-    out.u32(std::bit_cast<std::uint32_t>(prediction.cvr_logit));
+    add_logits(logits, out);
     digest.end();
   }
   digest.begin('m', learned.metrics.encode());
@@ -196,6 +202,7 @@ Digest Trainer::model_digest() const {
   counters.u64(learned.steps);
   counters.u64(learned.trained_sequence);
   for (const std::uint64_t count : learned.wrong_types) counters.u64(count);
+  if (learned.cut_ratios > 0) counters.u64(learned.cut_ratios);
   digest.end();
   return digest.sum();
 }
@@ -212,14 +219,15 @@ LearnerState Trainer::save() const {
                 {"samples_digest", learned.samples_digest.hex()},
                 {"wrong_types", counts_by_feature(learned, learned.wrong_types)},
                 {"absent", counts_by_feature(learned, learned.absent)}};
-  const Towers& towers = learned.model.towers();
-  add_tower_tensors(towers, towers.parameters(), "", state.tensors);
-  for (std::size_t n = 0; n < learned.dense_slots.size(); ++n) {
-    const std::string suffix = slot_suffix(learned.dense_slots[n]);
-    add_tower_tensors(towers, learned.dense_state[n], suffix, state.tensors);
-  }
-  for (const EmbeddingTable& table : learned.model.tables()) {
-    add_table_tensors(table, true, state.tensors);
+  if (learned.cut_ratios > 0) state.json["cut_ratios"] = learned.cut_ratios;
+  for (std::size_t s = 0; s < learned.model.sets().size(); ++s) {
+    const auto& [tables, towers] = learned.model.sets()[s];
+    add_tower_tensors(towers, towers.parameters(), "", state.tensors);
+    for (std::size_t n = 0; n < learned.dense_slots.size(); ++n) {
+      const std::string suffix = slot_suffix(learned.dense_slots[n]);
+      add_tower_tensors(towers, learned.dense_state[s][n], suffix, state.tensors);
+    }
+    for (const EmbeddingTable& table : tables) add_table_tensors(table, true, state.tensors);
   }
   state.tensors[kMetricsTensor] = bytes_tensor(learned.metrics.encode());
   state.tensors[kWindowMetricsTensor] = bytes_tensor(learned.window_metrics.encode());
@@ -234,6 +242,7 @@ Status Trainer::restore(const LearnerState& state) try {
   Learned learned(impl_->config);
   SLUICE_TRY(read_state(state, learned));
   impl_->learned = std::move(learned);
+  impl_->make_passes();
   impl_->pending.take();
   return {};
 } catch (const nlohmann::json::exception& error) {
@@ -248,10 +257,9 @@ LearnerState Trainer::snapshot() {
   state.json["tick"] = learned.tick;
   state.json["metrics"] = learned.metrics.json();
   state.json["window_metrics"] = learned.window_metrics.json();
-  const Towers& towers = learned.model.towers();
-  add_tower_tensors(towers, towers.parameters(), "", state.tensors);
-  for (const EmbeddingTable& table : learned.model.tables()) {
-    add_table_tensors(table, false, state.tensors);
+  for (const auto& [tables, towers] : learned.model.sets()) {
+    add_tower_tensors(towers, towers.parameters(), "", state.tensors);
+    for (const EmbeddingTable& table : tables) add_table_tensors(table, false, state.tensors);
   }
   learned.window_metrics = ProgressiveMetrics();
   return state;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ class PredictionsFileTest : public ::testing::Test {
   void add(Log& log, std::uint64_t first, std::uint64_t last) {
     std::vector<Sample> samples;
     std::vector<Prediction> predictions;
+    std::vector<float> logits;
     for (std::uint64_t sequence = first; sequence <= last; ++sequence) {
       Sample& sample = samples.emplace_back();
       sample.sequence = sequence;
@@ -33,9 +35,13 @@ class PredictionsFileTest : public ::testing::Test {
       sample.z_final = sequence % 3 != 0;
       if (sample.z) sample.value = 19'990'000;
       const float logit = 0.25F * static_cast<float>(sequence % 7) - 1;
-      predictions.push_back({logit, -logit, 0.125, 0.5, 0.0625});
+      Prediction& prediction = predictions.emplace_back();
+      prediction.ctr.yes = 0.125;
+      prediction.cvr.yes = 0.5;
+      prediction.ctcvr.yes = 0.0625;
+      logits.insert(logits.end(), {logit, -logit});
     }
-    const Status added = log.add({samples, predictions, last, 0});
+    const Status added = log.add({samples, predictions, logits, last, 0});
     ASSERT_TRUE(added) << added.error().message;
   }
   std::unique_ptr<PredictionsFile> open(std::uint64_t trained) {
@@ -49,6 +55,7 @@ class PredictionsFileTest : public ::testing::Test {
   bool has_values_ = false;
   TemporaryFolder folder_;
   const fs::path path_ = folder_.path() / "predictions.csv";
+  const Objective objective_{recipe_of(ModelConfig()).value(), 0};  // of esmm
   RealFileSystem files_;
 };
 
@@ -121,7 +128,7 @@ TEST_F(PredictionsFileTest, ANewFileIsInItsFolderForGood) {
   ASSERT_TRUE(PredictionsFile::open(files, path_, 0, false));
   EXPECT_TRUE(files.synced_folders.contains(folder_.path().string()));
   files.synced_folders.clear();
-  ASSERT_TRUE(ScoreLog::open(files, folder_.path() / "scores.bin", 0));
+  ASSERT_TRUE(ScoreLog::open(files, folder_.path() / "scores.bin", 0, 2));
   EXPECT_TRUE(files.synced_folders.contains(folder_.path().string()));
 }
 
@@ -141,13 +148,13 @@ TEST_F(PredictionsFileTest, ScoresGiveTheMetricsOfTheSecondHalf) {
   for (const std::uint64_t samples : {40U, 41U}) {
     fs::remove(path);
     {
-      auto log = ScoreLog::open(files_, path, 0);
+      auto log = ScoreLog::open(files_, path, 0, 2);
       ASSERT_TRUE(log);
       add(**log, 1, 25);
       ASSERT_TRUE((*log)->sync());
     }
     // A restart from a checkpoint at 20: the records behind it are made again.
-    auto log = ScoreLog::open(files_, path, 20);
+    auto log = ScoreLog::open(files_, path, 20, 2);
     ASSERT_TRUE(log);
     add(**log, 21, samples);
     ASSERT_TRUE((*log)->sync());
@@ -156,9 +163,9 @@ TEST_F(PredictionsFileTest, ScoresGiveTheMetricsOfTheSecondHalf) {
     for (std::uint64_t sequence = samples / 2 + 1; sequence <= samples; ++sequence) {
       const float logit = 0.25F * static_cast<float>(sequence % 7) - 1;
       expected.add({sequence % 2 == 0, true, sequence % 4 == 0, sequence % 3 != 0},
-                   predict(logit, -logit));
+                   objective_.predict(std::array{logit, -logit}));
     }
-    const auto metrics = second_half_metrics(files_, path, samples);
+    const auto metrics = second_half_metrics(files_, path, samples, objective_);
     ASSERT_TRUE(metrics);
     EXPECT_EQ(*metrics, expected.json());
     EXPECT_TRUE((*metrics)["ctcvr"]["auc"].is_number());
@@ -167,21 +174,21 @@ TEST_F(PredictionsFileTest, ScoresGiveTheMetricsOfTheSecondHalf) {
 
 TEST_F(PredictionsFileTest, ScoresThatAreNotWholeGiveNull) {
   const fs::path path = folder_.path() / "scores.bin";
-  EXPECT_TRUE(second_half_metrics(files_, path, 0)->is_null());  // absent
+  EXPECT_TRUE(second_half_metrics(files_, path, 0, objective_)->is_null());  // absent
   {
-    auto log = ScoreLog::open(files_, path, 0);
+    auto log = ScoreLog::open(files_, path, 0, 2);
     ASSERT_TRUE(log);
     add(**log, 1, 5);
     ASSERT_TRUE((*log)->sync());
   }
-  EXPECT_TRUE(second_half_metrics(files_, path, 6)->is_null());
+  EXPECT_TRUE(second_half_metrics(files_, path, 6, objective_)->is_null());
   // Of a checkpoint at 6 a record is missing: nothing that is added later makes it whole again.
-  auto log = ScoreLog::open(files_, path, 6);
+  auto log = ScoreLog::open(files_, path, 6, 2);
   ASSERT_TRUE(log);
   add(**log, 7, 9);
   ASSERT_TRUE((*log)->sync());
   EXPECT_EQ(fs::file_size(path), 5 * 16U);
-  EXPECT_TRUE(second_half_metrics(files_, path, 9)->is_null());
+  EXPECT_TRUE(second_half_metrics(files_, path, 9, objective_)->is_null());
 }
 
 }  // namespace

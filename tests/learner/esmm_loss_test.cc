@@ -119,12 +119,5 @@ RC_GTEST_PROP(EsmmLossProperty, GradientsAreCentralDifferences, ()) {
   RC_ASSERT(std::abs(at.cvr_gradient - (loss(a, b + h) - loss(a, b - h)) / (2 * h)) < 1e-8);
 }
 
-TEST(EsmmLoss, PredictionIsTheLogitsRates) {
-  const Prediction prediction = predict(0.5F, -1.25F);
-  EXPECT_NEAR(prediction.pctr, 1 / (1 + std::exp(-0.5)), 1e-15);
-  EXPECT_NEAR(prediction.pcvr, 1 / (1 + std::exp(1.25)), 1e-15);
-  EXPECT_EQ(prediction.pctcvr, prediction.pctr * prediction.pcvr);
-}
-
 }  // namespace
 }  // namespace sluice

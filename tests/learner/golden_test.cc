@@ -1,9 +1,12 @@
-// Three whole training steps, by every update rule, against numbers that tests/golden/esmm_step.py
-// made in float64 with another library's automatic differentiation.
+// Three whole training steps, by every update rule and of every built-in recipe, against numbers
+// that tests/golden/esmm_step.py and recipe_step.py made in float64 with another library's
+// automatic differentiation.
 #include <fstream>
+#include <set>
 
 #include <gtest/gtest.h>
 
+#include "config/recipe.h"
 #include "learner/model.h"
 #include "learner/trainer.h"
 #include "tests/learner/test_data.h"
@@ -13,8 +16,8 @@ namespace {
 
 using nlohmann::json;
 
-json golden() {
-  std::ifstream file(SLUICE_SOURCE_DIR "/tests/golden/esmm_step.json");
+json golden(const std::string& name) {
+  std::ifstream file(SLUICE_SOURCE_DIR "/tests/golden/" + name);
   return json::parse(file);
 }
 
@@ -80,7 +83,7 @@ void expect_near(const Tensors& tensors, const std::string& name, const json& ex
 }
 
 TEST(Golden, InitialTowersAreTheFormulasValues) {
-  const json numbers = golden();
+  const json numbers = golden("esmm_step.json");
   const Config config = config_of(numbers, numbers.at("runs").at(0));
   Workers workers(1);
   const LearnerState state = Trainer(config, workers).save();
@@ -116,8 +119,8 @@ void expect_golden(const json& numbers, const json& run) {
   ASSERT_EQ(trainer.trained_sequence(), numbers.at("samples").size());
 
   for (std::size_t s = 0; s < predictions.size(); ++s) {
-    EXPECT_NEAR(predictions[s].ctr_logit, run.at("logits")[s][0].get<double>(), 1e-6) << s;
-    EXPECT_NEAR(predictions[s].cvr_logit, run.at("logits")[s][1].get<double>(), 1e-6) << s;
+    EXPECT_NEAR(predictions[s].ctr.logit, run.at("logits")[s][0].get<double>(), 1e-6) << s;
+    EXPECT_NEAR(predictions[s].cvr.logit, run.at("logits")[s][1].get<double>(), 1e-6) << s;
   }
   const LearnerState state = trainer.save();
   for (const auto& [name, values] : run.at("towers").items()) {
@@ -136,11 +139,64 @@ void expect_golden(const json& numbers, const json& run) {
 }
 
 TEST(Golden, ThreeStepsByEveryOptimizer) {
-  const json numbers = golden();
+  const json numbers = golden("esmm_step.json");
   EXPECT_EQ(numbers.at("runs").size(), 5U);
   for (const json& run : numbers.at("runs")) {
     SCOPED_TRACE(run.at("dense").dump() + " " + run.at("embeddings").dump());
     expect_golden(numbers, run);
+  }
+}
+
+void expect_recipe(const json& numbers, const std::string& recipe, const json& run) {
+  Config config = config_of(numbers, numbers.at("runs").at(0));
+  config.model.recipe = recipe;
+  Workers workers(2);
+  Trainer trainer(config, workers);
+  std::vector<float> logits;
+  trainer.set_listener([&](const TrainedBatch& batch) {
+    logits.insert(logits.end(), batch.logits.begin(), batch.logits.end());
+    return Status();
+  });
+  for (const json& item : numbers.at("samples")) {
+    ASSERT_TRUE(trainer.offer(sample_of(item, config, trainer.next_sequence())).has_value());
+  }
+  const std::vector<double> wanted = flat(run.at("logits"));
+  ASSERT_EQ(logits.size(), wanted.size());
+  for (std::size_t n = 0; n < wanted.size(); ++n) EXPECT_NEAR(logits[n], wanted[n], 2e-6) << n;
+  const LearnerState state = trainer.save();
+  std::set<std::string> names;  // of rows and layers: no other is there
+  for (const auto& [name, values] : run.at("towers").items()) {
+    names.insert(name);
+    expect_near(state.tensors, name, values, 2e-6, 1e-6);
+  }
+  for (const auto& [name, values] : run.at("tables").items()) {
+    const std::string prefix = "embedding." + name;
+    names.insert(prefix + ".rows");
+    ASSERT_TRUE(state.tensors.contains(prefix + ".keys")) << prefix;
+    EXPECT_EQ(*state.tensors.at(prefix + ".keys").values<std::uint64_t>(),
+              values.at("keys").get<std::vector<std::uint64_t>>());
+    EXPECT_EQ(*state.tensors.at(prefix + ".last_batch").values<std::uint64_t>(),
+              values.at("last_batch").get<std::vector<std::uint64_t>>());
+    expect_near(state.tensors, prefix + ".rows", values.at("w"), 2e-6, 1e-6);
+  }
+  for (const auto& [name, tensor] : state.tensors) {
+    const bool is_weight =
+        name.ends_with(".rows") || name.ends_with(".weight") || name.ends_with(".bias");
+    EXPECT_TRUE(!is_weight || names.contains(name)) << name;
+  }
+}
+
+TEST(Golden, ThreeStepsOfEveryBuiltInRecipe) {
+  const json numbers = golden("esmm_step.json");
+  const json recipes = golden("recipe_step.json").at("recipes");
+  std::set<std::string> names;
+  for (const auto& [recipe, run] : recipes.items()) {
+    SCOPED_TRACE(recipe);
+    names.insert(parse_recipe_name(recipe)->recipe);
+    expect_recipe(numbers, recipe, run);
+  }
+  for (const BuiltInRecipe& recipe : built_in_recipes()) {
+    EXPECT_TRUE(names.contains(std::string(recipe.name))) << recipe.name;
   }
 }
 

@@ -5,8 +5,12 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/learner/test_data.h"
+
 namespace sluice {
 namespace {
+
+using testing::esmm_prediction;
 
 struct Scored {
   FinalLabels labels;
@@ -20,9 +24,9 @@ std::vector<Scored> random_scored(std::uint32_t seed, std::size_t count) {
   for (Scored& one : scored) {
     const float a = (static_cast<float>(random() % 128) - 80) / 16;
     const float b = (static_cast<float>(random() % 128) - 60) / 16;
-    one.prediction = predict(a, b);
+    one.prediction = esmm_prediction(a, b);
     const bool first = random() % 4 != 0;
-    const bool y = !first || random() % 1000 < 1000 * one.prediction.pctr;
+    const bool y = !first || random() % 1000 < 1000 * one.prediction.ctr.yes;
     const bool z_final = !first || !y || random() % 2 == 0;
     one.labels = {y, first, y && z_final && random() % 3 == 0, z_final};
   }
@@ -78,10 +82,10 @@ TEST(Metrics, EqualTheNaiveComputation) {
   Naive ctr, ctcvr, cvr;
   for (const Scored& one : scored) {
     metrics.add(one.labels, one.prediction);
-    if (one.labels.y_final) ctr.scores.emplace_back(one.prediction.pctr, one.labels.y);
-    if (one.labels.z_final) ctcvr.scores.emplace_back(one.prediction.pctcvr, one.labels.z);
+    if (one.labels.y_final) ctr.scores.emplace_back(one.prediction.ctr.yes, one.labels.y);
+    if (one.labels.z_final) ctcvr.scores.emplace_back(one.prediction.ctcvr.yes, one.labels.z);
     if (one.labels.z_final && one.labels.y) {
-      cvr.scores.emplace_back(one.prediction.pcvr, one.labels.z);
+      cvr.scores.emplace_back(one.prediction.cvr.yes, one.labels.z);
     }
   }
   const auto json = metrics.json();
@@ -98,7 +102,7 @@ TEST(Metrics, UndefinedIsNull) {
       EXPECT_TRUE(metric[key].is_null()) << rate << "." << key;
     }
   }
-  metrics.add({false, true, false, true}, predict(0, 0));
+  metrics.add({false, true, false, true}, esmm_prediction(0, 0));
   const auto json = metrics.json();
   EXPECT_DOUBLE_EQ(json["ctr"]["log_loss"].get<double>(), std::log(2.0));
   EXPECT_TRUE(json["ctr"]["auc"].is_null());
@@ -110,7 +114,7 @@ TEST(Metrics, UndefinedIsNull) {
 TEST(Metrics, EveryFiniteLogitHasABin) {
   ProgressiveMetrics metrics;
   for (const float logit : {-3e38F, -100.0F, -32.0F, 31.9999F, 32.0F, 3e38F}) {
-    metrics.add({logit > 0, true, logit > 0, true}, predict(logit, logit));
+    metrics.add({logit > 0, true, logit > 0, true}, esmm_prediction(logit, logit));
   }
   EXPECT_EQ(metrics.json()["ctr"]["auc"], 1.0);
   EXPECT_EQ(metrics.json()["ctcvr"]["auc"], 1.0);

@@ -76,7 +76,7 @@ void expect_near(double value, double wanted, const std::string& what, double fl
 // Gradients and loss of one sample, with the golden file's divisors.
 struct Evaluated {
   std::vector<double> gradients;
-  RatePredictions predictions;
+  Prediction predictions;
   double loss = 0;
 };
 Evaluated evaluated(const Objective& objective, const std::vector<float>& logits,
@@ -116,8 +116,7 @@ void expect_sample(const Evaluated& got, const Json& wanted, const std::string& 
 }
 
 // Where a term's samples are drawn, whether this one is: its one chance, from its own draw.
-bool is_drawn(const Objective& objective, const RatePredictions& predictions,
-              const std::string& id) {
+bool is_drawn(const Objective& objective, const Prediction& predictions, const std::string& id) {
   for (std::size_t n = 0; n < objective.terms(); ++n) {
     const RecipeTerm& its = objective.recipe().terms[n];
     if (its.chance == RecipeTerm::kNone) continue;
@@ -142,7 +141,7 @@ void expect_golden(const std::string& name, const Json& file) {
   for (const Json& one : recipe["cases"]) {
     const auto logits = one["logits"].get<std::vector<float>>();
     const std::string where = name + " at " + one["logits"].dump();
-    const RatePredictions predictions = objective.predict(logits);
+    const Prediction predictions = objective.predict(logits);
     expect_rate(predictions.ctr, one["rates"][0], where + ", pCTR");
     expect_rate(predictions.cvr, one["rates"][1], where + ", pCVR");
     expect_rate(predictions.ctcvr, one["rates"][2], where + ", pCTCVR");
@@ -186,18 +185,17 @@ void expect_esmm_bits(const Objective& objective, float a, float b, double batch
     const Rate q = rate_of(b);
     const LossGradients wanted = esmm_gradients(a, b, p, q, labels);
     double gradients[2] = {};
-    RatePredictions predictions;
+    Prediction predictions;
     objective.gradients(logits, labels, "id", divisors, gradients, predictions);
     const double wanted_bits[2] = {wanted.ctr / batch, wanted.cvr / batch};
     ASSERT_EQ(std::memcmp(gradients, wanted_bits, sizeof gradients), 0)
         << "a " << a << " b " << b << ", " << text_of(labels) << ": " << gradients[0] << " "
         << gradients[1] << ", wanted " << wanted_bits[0] << " " << wanted_bits[1];
-    const Prediction old = predict(a, b, p, q);
-    ASSERT_EQ(predictions.ctr.yes, old.pctr);
-    ASSERT_EQ(predictions.cvr.yes, old.pcvr);
-    ASSERT_EQ(predictions.ctcvr.yes, old.pctcvr);
-    ASSERT_EQ(predictions.ctr.logit, old.ctr_logit);
-    ASSERT_EQ(predictions.cvr.logit, old.cvr_logit);
+    ASSERT_EQ(predictions.ctr.yes, p.yes);
+    ASSERT_EQ(predictions.cvr.yes, q.yes);
+    ASSERT_EQ(predictions.ctcvr.yes, p.yes * q.yes);
+    ASSERT_EQ(predictions.ctr.logit, a);
+    ASSERT_EQ(predictions.cvr.logit, b);
     // As the metrics have had them.
     const LogRate log_p = log_rate_of(a);
     const LogRate log_q = log_rate_of(b);
@@ -345,7 +343,7 @@ RC_GTEST_PROP(ObjectiveProperty, GradientsAreTheSlopesOfTheLoss, ()) {
     float logits[2] = {};
     for (float& logit : logits) logit = static_cast<float>(*rc::gen::inRange(-700, 700)) / 256.0F;
     double gradients[2] = {};
-    RatePredictions predictions;
+    Prediction predictions;
     objective.gradients(logits, labels, "id", divisors, gradients, predictions);
     for (int t = 0; t < 2; ++t) {
       const auto at = [&](float steps) {
@@ -372,7 +370,7 @@ TEST(Objective, ABoundPassesNoGradientFromBeyond) {
   const Objective objective(recipe_with(term("t", "min(1 / pctr, 15)")), 1);
   const FinalLabels labels = {true, true, false, false};
   double gradients[2] = {};
-  RatePredictions predictions;
+  Prediction predictions;
   const TermDivisors divisors = objective.divisors(1, {});
   for (const float a : {-5.0F, -100.0F, -800.0F, -3e38F}) {
     const float logits[] = {a, 0.0F};
@@ -388,7 +386,7 @@ TEST(Objective, NoGradientPassesAStopAWeightOrAChance) {
   const std::string more = "weight = \"min(1 / pctr, 15)\"\nchance = \"sigmoid(a)\"";
   const Objective objective(recipe_with(term("t", "bce(z, pcvr) * stop(pctr)", more)), 1);
   double gradients[2] = {};
-  RatePredictions predictions;
+  Prediction predictions;
   const float logits[] = {40.0F, 1.0F};
   const FinalLabels labels = {true, true, true, true};
   objective.gradients(logits, labels, "id", objective.divisors(1, {}), gradients, predictions);
@@ -436,7 +434,7 @@ int times_trained(const Objective& objective, const std::vector<FinalLabels>& li
   for (const FinalLabels& labels : life) {
     const float logits[] = {0.5F, -0.5F};
     double gradients[2] = {};
-    RatePredictions predictions;
+    Prediction predictions;
     objective.gradients(logits, labels, "id", objective.divisors(1, {}), gradients, predictions);
     const TowerSet reached = objective.reached(labels, "id");
     if (gradients[1] != 0) ++times;
@@ -557,7 +555,7 @@ TEST(Objective, AChanceOfOneOrNoneTakesAll) {
     for (int n = 0; n < 100; ++n) {
       const std::string id = std::to_string(n);
       double gradients[2] = {};
-      RatePredictions predictions;
+      Prediction predictions;
       const float logits[] = {0.5F, 0.5F};
       objective.gradients(logits, labels, id, objective.divisors(1, {}), gradients, predictions);
       EXPECT_EQ(gradients[1] != 0, reached != 0) << chance;
@@ -598,7 +596,7 @@ TEST(Objective, ATermDividedByItsWeightsIsAMean) {
   double loss = 0, gradient = 0;
   for (const FinalLabels& labels : kLabels) {
     double gradients[2] = {};
-    RatePredictions predictions;
+    Prediction predictions;
     const TermDivisors divisors = objective.divisors(3, sums);
     objective.gradients(logits, labels, "i", divisors, gradients, predictions);
     loss += objective.loss(logits, labels, "i", divisors);

@@ -110,9 +110,9 @@ TEST(Schema, DecodesEveryKindOfFeature) {
                                                  {"d_log", -10.0},
                                                  {"e_edges", 50},
                                                  {"f_dense", 1e300}});
-  const auto& terms = decoded.terms;
+  const auto& terms = decoded.terms[0];
   ASSERT_EQ(terms.size(), 8U);
-  std::vector<DecodedSamples::Key> keys(terms.size(), {0, 99, 0});
+  std::vector<DecodedSamples::Key> keys(terms.size(), {0, 99, 0, 0});
   for (std::size_t part = 0; part < decoded.keys.size(); ++part) {
     for (const DecodedSamples::Key& key : decoded.keys[part]) {
       EXPECT_EQ(EmbeddingTable::part_of(EmbeddingTable::hash_of(key.key)), part);
@@ -165,7 +165,7 @@ TEST(Schema, AGroupsColumnsAreTheContexts) {
   const Digest digest = decode_both(nlohmann::json::object(), own, shared);
   const auto places = [](const DecodedSamples& decoded) {
     std::vector<std::uint32_t> at;
-    for (const RowTerm& term : decoded.terms) at.push_back(term.at);
+    for (const RowTerm& term : decoded.terms[0]) at.push_back(term.at);
     return at;
   };
   EXPECT_THAT(places(own), ::testing::ElementsAre(100, 105, 105, 110));
@@ -202,7 +202,7 @@ TEST(Schema, AbsentAndWrongTypesGiveNothing) {
   const Schema schema(config.features, config.model);
   const DecodedSamples decoded =
       decode(schema, {{"a_id", nullptr}, {"b_ids", "not a list"}, {"f_dense", "x"}});
-  EXPECT_TRUE(decoded.terms.empty());
+  EXPECT_TRUE(decoded.terms[0].empty());
   EXPECT_TRUE(decoded.dense.empty());
   EXPECT_THAT(decoded.wrong_types, ::testing::ElementsAre(0, 1, 0, 0, 0, 1));
 }

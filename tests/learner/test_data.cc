@@ -1,9 +1,12 @@
 #include "tests/learner/test_data.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 
+#include "config/recipe.h"
 #include "ingest/features.h"
+#include "learner/objective.h"
 
 namespace sluice::testing {
 
@@ -125,6 +128,11 @@ Config small_config() {
   config.training.dense.learning_rate = 3e-3;
   config.training.embeddings.learning_rate = 1e-2;
   return config;
+}
+
+Prediction esmm_prediction(float a, float b) {
+  static const Objective objective(recipe_of(ModelConfig()).value(), 0);
+  return objective.predict(std::array{a, b});
 }
 
 void group_features(Config& config, const std::vector<std::string>& names) {

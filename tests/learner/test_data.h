@@ -10,6 +10,7 @@
 
 #include "config/config.h"
 #include "joiner/sample.h"
+#include "learner/prediction.h"
 
 namespace sluice::testing {
 
@@ -29,6 +30,9 @@ std::vector<OptimizerConfig> all_optimizers();
 // A small model with every kind of feature: "a_id" and "b_ids" share a table, "c_weighted",
 // "d_log", "e_edges", "f_dense".
 Config small_config();
+
+// What the recipe esmm predicts from these logits.
+Prediction esmm_prediction(float a, float b);
 
 // Puts the named features into one group.
 void group_features(Config& config, const std::vector<std::string>& names);

@@ -1,6 +1,5 @@
 #include "learner/towers.h"
 
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -10,13 +9,31 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
-#include "learner/esmm_loss.h"
 #include "learner/tower_pass.h"
 
 namespace sluice {
 namespace {
 
 using Precision = ModelConfig::Precision;
+
+using Kind = RecipeTower::Kind;
+
+const std::vector<RecipeTower> kTwo = {{"ctr"}, {"cvr"}};
+const RecipeTower kLinear = {"linear", 0, Kind::linear};
+const RecipeTower kFm = {"fm", 0, Kind::fm};
+// What may stand beside hidden layers, and what may stand alone.
+const std::vector<std::vector<RecipeTower>> kDeepLists = {
+    kTwo, {{"one"}}, {{"a"}, {"b"}, {"c"}, {"d"}, {"e"}}};
+const std::vector<std::vector<RecipeTower>> kOtherLists = {
+    {kFm}, {kFm, kLinear}, {kFm, {"ctr"}, {"cvr"}, kLinear}, {{"ctr"}, kLinear, {"cvr"}, kFm}};
+
+// `fields` vectors of 3 columns with a dense number before each, and one at the end.
+Towers::Inputs fm_inputs(std::size_t fields) {
+  Towers::Inputs inputs = {0, 4 * fields + 1};
+  for (std::size_t f = 0; f < fields; ++f) inputs.vectors.push_back(4 * f + 1);
+  inputs.dim = 3;
+  return inputs;
+}
 
 std::vector<float> random_floats(std::size_t count, std::uint32_t seed) {
   std::mt19937 random(seed);
@@ -37,9 +54,9 @@ void fill_lane(TowerPass& pass, std::size_t inputs, const float* x, std::size_t 
 }
 
 // The logits of samples [0, n) of x ([n, inputs]), `shift` foreign samples before and `more` after.
-std::array<std::vector<float>, kTowers> logits_of(const Towers& towers, const float* x,
-                                                  std::size_t n, std::size_t shift = 0,
-                                                  std::size_t more = 0, std::size_t lane = 64) {
+std::vector<std::vector<float>> logits_of(const Towers& towers, const float* x, std::size_t n,
+                                          std::size_t shift = 0, std::size_t more = 0,
+                                          std::size_t lane = 64) {
   const std::size_t inputs = towers.inputs().own;
   const std::size_t samples = shift + n + more;
   std::vector<float> all = random_floats(inputs * samples, 99);
@@ -51,10 +68,11 @@ std::array<std::vector<float>, kTowers> logits_of(const Towers& towers, const fl
     fill_lane(pass, inputs, all.data(), begin, end, 0);
     pass.forward(begin, end, 0);
   }
-  const auto cut = [&](Tower tower) {
-    return std::vector<float>(pass.logits(tower) + shift, pass.logits(tower) + shift + n);
-  };
-  return {cut(Tower::ctr), cut(Tower::cvr)};
+  std::vector<std::vector<float>> logits;
+  for (std::size_t t = 0; t < towers.size(); ++t) {
+    logits.emplace_back(pass.logits(t) + shift, pass.logits(t) + shift + n);
+  }
+  return logits;
 }
 
 bool same_bits(float a, float b) {
@@ -66,13 +84,15 @@ const Kernels& any_kernels() {
 }
 
 RC_GTEST_PROP(TowersProperty, ASamplesLogitsAreTheSameBitsInAnyBatchAndOnAnyKernels, ()) {
-  const auto inputs = *rc::gen::inRange<std::size_t>(1, 80);
+  const Towers::Inputs shape = fm_inputs(*rc::gen::inRange<std::size_t>(0, 20));
+  const std::size_t inputs = shape.own;
+  const auto list = *rc::gen::elementOf(*rc::gen::arbitrary<bool>() ? kDeepLists : kOtherLists);
   const auto hidden = *rc::gen::container<std::vector<std::uint64_t>>(
       *rc::gen::inRange<std::size_t>(0, 4), rc::gen::inRange<std::uint64_t>(1, 60));
   const auto seed = *rc::gen::arbitrary<std::uint64_t>();
   const auto precision = *rc::gen::element(Precision::f32, Precision::bf16);
-  const Towers towers({0, inputs}, hidden, seed, precision);
-  const Towers others({0, inputs}, hidden, seed, precision, any_kernels());
+  const Towers towers(shape, list, hidden, seed, precision);
+  const Towers others(shape, list, hidden, seed, precision, any_kernels());
   const auto samples = *rc::gen::inRange<std::size_t>(1, 100);
   const std::vector<float> x =
       random_floats(inputs * samples, *rc::gen::arbitrary<std::uint32_t>());
@@ -81,8 +101,9 @@ RC_GTEST_PROP(TowersProperty, ASamplesLogitsAreTheSameBitsInAnyBatchAndOnAnyKern
     const auto alone =
         logits_of(others, x.data() + s * inputs, 1, *rc::gen::inRange<std::size_t>(0, 70),
                   *rc::gen::inRange<std::size_t>(0, 70), 32);
-    RC_ASSERT(same_bits(alone[0][0], together[0][s]));
-    RC_ASSERT(same_bits(alone[1][0], together[1][s]));
+    for (std::size_t t = 0; t < list.size(); ++t) {
+      RC_ASSERT(same_bits(alone[t][0], together[t][s]));
+    }
   }
 }
 
@@ -92,7 +113,8 @@ RC_GTEST_PROP(TowersProperty, RealSizesGiveTheSameBitsInAnyBatch, ()) {
   const auto inputs = *rc::gen::element<std::size_t>(360, 468, 611);
   const auto hidden =
       *rc::gen::elementOf(std::vector<Widths>{{200, 80}, {360, 200, 80}, {201, 83}, {1, 300}});
-  const Towers towers({0, inputs}, hidden, 1, *rc::gen::element(Precision::f32, Precision::bf16));
+  const Towers towers({0, inputs}, kTwo, hidden, 1,
+                      *rc::gen::element(Precision::f32, Precision::bf16));
   const auto samples = *rc::gen::inRange<std::size_t>(1, 140);
   const auto shift = *rc::gen::inRange<std::size_t>(0, 200);
   const std::vector<float> x = random_floats(inputs * samples, 5);
@@ -100,7 +122,7 @@ RC_GTEST_PROP(TowersProperty, RealSizesGiveTheSameBitsInAnyBatch, ()) {
   const auto shifted = logits_of(towers, x.data(), samples, shift);
   const auto s = *rc::gen::inRange<std::size_t>(0, samples);
   const auto alone = logits_of(towers, x.data() + s * inputs, 1);
-  for (std::size_t t = 0; t < kTowers; ++t) {
+  for (std::size_t t = 0; t < 2; ++t) {
     RC_ASSERT(std::memcmp(together[t].data(), shifted[t].data(), samples * sizeof(float)) == 0);
     RC_ASSERT(same_bits(together[t][s], alone[t][0]));
   }
@@ -109,7 +131,8 @@ RC_GTEST_PROP(TowersProperty, RealSizesGiveTheSameBitsInAnyBatch, ()) {
 // The network in double, from named arrays.
 class DoubleNetwork {
  public:
-  DoubleNetwork(const Towers& towers, std::size_t layers) : layers_(layers) {
+  DoubleNetwork(const Towers& towers, std::vector<RecipeTower> list, std::size_t layers)
+      : inputs_(towers.inputs()), list_(std::move(list)), layers_(layers) {
     for (const Towers::Array& array : towers.arrays()) {
       const std::vector<float> values = Towers::read(array, towers.parameters());
       arrays_[array.name] = {values.begin(), values.end()};
@@ -118,23 +141,37 @@ class DoubleNetwork {
 
   std::map<std::string, std::vector<double>>& arrays() { return arrays_; }
 
-  double logit(Tower tower, std::vector<double> h) const {
-    for (std::size_t l = 0; l < layers_; ++l) {
-      const std::string name = std::string("tower.") +
-                               kTowerNames[static_cast<std::size_t>(tower)] + "." +
-                               std::to_string(l);
-      const std::vector<double>& weight = arrays_.at(name + ".weight");
-      std::vector<double> out = arrays_.at(name + ".bias");
+  double logit(std::size_t tower, const std::vector<double>& x) const {
+    const auto& [name, embeddings, kind] = list_[tower];
+    const std::size_t layers = kind == Kind::mlp ? layers_ : 1;
+    std::vector<double> h = x;
+    for (std::size_t l = 0; l < layers; ++l) {
+      const std::string layer = "tower." + name + "." + std::to_string(l);
+      const std::vector<double>& weight = arrays_.at(layer + ".weight");
+      std::vector<double> out = arrays_.at(layer + ".bias");
       for (std::size_t o = 0; o < out.size(); ++o) {
         for (std::size_t i = 0; i < h.size(); ++i) out[o] += weight[o * h.size() + i] * h[i];
-        if (l + 1 < layers_) out[o] = std::max(out[o], 0.0);
+        if (l + 1 < layers) out[o] = std::max(out[o], 0.0);
       }
       h = out;
     }
-    return h[0];
+    return kind == Kind::fm ? h[0] + inner_products(x) : h[0];
   }
 
  private:
+  // Each pair of vectors once, by the definition.
+  double inner_products(const std::vector<double>& x) const {
+    double sum = 0;
+    for (const std::size_t v : inputs_.vectors) {
+      for (const std::size_t w : inputs_.vectors) {
+        for (std::size_t j = 0; v < w && j < inputs_.dim; ++j) sum += x[v + j] * x[w + j];
+      }
+    }
+    return sum;
+  }
+
+  Towers::Inputs inputs_;
+  std::vector<RecipeTower> list_;
   std::size_t layers_;
   std::map<std::string, std::vector<double>> arrays_;
 };
@@ -156,12 +193,9 @@ std::vector<float> weight_gradients(const Towers& towers, TowerPass& pass) {
   return gradients;
 }
 
-// A batch of samples, some of which share a context; labels in turn.
+// A batch of samples, some of which share a context. Its loss is the mean over the samples of
+// Σ over towers of ±softplus(±logit), the signs in turn, and nothing of every seventh logit.
 struct TestBatch {
-  static constexpr std::array<FinalLabels, 4> kLabels = {{{false, true, false, true},
-                                                          {true, true, true, true},
-                                                          {true, true, false, false},
-                                                          {true, false, false, true}}};
   Towers::Inputs inputs;
   std::size_t count;
   double divisor;                              // of the loss: the samples
@@ -193,15 +227,25 @@ struct TestBatch {
   TestBatch alone(std::size_t s) const {
     TestBatch one(inputs, 1, 1);
     one.divisor = divisor;
-    one.first_label = s;
+    one.first_sign = first_sign + s;
     std::copy_n(own.data() + s * inputs.own, inputs.own, one.own.data());
     if (inputs.context == 0) return one;
     std::copy_n(shared.data() + context_of[s] * inputs.context, inputs.context, one.shared.data());
     return one;
   }
-  std::size_t first_label = 0;
+  std::size_t first_sign = 0;
   std::size_t contexts() const { return begins.empty() ? 0 : begins.size() - 1; }
-  FinalLabels labels(std::size_t s) const { return kLabels[(first_label + s) % kLabels.size()]; }
+  double sign(std::size_t s, std::size_t tower) const {
+    const std::size_t n = first_sign + s + 5 * tower;
+    if (n % 7 == 0) return 0;
+    return n % 3 == 0 ? 1 : -1;
+  }
+  double loss(std::size_t s, std::size_t tower, double logit) const {
+    return std::log1p(std::exp(sign(s, tower) * logit));
+  }
+  double gradient(std::size_t s, std::size_t tower, double logit) const {
+    return sign(s, tower) / (1 + std::exp(-sign(s, tower) * logit));
+  }
 
   void train(TowerPass& pass, std::size_t lane = kLaneUnit) const {
     pass.begin(count, contexts(), context_of, lane);
@@ -217,11 +261,11 @@ struct TestBatch {
       const std::size_t end = std::min(begin + lane, count);
       fill_lane(pass, inputs.own, own.data(), begin, end, 0);
       pass.forward(begin, end, 0);
-      for (std::size_t s = begin; s < end; ++s) {
-        const EsmmLoss at =
-            esmm_loss(pass.logits(Tower::ctr)[s], pass.logits(Tower::cvr)[s], labels(s));
-        pass.logit_gradients(Tower::ctr)[s] = static_cast<float>(at.ctr_gradient / divisor);
-        pass.logit_gradients(Tower::cvr)[s] = static_cast<float>(at.cvr_gradient / divisor);
+      for (std::size_t t = 0; t < pass.towers(); ++t) {
+        for (std::size_t s = begin; s < end; ++s) {
+          pass.logit_gradients(t)[s] =
+              static_cast<float>(gradient(s, t, pass.logits(t)[s]) / divisor);
+        }
       }
       pass.backward(begin, end, 0);
     }
@@ -231,15 +275,15 @@ struct TestBatch {
   }
 };
 
-void check_gradients(Towers::Inputs inputs, const std::vector<std::uint64_t>& hidden,
-                     std::size_t contexts = 0) {
-  Towers towers(inputs, hidden, 5);
+void check_gradients(const Towers::Inputs& inputs, const std::vector<RecipeTower>& list,
+                     const std::vector<std::uint64_t>& hidden, std::size_t contexts = 0) {
+  Towers towers(inputs, list, hidden, 5);
   const TestBatch batch(inputs, contexts);
   TowerPass pass(towers, 1);
   batch.train(pass);
   const std::vector<float> gradients = weight_gradients(towers, pass);
 
-  DoubleNetwork network(towers, hidden.size() + 1);
+  DoubleNetwork network(towers, list, hidden.size() + 1);
   std::vector<double> own(batch.own.begin(), batch.own.end());
   std::vector<double> shared(batch.shared.begin(), batch.shared.end());
   const auto loss = [&] {
@@ -251,9 +295,9 @@ void check_gradients(Towers::Inputs inputs, const std::vector<std::uint64_t>& hi
         input.assign(row, row + inputs.context);
       }
       input.insert(input.end(), own.data() + s * inputs.own, own.data() + (s + 1) * inputs.own);
-      sum += esmm_loss(network.logit(Tower::ctr, input), network.logit(Tower::cvr, input),
-                       batch.labels(s))
-                 .loss;
+      for (std::size_t t = 0; t < list.size(); ++t) {
+        sum += batch.loss(s, t, network.logit(t, input));
+      }
     }
     return sum / batch.divisor;
   };
@@ -288,23 +332,36 @@ void check_gradients(Towers::Inputs inputs, const std::vector<std::uint64_t>& hi
 }
 
 TEST(Towers, GradientsAreCentralDifferences) {
-  check_gradients({0, 7}, {9, 5});
-  check_gradients({0, 13}, {6});
-  check_gradients({0, 4}, {8, 7, 6});
-  check_gradients({0, 5}, {});
+  for (const std::vector<RecipeTower>& list : kDeepLists) {
+    check_gradients({0, 7}, list, {9, 5});
+    check_gradients({0, 13}, list, {6});
+    check_gradients({0, 4}, list, {8, 7, 6});
+    check_gradients({0, 5}, list, {});
+  }
+}
+
+TEST(Towers, GradientsOfOtherKindsAreCentralDifferences) {
+  for (const std::vector<RecipeTower>& list : kOtherLists) {
+    for (const std::size_t fields : {0, 1, 4}) {
+      check_gradients(fm_inputs(fields), list, {9, 5});
+      check_gradients(fm_inputs(fields), list, {});
+    }
+  }
 }
 
 TEST(Towers, GradientsWithASharedContextAreCentralDifferences) {
-  check_gradients({6, 4}, {9, 5}, 5);
-  check_gradients({3, 1}, {6}, 1);
-  check_gradients({2, 3}, {8, 7, 6}, 12);
-  check_gradients({6, 0}, {9, 5}, 5);  // every feature is of the group
+  for (const std::vector<RecipeTower>& list : kDeepLists) {
+    check_gradients({6, 4}, list, {9, 5}, 5);
+    check_gradients({3, 1}, list, {6}, 1);
+    check_gradients({2, 3}, list, {8, 7, 6}, 12);
+    check_gradients({6, 0}, list, {9, 5}, 5);  // every feature is of the group
+  }
 }
 
 // Who shares a context with whom changes no bit of a sample's logits.
 TEST(Towers, ASharedContextGivesTheLogitsOfOneOfItsOwn) {
   for (const Precision precision : {Precision::f32, Precision::bf16}) {
-    const Towers towers({70, 45}, {33, 21}, 5, precision);
+    const Towers towers({70, 45}, kTwo, {33, 21}, 5, precision);
     const TestBatch shared({70, 45}, 3);
     TestBatch apart({70, 45}, shared.count);
     for (std::size_t s = 0; s < shared.count; ++s) {
@@ -314,7 +371,7 @@ TEST(Towers, ASharedContextGivesTheLogitsOfOneOfItsOwn) {
     TowerPass one(towers, 1), other(towers, 1);
     shared.train(one);
     apart.train(other);
-    for (const Tower tower : {Tower::ctr, Tower::cvr}) {
+    for (const std::size_t tower : {0, 1}) {
       EXPECT_EQ(std::memcmp(one.logits(tower), other.logits(tower), shared.count * sizeof(float)),
                 0);
     }
@@ -341,17 +398,20 @@ std::vector<float> all_gradients(const Towers& towers, const TestBatch& batch, s
 // Logits and all gradients: the same bits on every instruction set that this CPU has, in lanes of
 // any size. The slowest kernels are compared with sums one by one in kernels_test.cc.
 RC_GTEST_PROP(TowersProperty, AllKernelsAndLanesGiveTheSameGradients, ()) {
-  const Towers::Inputs inputs = {*rc::gen::inRange<std::size_t>(0, 40),
-                                 *rc::gen::inRange<std::size_t>(0, 70)};
+  const bool is_deep = *rc::gen::arbitrary<bool>();
+  const Towers::Inputs inputs = is_deep ? Towers::Inputs{*rc::gen::inRange<std::size_t>(0, 40),
+                                                         *rc::gen::inRange<std::size_t>(0, 70)}
+                                        : fm_inputs(*rc::gen::inRange<std::size_t>(0, 20));
   RC_PRE(inputs.all() > 0);
+  const auto list = *rc::gen::elementOf(is_deep ? kDeepLists : kOtherLists);
   const auto hidden = *rc::gen::container<std::vector<std::uint64_t>>(
-      *rc::gen::inRange<std::size_t>(1, 4), rc::gen::inRange<std::uint64_t>(1, 60));
+      *rc::gen::inRange<std::size_t>(is_deep ? 1 : 0, 4), rc::gen::inRange<std::uint64_t>(1, 60));
   const auto precision = *rc::gen::element(Precision::f32, Precision::bf16);
   const TestBatch batch(inputs, *rc::gen::inRange<std::size_t>(1, 80),
                         *rc::gen::inRange<std::size_t>(1, 150));
   std::vector<float> wanted;
   for (const Kernels* const kernels : usable_kernels()) {
-    const Towers towers(inputs, hidden, 3, precision, *kernels);
+    const Towers towers(inputs, list, hidden, 3, precision, *kernels);
     for (const std::size_t lane : {1, 2, 10}) {
       const std::vector<float> computed = all_gradients(towers, batch, lane * kLaneUnit);
       if (wanted.empty()) wanted = computed;
@@ -371,7 +431,7 @@ TEST(Towers, GradientsOfALargeBatchAreTheSumOfItsSamples) {
   for (const auto& [precision, inputs] :
        {Case{Precision::f32, {0, 210}}, Case{Precision::f32, {200, 70}},
         Case{Precision::bf16, {0, 210}}}) {
-    const Towers towers(inputs, {210, 9}, 5, precision);
+    const Towers towers(inputs, kTwo, {210, 9}, 5, precision);
     const TestBatch batch(inputs, 40, 300);
     TowerPass pass(towers, 1);
     batch.train(pass, 2 * kLaneUnit);
@@ -396,7 +456,7 @@ TEST(Towers, GradientsInBf16AreNearThoseInF32) {
   const TestBatch batch({20, 30}, 4);
   std::vector<std::vector<float>> gradients;
   for (const Precision precision : {Precision::f32, Precision::bf16}) {
-    const Towers towers({20, 30}, {40, 24}, 5, precision);
+    const Towers towers({20, 30}, kTwo, {40, 24}, 5, precision);
     TowerPass pass(towers, 1);
     batch.train(pass);
     gradients.push_back(weight_gradients(towers, pass));
@@ -406,14 +466,14 @@ TEST(Towers, GradientsInBf16AreNearThoseInF32) {
     difference += std::pow(double{gradients[0][k]} - gradients[1][k], 2);
     norm += std::pow(double{gradients[0][k]}, 2);
   }
-  EXPECT_LT(std::sqrt(difference / norm), 0.02);
+  EXPECT_LT(std::sqrt(difference / norm), 0.05);
   EXPECT_GT(std::sqrt(difference / norm), 1e-5);
 }
 
 // A ReLU that made 0 of it would hide a model that has diverged.
 TEST(Towers, WhatIsNotANumberReachesTheLogits) {
   for (const Precision precision : {Precision::f32, Precision::bf16}) {
-    const Towers towers({0, 7}, {9, 5}, 5, precision);
+    const Towers towers({0, 7}, kTwo, {9, 5}, 5, precision);
     std::vector<float> x = random_floats(7 * 3, 1);
     x[7 + 2] = std::numeric_limits<float>::quiet_NaN();  // of the second sample
     for (const std::vector<float>& logits : logits_of(towers, x.data(), 3)) {
@@ -425,7 +485,7 @@ TEST(Towers, WhatIsNotANumberReachesTheLogits) {
 }
 
 TEST(Towers, ArraysCoverTheParametersOnce) {
-  Towers towers({0, 7}, {9, 5}, 5);
+  Towers towers({0, 7}, kTwo, {9, 5}, 5);
   std::vector<float> seen(towers.parameters().size(), 0.0F);
   for (const Towers::Array& array : towers.arrays()) {
     std::vector<float> counts = Towers::read(array, seen);

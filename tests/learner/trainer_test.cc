@@ -486,9 +486,9 @@ TEST(Trainer, LogitsThatAreNotFiniteStopItBeforeTheBatchIsTold) {
   const Stopped stopped = stopped_by(config, samples);
   EXPECT_EQ(stopped.told, config.training.batch_size);  // which set the weights to some 1e28
   const Sample& first = samples[config.training.batch_size];
-  EXPECT_THAT(stopped.message,
-              ::testing::StartsWith("sample " + std::to_string(first.sequence) + " (impression " +
-                                    first.impression_id + "): its logits are not finite (CTR "));
+  EXPECT_THAT(stopped.message, ::testing::StartsWith("sample " + std::to_string(first.sequence) +
+                                                     " (impression " + first.impression_id +
+                                                     "): the logit of tower ctr is not finite ("));
 }
 
 TEST(Trainer, ADenseNumberThatIsTooLargeStopsIt) {

@@ -45,10 +45,10 @@ TEST(Scorer, ScoresAsTheModelThatWasPublished) {
     ASSERT_TRUE(scores[i]) << scores[i].error();
     EXPECT_EQ(scores[i]->impression_id, "i" + std::to_string(i));
     EXPECT_EQ(scores[i]->prediction, expected[i]);
-    EXPECT_GT(scores[i]->prediction.pctcvr, 0);
-    EXPECT_LT(scores[i]->prediction.pctr, 1);
+    EXPECT_GT(scores[i]->prediction.ctcvr.yes, 0);
+    EXPECT_LT(scores[i]->prediction.ctr.yes, 1);
   }
-  EXPECT_NE(scores[1]->prediction.pctr, scores[2]->prediction.pctr) << "features count";
+  EXPECT_NE(scores[1]->prediction.ctr.yes, scores[2]->prediction.ctr.yes) << "features count";
 }
 
 TEST(Scorer, BadImpressionsKeepTheirPlace) {
