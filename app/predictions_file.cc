@@ -144,14 +144,12 @@ Status ScoreLog::sync() {
   return file_ == nullptr ? Status() : file_->sync();
 }
 
-Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
-                                                   const std::filesystem::path& path,
-                                                   std::uint64_t samples) {
-  if (!files.exists(path)) return nlohmann::ordered_json(nullptr);
+Result<bool> read_scores(FileSystem& files, const std::filesystem::path& path,
+                         std::uint64_t samples, std::uint64_t first, const ScoreVisitor& visit) {
+  if (!files.exists(path)) return false;
   SLUICE_ASSIGN(const std::uint64_t size, files.size(path));
-  if (size != samples * kScoreBytes) return nlohmann::ordered_json(nullptr);
-  ProgressiveMetrics metrics;
-  for (std::uint64_t offset = samples / 2 * kScoreBytes; offset < size;) {
+  if (size != samples * kScoreBytes) return false;
+  for (std::uint64_t offset = first * kScoreBytes; offset < size;) {
     SLUICE_ASSIGN(const std::string records, files.read_range(path, offset, kBufferBytes));
     if (records.size() < kScoreBytes) {
       return stop_error(path.string() + " was cut while it was read");
@@ -161,11 +159,24 @@ Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
       const auto ctr_logit = std::bit_cast<float>(bytes.u32());
       const auto cvr_logit = std::bit_cast<float>(bytes.u32());
       const std::uint64_t flags = bytes.u64();
-      metrics.add({(flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0, (flags & 8) != 0},
-                  predict(ctr_logit, cvr_logit));
+      visit({(flags & 1) != 0, (flags & 2) != 0, (flags & 4) != 0, (flags & 8) != 0},
+            predict(ctr_logit, cvr_logit));
     }
     offset += records.size() - bytes.remaining();
   }
+  return true;
+}
+
+Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
+                                                   const std::filesystem::path& path,
+                                                   std::uint64_t samples) {
+  ProgressiveMetrics metrics;
+  SLUICE_ASSIGN(const bool is_whole,
+                read_scores(files, path, samples, samples / 2,
+                            [&](const FinalLabels& labels, const Prediction& prediction) {
+                              metrics.add(labels, prediction);
+                            }));
+  if (!is_whole) return nlohmann::ordered_json(nullptr);
   return metrics.json();
 }
 
