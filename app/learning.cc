@@ -257,6 +257,7 @@ Status Learning::checkpoint() {
   // The checkpoint says that these lines are there.
   if (predictions_ != nullptr) SLUICE_TRY(predictions_->sync());
   SLUICE_TRY(scores_->sync());
+  if (options_.before_checkpoint) SLUICE_TRY(options_.before_checkpoint());
   LearnerState state = trainer_.save();
   Json manifest;
   manifest["format"] = kCheckpointFormat;

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,6 +33,8 @@ struct LearningOptions {
   std::filesystem::path data_dir;
   std::optional<std::filesystem::path> predictions;
   std::string provenance;  // JSON object for provenance.json: build, host, source
+  // What must be on disk before a checkpoint that speaks of it; none: nothing else.
+  std::function<Status()> before_checkpoint = {};
 };
 
 // Owned by the learning thread once opened.

@@ -146,8 +146,8 @@ Status Service::open() {
   std::size_t threads = options_.threads != 0 ? options_.threads : config_.training.threads;
   if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
   workers_ = std::make_unique<Workers>(threads);
-  SLUICE_ASSIGN(learning_, task_.open_learner({*files_, *store_, clock_, *workers_,
-                                               provenance(config_, clock_)}));
+  SLUICE_ASSIGN(learning_, task_.open_learner(
+                               {*files_, *store_, clock_, *workers_, provenance(config_, clock_)}));
   SLUICE_TRY(open_join_with_retries());
   if (dead_letters_ != nullptr) join_->send_dead_letters(*store_, *dead_letters_);
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
@@ -309,9 +309,8 @@ void Service::learn_loop() {
     }
   }
   if (is_failed()) return;
-  const bool is_everything =
-      handoff_.committed().is_closed &&
-      learning_->next_sequence() == handoff_.committed().next_sequence;
+  const bool is_everything = handoff_.committed().is_closed &&
+                             learning_->next_sequence() == handoff_.committed().next_sequence;
   const Status ended = is_everything ? learning_->finish() : learning_->stop();
   if (!ended) return fail(ended.error());
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
@@ -381,10 +380,10 @@ class OneModel final : public ServiceTask {
       : options_(options), config_(config) {}
 
   Result<std::unique_ptr<LearnStage>> open_learner(const ServiceParts& parts) override {
-    SLUICE_ASSIGN(auto learning,
-                  Learning::open(config_,
-                                 {options_.data_dir, options_.predictions, parts.provenance},
-                                 parts.store, parts.files, parts.clock, parts.workers));
+    SLUICE_ASSIGN(
+        auto learning,
+        Learning::open(config_, {options_.data_dir, options_.predictions, parts.provenance},
+                       parts.store, parts.files, parts.clock, parts.workers));
     learning_ = learning.get();
     files_ = &parts.files;
     return std::unique_ptr<LearnStage>(std::move(learning));
