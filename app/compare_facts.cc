@@ -12,7 +12,7 @@ namespace sluice {
 namespace {
 
 constexpr std::uint64_t kRecordBytes = 24;
-constexpr std::uint64_t kReadBytes = kRecordBytes << 15;
+constexpr std::uint64_t kReadBytes = kRecordBytes << 15;  // whole records
 
 }  // namespace
 

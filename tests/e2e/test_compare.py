@@ -152,6 +152,11 @@ def expected_metrics(predictions, users, truth, begin):
     return metrics
 
 
+def digest_lines(data, model):
+    lines = (data / "digests.jsonl").read_text().splitlines()
+    return {line for line in lines if json.loads(line)["model"] == model}
+
+
 class Page(html.parser.HTMLParser):
     """What a page loads, and the text of its elements with an id."""
 
@@ -220,9 +225,14 @@ class Compare(sluice.Case):
             self.assertEqual(model["model_digest"], report["model_digest"], name)
             self.assertEqual(comparison["samples_digest"], report["samples_digest"])
             lone = self.folder / f"alone-{name}" / "models" / name
-            for path in sorted(lone.glob("snapshots/*/weights.safetensors")):
+            kept = [*lone.glob("snapshots/*/weights.safetensors"),
+                    *lone.glob("snapshots/*/manifest.json")]
+            self.assertGreater(len(kept), 4)
+            for path in kept:
                 mine = data / path.relative_to(lone.parent)
                 self.assertEqual(mine.read_bytes(), path.read_bytes(), mine)
+            self.assertEqual(digest_lines(self.folder / "data", name),
+                             digest_lines(self.folder / f"alone-{name}", name))
             self.assertEqual((data / name / "scores.bin").read_bytes(),
                              (lone / "scores.bin").read_bytes())
             self.check_metrics(comparison, group, report, predictions)
