@@ -175,6 +175,7 @@ std::string durable_kind(const DurablePaths& paths, const fs::path& given) {
   if (!rest.empty() && *rest.begin() != "..") {
     const std::string first = rest.begin()->string();
     if (first == "digests.jsonl" || first == "digests.jsonl.tmp") return "digests";
+    if (first == "compared.bin") return "compared";
     if (first != "models") return "unknown";
     auto part = ++rest.begin();
     if (part == rest.end()) return "model";

@@ -173,20 +173,33 @@ Status Learning::restore(std::uint64_t sequence, const PublishedFolder& folder) 
 
 // ---- training
 
+Result<std::vector<Sample>> read_committed(KeyValueStore& store, std::uint64_t first,
+                                           const Committed& committed, std::size_t max_samples) {
+  if (first >= committed.next_sequence) return std::vector<Sample>();
+  SLUICE_ASSIGN(auto samples, read_samples(store, first, max_samples));
+  if (samples.empty()) {
+    return stop_error("the sample log ends before sequence " + std::to_string(first) +
+                      ", which was committed; the data folder is damaged: replay into a new one");
+  }
+  // Of a commit not yet told of.
+  while (!samples.empty() && samples.back().sequence >= committed.next_sequence) {
+    samples.pop_back();
+  }
+  return samples;
+}
+
 Result<bool> Learning::learn(const Committed& committed, std::size_t max_samples) {
+  SLUICE_ASSIGN(auto samples,
+                read_committed(store_, trainer_.next_sequence(), committed, max_samples));
+  return learn_from(committed, std::move(samples));
+}
+
+Result<bool> Learning::learn_from(const Committed& committed, std::vector<Sample> samples) {
   committed_ = committed;
-  if (trainer_.next_sequence() < committed.next_sequence) {
-    SLUICE_ASSIGN(auto samples, read_samples(store_, trainer_.next_sequence(), max_samples));
-    if (samples.empty()) {
-      return stop_error("the sample log ends before sequence " +
-                        std::to_string(trainer_.next_sequence()) +
-                        ", which was committed; the data folder is damaged: replay into a new one");
-    }
-    for (Sample& sample : samples) {
-      if (sample.sequence >= committed.next_sequence) break;  // of a commit not yet told of
-      offered_digest_ = chain_sample(offered_digest_, sample);
-      SLUICE_TRY(trainer_.offer(std::move(sample)));
-    }
+  for (Sample& sample : samples) {
+    if (sample.sequence < trainer_.next_sequence()) continue;
+    offered_digest_ = chain_sample(offered_digest_, sample);
+    SLUICE_TRY(trainer_.offer(std::move(sample)));
   }
   if (trainer_.next_sequence() < committed.next_sequence) return true;
   SLUICE_TRY(trainer_.pass(committed.frontier));
@@ -246,6 +259,7 @@ Status Learning::checkpoint() {
   // The checkpoint says that these lines are there.
   if (predictions_ != nullptr) SLUICE_TRY(predictions_->sync());
   SLUICE_TRY(scores_->sync());
+  if (options_.before_checkpoint) SLUICE_TRY(options_.before_checkpoint());
   LearnerState state = trainer_.save();
   Json manifest;
   manifest["format"] = kCheckpointFormat;
@@ -397,6 +411,12 @@ Result<Json> Learning::second_half_metrics() {
   SLUICE_TRY(scores_->sync());
   return sluice::second_half_metrics(files_, folder_ / "scores.bin", trainer_.trained_sequence(),
                                      trainer_.objective());
+}
+
+Result<bool> Learning::read_scores(const ScoreVisitor& visit) {
+  SLUICE_TRY(scores_->sync());
+  return sluice::read_scores(files_, folder_ / "scores.bin", trainer_.trained_sequence(), 0,
+                             trainer_.objective(), visit);
 }
 
 }  // namespace sluice

@@ -9,13 +9,16 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "app/freshness.h"
 #include "app/handoff.h"
+#include "app/learn_stage.h"
 #include "app/predictions_file.h"
 #include "base/file.h"
 #include "base/lanes.h"
@@ -32,10 +35,12 @@ struct LearningOptions {
   std::optional<std::filesystem::path> predictions;
   std::string provenance;          // JSON object for provenance.json: build, host, source
   Freshness* freshness = nullptr;  // of a live service: told of every batch
+  // What must be on disk before a checkpoint that speaks of it; none: nothing else.
+  std::function<Status()> before_checkpoint = {};
 };
 
 // Owned by the learning thread once opened.
-class Learning {
+class Learning final : public LearnStage {
  public:
   // Recovers. The references outlive it. A usage error where the folder was begun with another
   // semantic config of the learner.
@@ -44,19 +49,22 @@ class Learning {
                                                 KeyValueStore& store, FileSystem& files,
                                                 Clock& clock, Workers& workers);
 
-  // Trains what is committed, at most about `max_samples` of it; true where more is there.
-  Result<bool> learn(const Committed& committed, std::size_t max_samples);
-  // After everything of a closed join is learned: the last partial batch, a checkpoint, a snapshot.
-  Status finish();
-  // Before a stop: a checkpoint at the last batch end.
-  Status stop();
+  Result<bool> learn(const Committed& committed, std::size_t max_samples) override;
+  // The same with samples that were read already: consecutive, the first at or before
+  // next_sequence(); those that were offered before are passed over.
+  Result<bool> learn_from(const Committed& committed, std::vector<Sample> samples);
+  Status finish() override;
+  Status stop() override;
 
-  std::uint64_t trained_sequence() const { return trainer_.trained_sequence(); }
-  // The log must reach back to this sequence.
-  std::uint64_t first_needed() const { return first_needed_; }
-  std::optional<std::uint64_t> last_snapshot() const { return last_snapshot_; }
+  std::uint64_t next_sequence() const override { return trainer_.next_sequence(); }
+  std::uint64_t trained_sequence() const override { return trainer_.trained_sequence(); }
+  std::uint64_t first_needed() const override { return first_needed_; }
+  std::optional<std::uint64_t> last_snapshot() const override { return last_snapshot_; }
   const Trainer& trainer() const { return trainer_; }
   Result<nlohmann::ordered_json> second_half_metrics();
+  // Of every trained sample in order, as predicted before it was learned; false where they were not
+  // kept from the first on.
+  Result<bool> read_scores(const ScoreVisitor& visit);
 
  private:
   Learning(const Config& config, const LearningOptions& options, KeyValueStore& store,
@@ -95,6 +103,11 @@ class Learning {
   std::optional<std::uint64_t> last_snapshot_;  // what LATEST names
   Committed committed_;
 };
+
+// The committed samples from `first` on, about `max_samples` of them, at least one; none where
+// nothing from there on is committed.
+Result<std::vector<Sample>> read_committed(KeyValueStore& store, std::uint64_t first,
+                                           const Committed& committed, std::size_t max_samples);
 
 // A usage error that names the keys in which `config` differs from the learner's config that the
 // model in `folder` (models/<name>) was begun with; fine where nothing was begun.

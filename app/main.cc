@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   sluice::add_score(root, exit_code);
   sluice::add_snapshot(root, exit_code);
   sluice::add_check(root, exit_code);
+  sluice::add_compare(root, exit_code);
   sluice::add_generate(root, exit_code);
   sluice::add_import(root, exit_code);
   sluice::add_dead_letters(root, exit_code);

@@ -161,16 +161,14 @@ Status ScoreLog::sync() {
   return file_ == nullptr ? Status() : file_->sync();
 }
 
-Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
-                                                   const std::filesystem::path& path,
-                                                   std::uint64_t samples,
-                                                   const Objective& objective) {
+Result<bool> read_scores(FileSystem& files, const std::filesystem::path& path,
+                         std::uint64_t samples, std::uint64_t first, const Objective& objective,
+                         const ScoreVisitor& visit) {
   const std::uint64_t record_bytes = score_bytes(objective.towers());
-  if (!files.exists(path)) return nlohmann::ordered_json(nullptr);
+  if (!files.exists(path)) return false;
   SLUICE_ASSIGN(const std::uint64_t size, files.size(path));
-  if (size != samples * record_bytes) return nlohmann::ordered_json(nullptr);
-  ProgressiveMetrics metrics;
-  for (std::uint64_t offset = samples / 2 * record_bytes; offset < size;) {
+  if (size != samples * record_bytes) return false;
+  for (std::uint64_t offset = first * record_bytes; offset < size;) {
     SLUICE_ASSIGN(const std::string records, files.read_range(path, offset, kBufferBytes));
     if (records.size() < record_bytes) {
       return stop_error(path.string() + " was cut while it was read");
@@ -183,10 +181,24 @@ Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
       labels.y_final = (flags & 2) != 0;
       labels.z = (flags & 4) != 0;
       labels.z_final = (flags & 8) != 0;
-      metrics.add(labels, prediction);
+      visit(labels, prediction);
     }
     offset += records.size() - bytes.remaining();
   }
+  return true;
+}
+
+Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,
+                                                   const std::filesystem::path& path,
+                                                   std::uint64_t samples,
+                                                   const Objective& objective) {
+  ProgressiveMetrics metrics;
+  SLUICE_ASSIGN(const bool is_whole,
+                read_scores(files, path, samples, samples / 2, objective,
+                            [&](const FinalLabels& labels, const Prediction& prediction) {
+                              metrics.add(labels, prediction);
+                            }));
+  if (!is_whole) return nlohmann::ordered_json(nullptr);
   return metrics.json();
 }
 

@@ -1,9 +1,10 @@
 // The progressive predictions: as CSV for users (--predictions), and as records of a fixed size for
-// the metrics of a replay's second half.
+// the metrics of a replay's second half and of comparisons.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -68,6 +69,13 @@ class ScoreLog {
   explicit ScoreLog(std::unique_ptr<WritableFile> file) : file_(std::move(file)) {}
   std::unique_ptr<WritableFile> file_;  // none: not whole
 };
+
+// The records from number `first` (from 0) on, in order; false, and none, where the log does not
+// hold `samples` of them.
+using ScoreVisitor = std::function<void(const FinalLabels& labels, const Prediction& prediction)>;
+Result<bool> read_scores(FileSystem& files, const std::filesystem::path& path,
+                         std::uint64_t samples, std::uint64_t first, const Objective& objective,
+                         const ScoreVisitor& visit);
 
 // The metrics over lines ⌊samples/2⌋ to the end; null where the log is not whole.
 Result<nlohmann::ordered_json> second_half_metrics(FileSystem& files,

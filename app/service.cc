@@ -17,7 +17,6 @@
 #include "app/learning.h"
 #include "app/pipeline.h"
 #include "app/progress.h"
-#include "app/report.h"
 #include "base/check.h"
 #include "base/lanes.h"
 #include "config/load.h"
@@ -80,7 +79,8 @@ std::string provenance(const Config& config, Clock& clock) {
 // The parts of a running service, in the order in which they are opened.
 class Service {
  public:
-  explicit Service(const ServiceOptions& options) : options_(options) {}
+  Service(const ServiceOptions& options, Config config, ServiceTask& task)
+      : options_(options), task_(task), config_(std::move(config)) {}
 
   Status open();
   Status run();
@@ -106,6 +106,7 @@ class Service {
   ServiceStatus status() const;
 
   ServiceOptions options_;
+  ServiceTask& task_;
   mutable SystemClock clock_;  // reading it changes nothing
   RealFileSystem real_files_;
   std::unique_ptr<KillPoints> kill_points_;  // none but in a fault drill
@@ -120,7 +121,7 @@ class Service {
   std::unique_ptr<JoinStage> join_;
   std::unique_ptr<Workers> workers_;
   std::optional<Freshness> freshness_;  // none: a replay's events are not of now
-  std::unique_ptr<Learning> learning_;
+  std::unique_ptr<LearnStage> learning_;
 
   std::atomic<bool> is_learner_done_{false};
   mutable std::mutex mutex_;  // guards what follows
@@ -136,7 +137,6 @@ class Service {
 };
 
 Status Service::open() {
-  SLUICE_ASSIGN(config_, load_config_or_error(options_.config, options_.overrides));
   if (options_.end.is_live) freshness_.emplace(config_);
   SLUICE_TRY(check_paths());
   SLUICE_TRY(install_kill_points());
@@ -149,11 +149,9 @@ Status Service::open() {
   std::size_t threads = options_.threads != 0 ? options_.threads : config_.training.threads;
   if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
   workers_ = std::make_unique<Workers>(threads);
-  SLUICE_ASSIGN(learning_,
-                Learning::open(config_,
-                               {options_.data_dir, options_.predictions,
-                                provenance(config_, clock_), freshness_ ? &*freshness_ : nullptr},
-                               *store_, *files_, clock_, *workers_));
+  SLUICE_ASSIGN(learning_, task_.open_learner({*files_, *store_, clock_, *workers_,
+                                               provenance(config_, clock_),
+                                               freshness_ ? &*freshness_ : nullptr}));
   SLUICE_TRY(open_join_with_retries());
   if (dead_letters_ != nullptr) join_->send_dead_letters(*store_, *dead_letters_);
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
@@ -315,9 +313,8 @@ void Service::learn_loop() {
     }
   }
   if (is_failed()) return;
-  const bool is_everything =
-      handoff_.committed().is_closed &&
-      learning_->trainer().next_sequence() == handoff_.committed().next_sequence;
+  const bool is_everything = handoff_.committed().is_closed &&
+                             learning_->next_sequence() == handoff_.committed().next_sequence;
   const Status ended = is_everything ? learning_->finish() : learning_->stop();
   if (!ended) return fail(ended.error());
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
@@ -378,20 +375,54 @@ Status Service::report() {
   throughput.seconds = static_cast<double>(end_steady_ - begin_steady_) / 1e3;
   throughput.join_seconds = static_cast<double>(join_end_steady_ - begin_steady_) / 1e3;
   if (freshness_) throughput.freshness = freshness_->all();
-  SLUICE_ASSIGN(const Json report,
-                make_report(*join_, *learning_, throughput, !options_.end.is_live));
-  std::fputs(summarize(report).c_str(), stdout);
-  if (!options_.report) return {};
-  return write_atomically(*files_, *options_.report, report.dump(2) + "\n");
+  return task_.report(*join_, throughput);
 }
+
+// Run and replay.
+class OneModel final : public ServiceTask {
+ public:
+  OneModel(const ServiceOptions& options, const Config& config)
+      : options_(options), config_(config) {}
+
+  Result<std::unique_ptr<LearnStage>> open_learner(const ServiceParts& parts) override {
+    SLUICE_ASSIGN(
+        auto learning,
+        Learning::open(config_,
+                       {options_.data_dir, options_.predictions, parts.provenance, parts.freshness},
+                       parts.store, parts.files, parts.clock, parts.workers));
+    learning_ = learning.get();
+    files_ = &parts.files;
+    return std::unique_ptr<LearnStage>(std::move(learning));
+  }
+
+  Status report(const JoinStage& join, const Throughput& throughput) override {
+    SLUICE_ASSIGN(const Json report,
+                  make_report(join, *learning_, throughput, !options_.end.is_live));
+    std::fputs(summarize(report).c_str(), stdout);
+    if (!options_.report) return {};
+    return write_atomically(*files_, *options_.report, report.dump(2) + "\n");
+  }
+
+ private:
+  const ServiceOptions& options_;
+  const Config& config_;
+  Learning* learning_ = nullptr;
+  FileSystem* files_ = nullptr;
+};
 
 }  // namespace
 
 Status run_service(const ServiceOptions& options) {
+  SLUICE_ASSIGN(const Config config, load_config_or_error(options.config, options.overrides));
+  OneModel task(options, config);
+  return run_service(options, config, task);
+}
+
+Status run_service(const ServiceOptions& options, Config config, ServiceTask& task) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("sluice"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   install_signal_handlers();
-  Service service(options);
+  Service service(options, std::move(config), task);
   if (const Status opened = service.open(); !opened) {
     // Asked to stop while it waited for its broker: nothing was begun, so nothing is left to do.
     const bool was_waiting = opened.error().kind == ErrorKind::retry;

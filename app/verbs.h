@@ -13,6 +13,7 @@ void add_run_and_replay(CLI::App& root, int& exit_code);
 void add_score(CLI::App& root, int& exit_code);
 void add_snapshot(CLI::App& root, int& exit_code);
 void add_check(CLI::App& root, int& exit_code);
+void add_compare(CLI::App& root, int& exit_code);
 void add_generate(CLI::App& root, int& exit_code);
 void add_import(CLI::App& root, int& exit_code);
 void add_dead_letters(CLI::App& root, int& exit_code);
