@@ -82,7 +82,8 @@ std::string differences_table(const Json& comparison, const std::string& rate,
     rows.push_back(std::move(row));
   }
   if (rows.empty()) return {};
-  rows.insert(rows.begin(), titles("difference to " + comparison["baseline"].get<std::string>(), columns));
+  rows.insert(rows.begin(),
+              titles("difference to " + comparison["baseline"].get<std::string>(), columns));
   return text_table(rows);
 }
 
