@@ -43,7 +43,9 @@ Status CompareStage::check_log(const std::vector<ComparedModel>& models) const {
 }
 
 Result<bool> CompareStage::learn(const Committed& committed, std::size_t max_samples) {
-  SLUICE_ASSIGN(auto samples, read_committed(store_, next_sequence(), committed, max_samples));
+  // One step takes about as long as that of one model: a stop is heard between two.
+  const std::size_t at_once = std::max<std::size_t>(1, max_samples / learnings_.size());
+  SLUICE_ASSIGN(auto samples, read_committed(store_, next_sequence(), committed, at_once));
   SLUICE_TRY(facts_->add(samples));
   for (const auto& learning : learnings_) {
     const bool is_last = learning == learnings_.back();
