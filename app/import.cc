@@ -195,7 +195,10 @@ std::optional<RowProblem> row_problem(const CsvRow& row) {
   if (row.problem == CsvProblem::quotes) {
     return RowProblem{"quotes", 0, "a quoted field has no end, or something behind it"};
   }
-  if (!is_utf8(row.bytes)) return RowProblem{"not_utf8", 0, "the row is not UTF-8"};
+  // Each by itself: two halves of a character that a delimiter parts are none.
+  for (std::size_t index = 0; index < row.fields.size(); ++index) {
+    if (!is_utf8(row.fields[index])) return RowProblem{"not_utf8", index + 1, "is not UTF-8"};
+  }
   return {};
 }
 

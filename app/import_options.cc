@@ -36,8 +36,10 @@ Status check_columns(const ImportOptions& options) {
     return usage_error("--click-time and --conversion-time: are for tables with a --time");
   }
   for (const char delimiter : {csv.delimiter, csv.list_separator}) {
-    if (delimiter == '"' || delimiter == '\n' || delimiter == '\r') {
-      return usage_error("--delimiter and --list-separator: may be no quote and no line end");
+    const bool is_ascii = static_cast<unsigned char>(delimiter) < 0x80;
+    if (delimiter == '"' || delimiter == '\n' || delimiter == '\r' || !is_ascii) {
+      return usage_error(
+          "--delimiter and --list-separator: must be ASCII, no quote and no line end");
     }
   }
   return {};

@@ -372,7 +372,7 @@ class Behaviour(ImportCase):
     def test_bad_rows(self):
         rows = separated(self.table[1:101], ",").splitlines(keepends=True)
         bad = {10: "1,2,0\n", 20: "1,2,yes,0\n", 30: "1,2,1,2\n", 40: '"1"x,2,0,0\n',
-               50: "1,\udcff,0,0\n", 99: '"1,2,0,0\n'}
+               50: "1,\udcff,0,0\n", 60: "a\udcc3,\udcbcb,0,0\n", 99: '"1,2,0,0\n'}
         for number, line in bad.items():
             rows[number - 1] = line
         text = ("u,f,y,z\n" + "".join(rows)).encode("utf-8", "surrogateescape")
@@ -381,16 +381,17 @@ class Behaviour(ImportCase):
         # The last one has no end: it takes the last row with it.
         for place in ("bad.csv:11: columns:", "bad.csv:21: column 3: label: 'yes'",
                       "bad.csv:31: column 4: label: '2'", "bad.csv:41: quotes:",
-                      "bad.csv:51: not_utf8:", "bad.csv:100: quotes:", "bad rows, label: 2"):
+                      "bad.csv:51: column 2: not_utf8:", "bad.csv:61: column 1: not_utf8:",
+                      "bad.csv:100: quotes:", "bad rows, label: 2"):
             self.assertIn(place, done.stderr)
-        self.assertIn("6 bad rows", done.stderr)
+        self.assertIn("7 bad rows", done.stderr)
         self.assertEqual(self.files("out"), {})
-        self.run_import(path, *self.WORDS, "--max-bad-rows", 5, expect=1)
+        self.run_import(path, *self.WORDS, "--max-bad-rows", 6, expect=1)
         self.assertEqual(self.files("out"), {})
-        self.run_import(path, *self.WORDS, "--max-bad-rows", 6)
+        self.run_import(path, *self.WORDS, "--max-bad-rows", 7)
         expected = json.loads((self.folder / "out" / "expected.json").read_text())["table"]
         self.assertEqual(expected["rows"], 99)
-        self.assertEqual(expected["bad_rows"], {"columns": 1, "label": 2, "not_utf8": 1, "quotes": 2})
+        self.assertEqual(expected["bad_rows"], {"columns": 1, "label": 2, "not_utf8": 2, "quotes": 2})
         self.check({number: label for number, label in labels_of(self.table[1:100], 2, 3).items()
                     if number not in bad})
 
@@ -433,6 +434,7 @@ class Behaviour(ImportCase):
                 ([self.path, "--format", "aliccp"], "--common"),
                 ([self.path, *self.WORDS, "--partitions", 0], "--partitions"),
                 ([self.path, *self.WORDS, "--start", "1970-01-01"], "--start"),
+                ([self.path, *self.WORDS, "--list-separator", "\udcc3"], "--list-separator"),
                 ([self.path, *self.WORDS, "--features", "y"], "no column is left")):
             done = self.run_import(*words, expect=2)
             self.assertIn(needle, done.stderr)
