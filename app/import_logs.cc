@@ -181,7 +181,9 @@ Result<std::optional<RowProblem>> ImportLogs::add(std::uint64_t number,
   }
   if (is_unclicked_conversion)
     ++(row.clicked ? counts_.implied_clicks : counts_.skipped_conversions);
-  if (number % kRowsBetweenWrites == 0) SLUICE_TRY(logs_->write_until(highest_impression_));
+  // What is added later arrives with these at the earliest, and then behind them.
+  const std::uint64_t rows = counts_.records[static_cast<std::size_t>(Stream::impressions)];
+  if (rows % kRowsBetweenWrites == 0) SLUICE_TRY(logs_->write_until(highest_impression_ + 1));
   return std::optional<RowProblem>();
 }
 

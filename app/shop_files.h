@@ -57,7 +57,8 @@ class ShopLogs {
                                  const ShopOptions& options, OnWritten on_written);
 
   void add(ShopRecord record);
-  // Writes what arrives before `time`; nothing that is added later may arrive before it.
+  // Writes what arrives before `time`, in the order of arrival and then of add(): what is added
+  // later may arrive no earlier than what this wrote.
   Status write_until(TimeMs time);
   Status finish();
 
