@@ -79,11 +79,12 @@ ImportLogs::Times ImportLogs::times_of(std::uint64_t number, const ImportRow& ro
   times.click = row.click_time ? *row.click_time
                                : times.impression + drawn(seed_, kClickPurpose, number,
                                                           kLeastClickDelay, kMostClickDelay);
-  if (row.conversion_time) {
+  // A row without a conversion may have anything where the conversion's time belongs.
+  if (row.converted && row.conversion_time) {
     times.purchase = *row.conversion_time;
     // A drawn click gives way to a purchase whose time is known.
     if (!row.click_time) times.click = std::min(times.click, times.purchase);
-  } else if (row.conversion_delay) {
+  } else if (row.converted && row.conversion_delay) {
     times.purchase = times.click + *row.conversion_delay;
   } else {
     times.purchase = times.click + drawn(seed_, kPurchasePurpose, number, kLeastPurchaseDelay,

@@ -425,6 +425,18 @@ class Behaviour(ImportCase):
         self.run_import(*words, "--max-bad-rows", 5)
         self.check({1: (1, 1)})
 
+    def test_a_time_of_what_did_not_happen(self):
+        """Some tables have a 0 where others have nothing."""
+        path = self.write("zeros.csv", "y,z,t,ty,tz,f\n1,0,1600000000,1600000050,0,3\n"
+                          "0,0,1600000000,0,0,3\n1,1,1600000000,1600000050,1600000100,3\n")
+        words = [path, "--click", "y", "--conversion", "z", "--time", "t", "--conversion-time", "tz",
+                 "--time-unit", "seconds"]
+        for more in ([], ["--click-time", "ty"]):
+            out = f"out{len(more)}"
+            self.run_import(*words, *more, out=out)
+            self.check({1: (1, 0), 2: (0, 0), 3: (1, 1)}, out=out)
+            self.assertGreater(self.records("clicks", out)[1]["ts"], 1_600_000_000_000)
+
     def test_wrong_words(self):
         for words, needle in (
                 ([self.path], "--click"),
