@@ -85,6 +85,7 @@ class Import {
     SLUICE_TRY(logs.finish());
     summary_.counts = logs.counts();
     SLUICE_TRY(check_rows());
+    SLUICE_TRY(format_->check_features());
     SLUICE_TRY(write_text(files_, aside.path() / kConfig,
                           import_config(options_, logs, format_->features())));
     SLUICE_TRY(write_text(files_, aside.path() / kExpected, expected().dump(2) + "\n"));

@@ -53,6 +53,9 @@ class TableFormat {
   virtual Result<std::optional<RowProblem>> read(const CsvRow& row, ImportRow& out) = 0;
   // Those of the rows read so far.
   virtual std::vector<ImportFeature> features() const = 0;
+  // Called after the last row; a usage error where --features asks for what no row had, or where no
+  // feature is left. Formats whose first row tells that say so in begin_file().
+  virtual Status check_features() const { return {}; }
 };
 
 // A table whose columns have one value each: all formats but aliccp.

@@ -413,6 +413,19 @@ class Behaviour(ImportCase):
         self.check({number: row[:2] for number, row in enumerate(rows, 1)
                     if number not in (5, 6, 7)})
 
+    def test_features_of_aliccp_that_are_not_there(self):
+        skeletons, common, _ = skeleton_table(random.Random(SEED), 60)
+        table = self.write("skeleton.csv", skeletons)
+        words = ["--format", "aliccp", table, "--common", self.write("common.csv", common)]
+        for features, missing in (("999", "'999'"), ("101,20,205", "'20'"), ("9*", "'9*'")):
+            done = self.run_import(*words, "--features", features, expect=2)
+            self.assertIn(missing, done.stderr)
+            self.assertEqual(self.files("out"), {})
+        bare = ["--format", "aliccp", self.write("bare.csv", "1,0,0,u,0,\n"), "--common",
+                self.write("bare_common.csv", "u,0,\n")]
+        self.assertIn("no row has a feature", self.run_import(*bare, expect=2).stderr)
+        self.run_import(*words, "--features", "10*,508")  # of the common table, and of a few rows
+
     def test_times_that_cannot_be(self):
         path = self.write("times.csv", "y,z,t,tz,f\n1,1,1600000000,1600000100,3\n"
                           "1,1,1600000000,1599999999,3\n0,0,16,,3\n0,0,,,3\n0,0,soon,,3\n"
