@@ -460,7 +460,12 @@ class Behaviour(ImportCase):
                 ([self.path, *self.WORDS, "--partitions", 0], "--partitions"),
                 ([self.path, *self.WORDS, "--start", "1970-01-01"], "--start"),
                 ([self.path, *self.WORDS, "--list-separator", "\udcc3"], "--list-separator"),
-                ([self.path, *self.WORDS, "--features", "y"], "no column is left")):
+                ([self.path, *self.WORDS, "--features", "y"], "no column is left"),
+                ([self.path, "--format", "criteo_attribution", "--time-unit", "iso"],
+                 "--time-unit: is for --format csv only"),
+                ([self.path, "--format", "aliexpress", "--no-header"], "--no-header: is for"),
+                ([self.path, "--format", "aliccp", "--common", self.path, "--numbers", "f"],
+                 "--numbers: is for")):
             done = self.run_import(*words, expect=2)
             self.assertIn(needle, done.stderr)
             self.assertEqual(self.files("out"), {})
