@@ -112,12 +112,12 @@ class Import {
     CsvReader reader(*stream, format_->dialect());
     CsvRow row;
     ImportRow values;
-    bool is_first = true;
+    bool has_begun = false;
     while (!is_at_limit()) {
       SLUICE_ASSIGN(const bool has_row, reader.next(row));
       if (!has_row) break;
-      if (std::exchange(is_first, false)) {
-        SLUICE_ASSIGN(const bool is_header, format_->begin_file(row, table));
+      if (!has_begun) {
+        SLUICE_ASSIGN(const bool is_header, begin_table(row, table, has_begun));
         if (is_header) continue;
       }
       if (summary_.rows++ % kRowsBetweenProgress == 0) {
@@ -127,6 +127,16 @@ class Import {
       if (problem) refuse(table, row.line, *problem);
     }
     return {};
+  }
+
+  // Whether it is the header. A row with a problem says nothing of the columns: the next one does.
+  Result<bool> begin_table(const CsvRow& row, const std::string& table, bool& has_begun) {
+    if (const auto problem = row_problem(row)) {
+      if (!format_->needs_header()) return false;
+      return stop_error(place_of(table, row.line, *problem) + "; this is the header");
+    }
+    has_begun = true;
+    return format_->begin_file(row, table);
   }
 
   Result<std::optional<RowProblem>> read_row(const CsvRow& row, ImportRow& values,

@@ -201,6 +201,7 @@ class AliccpFormat final : public TableFormat {
   UnclickedConversion unclicked_conversion() const override {
     return UnclickedConversion::implies_click;
   }
+  bool needs_header() const override { return false; }
   Result<bool> begin_file(const CsvRow&, const std::string&) override { return false; }
 
   Result<std::optional<RowProblem>> read(const CsvRow& row, ImportRow& out) override {

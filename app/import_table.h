@@ -46,7 +46,9 @@ class TableFormat {
   virtual ~TableFormat() = default;
   virtual CsvDialect dialect() const = 0;
   virtual UnclickedConversion unclicked_conversion() const = 0;
-  // Called with the first row of each file; true where that row is a header, which holds no data.
+  virtual bool needs_header() const = 0;
+  // Called with the first row of each file that is without a problem of its own; true where that row
+  // is a header, which holds no data.
   virtual Result<bool> begin_file(const CsvRow& first, const std::string& file) = 0;
   // Overwrites `out`. The row is without a problem of its own, and UTF-8. An error stops the
   // import.

@@ -395,6 +395,34 @@ class Behaviour(ImportCase):
         self.check({number: label for number, label in labels_of(self.table[1:100], 2, 3).items()
                     if number not in bad})
 
+    def test_a_damaged_header(self):
+        rows = separated(self.table[1:], ",")
+        for header, problem in (('u,f,"y"x,z', "quotes"), ("u,f\udcc3,y,z", "column 2: not_utf8"),
+                                ('"u,f,y,z', "quotes")):
+            text = f"\n{header}\n{rows}".encode("utf-8", "surrogateescape")
+            done = self.run_import(self.write("bad.csv", text), *self.WORDS, "--max-bad-rows", 999,
+                                   expect=1)
+            self.assertRegex(done.stderr, f"bad.csv:2: {problem}: .* header")
+            self.assertEqual(self.files("out"), {})
+
+    def test_a_damaged_first_row_of_data(self):
+        """Says nothing of the columns, also where another file begins with it."""
+        lines = separated(self.table[1:101], ",").splitlines(keepends=True)
+        first = self.write("first.csv", '"1"x,2\n' + "".join(lines[1:50]))
+        second = self.write("second.csv", "1,2\n" + "".join(lines[51:]))
+        words = [first, second, "--no-header", "--click", "c3", "--conversion", "c4"]
+        done = self.run_import(*words, expect=1)
+        for place in ("first.csv:1: quotes", "second.csv:1: columns", "2 bad rows"):
+            self.assertIn(place, done.stderr)
+        self.run_import(*words, "--max-bad-rows", 2)
+        self.check({number: label for number, label in labels_of(self.table[1:101], 2, 3).items()
+                    if number not in (1, 51)})
+        # The same where a header may be there, and is not.
+        table = separated(attribution_table(random.Random(SEED), 9)[1:], "\t").encode()
+        path = self.write("table.tsv", b"\xff\t1\n" + table)
+        self.run_import("--format", "criteo_attribution", path, "--max-bad-rows", 1, out="tabs")
+        self.assertEqual(set(self.records("impressions", "tabs")), set(range(2, 11)))
+
     def test_bad_rows_of_aliccp(self):
         skeletons, common, rows = skeleton_table(random.Random(SEED), 60)
         lines = skeletons.splitlines(keepends=True)
