@@ -187,6 +187,10 @@ void print_bad_rows(const ImportSummary& summary) {
   for (const std::string& line : summary.first_bad_rows) {
     std::fprintf(stderr, "%s\n", line.c_str());
   }
+  std::uint64_t more = 0;
+  for (const auto& [reason, count] : summary.bad_rows) more += count;
+  more -= summary.first_bad_rows.size();
+  if (more > 0) std::fprintf(stderr, "... and %llu more\n", static_cast<unsigned long long>(more));
   for (const auto& [reason, count] : summary.bad_rows) {
     std::fprintf(stderr, "bad rows, %s: %llu\n", reason.c_str(),
                  static_cast<unsigned long long>(count));

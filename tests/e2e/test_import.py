@@ -395,6 +395,14 @@ class Behaviour(ImportCase):
         self.check({number: label for number, label in labels_of(self.table[1:100], 2, 3).items()
                     if number not in bad})
 
+    def test_ten_bad_rows_are_told(self):
+        for bad, more in ((10, ""), (13, "... and 3 more\n")):
+            path = self.write("bad.csv", "u,f,y,z\n" + "1,2,maybe,0\n" * bad + "1,2,0,0\n")
+            done = self.run_import(path, *self.WORDS, expect=1)
+            self.assertEqual(done.stderr.count("bad.csv:"), 10)
+            self.assertIn(f"bad.csv:11: column 3: label: 'maybe' is neither 0 nor 1\n{more}"
+                          f"bad rows, label: {bad}\n", done.stderr)
+
     def test_a_damaged_header(self):
         rows = separated(self.table[1:], ",")
         for header, problem in (('u,f,"y"x,z', "quotes"), ("u,f\udcc3,y,z", "column 2: not_utf8"),
