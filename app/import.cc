@@ -81,9 +81,9 @@ class Import {
     const UnclickedConversion unclicked =
         options_.unclicked_conversion.value_or(format_->unclicked_conversion());
     SLUICE_ASSIGN(ImportLogs logs, ImportLogs::create(files_, aside.path(), options_, unclicked));
-    for (const std::string& table : options_.tables) SLUICE_TRY(read_table(table, logs));
-    SLUICE_TRY(logs.finish());
+    const Status read = read_tables(logs);
     summary_.counts = logs.counts();
+    SLUICE_TRY(read);
     SLUICE_TRY(check_rows());
     SLUICE_TRY(format_->check_features());
     SLUICE_TRY(write_text(files_, aside.path() / kConfig,
@@ -105,6 +105,11 @@ class Import {
   }
 
   bool is_at_limit() const { return options_.limit > 0 && summary_.rows >= options_.limit; }
+
+  Status read_tables(ImportLogs& logs) {
+    for (const std::string& table : options_.tables) SLUICE_TRY(read_table(table, logs));
+    return logs.finish();
+  }
 
   Status read_table(const std::string& table, ImportLogs& logs) {
     if (is_at_limit()) return {};

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <functional>
 #include <string>
 
 #include "tests/store/temporary_folder.h"
@@ -44,6 +46,24 @@ TEST(ImportLogsTest, ImpressionsDoNotWaitInMemoryInWhateverOrderTheyCome) {
   EXPECT_LT(
       bytes_not_yet_written([](std::uint64_t n) { return kBegin + TimeMs(n * 7'919 % 5'000); }),
       kFewBytes);
+}
+
+TEST(ImportTest, TheSummaryComesAsFarAsTheImportDid) {
+  const TemporaryFolder folder;
+  const fs::path table = folder.path() / "table.csv";
+  std::ofstream(table) << "y,f\n1,a\n0,b\n2,c\n1,d\n";
+  ImportOptions options;
+  options.csv.click = "y";
+  options.tables = {table, folder.path() / "nowhere.csv"};
+  RealFileSystem files;
+  ImportSummary summary;
+  const auto no_progress = [](std::uint64_t, const std::string&, std::uint64_t) {};
+  EXPECT_FALSE(import_table(options, folder.path() / "out", files, no_progress, summary));
+  EXPECT_EQ(summary.rows, 4u);
+  EXPECT_EQ(summary.bad_rows.at("label"), 1u);
+  EXPECT_EQ(summary.first_bad_rows.size(), 1u);
+  EXPECT_EQ(summary.counts.records[0], 3u);
+  EXPECT_EQ(summary.counts.clicked, 2u);
 }
 
 }  // namespace
