@@ -121,7 +121,8 @@ void append_json_number(std::string& out, double value) {
 }
 
 std::optional<double> parse_number(std::string_view text) {
-  if (!text.empty() && text.front() == '+') text.remove_prefix(1);
+  if (text.starts_with("+-")) return {};  // a sign behind a sign
+  if (text.starts_with('+')) text.remove_prefix(1);
   double value = 0;
   const char* const end = text.data() + text.size();
   const auto [stop, code] = std::from_chars(text.data(), end, value);

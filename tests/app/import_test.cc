@@ -7,6 +7,7 @@
 #include <functional>
 #include <string>
 
+#include "app/import_text.h"
 #include "tests/store/temporary_folder.h"
 
 namespace sluice {
@@ -46,6 +47,15 @@ TEST(ImportLogsTest, ImpressionsDoNotWaitInMemoryInWhateverOrderTheyCome) {
   EXPECT_LT(
       bytes_not_yet_written([](std::uint64_t n) { return kBegin + TimeMs(n * 7'919 % 5'000); }),
       kFewBytes);
+}
+
+TEST(ImportTextTest, ANumberHasOneSign) {
+  EXPECT_EQ(parse_number("+5"), 5);
+  EXPECT_EQ(parse_number("-5e-1"), -0.5);
+  EXPECT_EQ(parse_seconds("+1.5"), 1'500);
+  for (const char* text : {"", "+", "-", "+-5", "-+5", "++5", "--5", "+ 5", "5+", "inf", "nan"}) {
+    EXPECT_FALSE(parse_number(text)) << text;
+  }
 }
 
 TEST(ImportTest, TheSummaryComesAsFarAsTheImportDid) {
