@@ -43,7 +43,7 @@ def skeleton_table(random_, rows, users=20):
     expected = []
     for sample in range(1, rows + 1):
         click, buy = draw_labels(random_, 0.02)
-        fields = {"205": {str(random_.randrange(500)): 1.0}, "301": {"9351665": 1.0}}
+        fields = {"205": {str(random_.randrange(500)): 1.0}, "301": {"7": 1.0}}
         if random_.random() < 0.5:
             fields["508"] = {str(random_.randrange(9)): round(random_.uniform(-1, 3), 5)}
         index = random_.choice(sorted(common))
