@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "app/import_text.h"
+#include "base/utf8.h"
 
 namespace sluice {
 namespace {
@@ -56,12 +56,6 @@ class Aside {
   FileSystem* files_;
   fs::path folder_;
 };
-
-Status write_text(FileSystem& files, const fs::path& path, std::string_view text) {
-  SLUICE_ASSIGN(const auto file, files.create(path));
-  SLUICE_TRY(file->append(text));
-  return file->close();
-}
 
 std::string place_of(const std::string& file, std::uint64_t line, const RowProblem& problem) {
   std::string text = (file == "-" ? "standard input" : file) + ":" + std::to_string(line) + ": ";

@@ -28,8 +28,6 @@ constexpr std::uint64_t kPurchasePurpose = 0x6275790a;
 constexpr DurationMs kUsualClickWindow = 30 * kMinute, kUsualConversionWindow = kDay;
 constexpr DurationMs kUsualOutOfOrderness = 10 * kSecond;
 constexpr DurationMs kLongestWindow = 366 * kDay, kMostOutOfOrderness = 30 * kDay;
-constexpr TimeMs kEarliest = 1'000'000'000'000;  // streams.not_before
-constexpr TimeMs kLatest = 253'402'300'799'999;
 constexpr std::size_t kMostRecordBytes = 1 << 20;  // streams.max_record_bytes
 
 constexpr std::uint64_t kRowsBetweenWrites = 64;
@@ -97,8 +95,8 @@ ImportLogs::Times ImportLogs::times_of(std::uint64_t number, const ImportRow& ro
 std::optional<RowProblem> ImportLogs::check(const Times& times, const ImportRow& row) const {
   const auto refuse = [](std::string detail) { return RowProblem{"time", 0, std::move(detail)}; };
   const TimeMs last = row.converted ? times.purchase : row.clicked ? times.click : times.impression;
-  if (times.impression < kEarliest || times.impression > kLatest || last > kLatest) {
-    return refuse("not between " + format_time(kEarliest) + " and the year 9999");
+  if (times.impression < kEarliestEvent || times.impression > kLatestEvent || last > kLatestEvent) {
+    return refuse("not between " + format_time(kEarliestEvent) + " and the year 9999");
   }
   if (row.clicked && times.click < times.impression) {
     return refuse("the click (" + format_time(times.click) + ") is before its impression (" +

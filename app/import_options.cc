@@ -61,14 +61,7 @@ Status check_options(const ImportOptions& options) {
         options.impressions_per_second <= kMostPerSecond)) {
     return usage_error("--impressions-per-second: must be above 0.000001 and at most 1000000");
   }
-  constexpr TimeMs kEarliest = 1'000'000'000'000;
-  constexpr TimeMs kLatest = 253'402'300'800'000;
-  if (options.start < kEarliest || options.start >= kLatest) {
-    return usage_error(
-        "--start: must be from 2001-09-09T01:46:40Z, the default of streams.not_before, to the "
-        "year 9999");
-  }
-  return {};
+  return check_start(options.start);
 }
 
 bool matches(const std::string& pattern, const std::string& name) {

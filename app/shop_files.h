@@ -24,6 +24,9 @@ namespace sluice {
 // Five digits, as files are numbered: 7 -> "00007".
 std::string file_number(std::uint64_t number);
 
+// A file with this text alone, not synced.
+Status write_text(FileSystem& files, const std::filesystem::path& path, std::string_view text);
+
 // A text file that is written in large pieces, compressed or not.
 class TextFile {
  public:
