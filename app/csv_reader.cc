@@ -173,7 +173,6 @@ void CsvReader::give(CsvRow& row) {
     row.fields.push_back(std::string_view(text_).substr(begin, end - begin));
     begin = end;
   }
-  row.bytes = text_;
   row.line = first_line_;
   row.problem = problem_;
 }

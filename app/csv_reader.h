@@ -27,7 +27,6 @@ enum class CsvProblem {
 
 struct CsvRow {
   std::vector<std::string_view> fields;  // valid until the next row is read
-  std::string_view bytes;                // of all fields, without what stands between them
   std::uint64_t line = 0;                // where it begins, from 1
   CsvProblem problem = CsvProblem::none;
 };

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/utf8.h"
+
 namespace sluice {
 namespace {
 
@@ -17,13 +19,6 @@ std::string hex(std::string_view bytes) {
     text += kDigits[byte & 15];
   }
   return text;
-}
-
-bool is_utf8(const std::string& text) {
-  // The library's own check, made when a text is dumped, replaces what is no UTF-8.
-  const Json json = text;
-  return json.dump(-1, ' ', false, Json::error_handler_t::ignore) ==
-         json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace

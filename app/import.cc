@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "app/import_text.h"
+#include "base/utf8.h"
 
 namespace sluice {
 namespace {
@@ -57,12 +57,6 @@ class Aside {
   fs::path folder_;
 };
 
-Status write_text(FileSystem& files, const fs::path& path, std::string_view text) {
-  SLUICE_ASSIGN(const auto file, files.create(path));
-  SLUICE_TRY(file->append(text));
-  return file->close();
-}
-
 std::string place_of(const std::string& file, std::uint64_t line, const RowProblem& problem) {
   std::string text = (file == "-" ? "standard input" : file) + ":" + std::to_string(line) + ": ";
   if (problem.column > 0) text += "column " + std::to_string(problem.column) + ": ";
@@ -81,10 +75,11 @@ class Import {
     const UnclickedConversion unclicked =
         options_.unclicked_conversion.value_or(format_->unclicked_conversion());
     SLUICE_ASSIGN(ImportLogs logs, ImportLogs::create(files_, aside.path(), options_, unclicked));
-    for (const std::string& table : options_.tables) SLUICE_TRY(read_table(table, logs));
-    SLUICE_TRY(logs.finish());
+    const Status read = read_tables(logs);
     summary_.counts = logs.counts();
+    SLUICE_TRY(read);
     SLUICE_TRY(check_rows());
+    SLUICE_TRY(format_->check_features());
     SLUICE_TRY(write_text(files_, aside.path() / kConfig,
                           import_config(options_, logs, format_->features())));
     SLUICE_TRY(write_text(files_, aside.path() / kExpected, expected().dump(2) + "\n"));
@@ -105,18 +100,23 @@ class Import {
 
   bool is_at_limit() const { return options_.limit > 0 && summary_.rows >= options_.limit; }
 
+  Status read_tables(ImportLogs& logs) {
+    for (const std::string& table : options_.tables) SLUICE_TRY(read_table(table, logs));
+    return logs.finish();
+  }
+
   Status read_table(const std::string& table, ImportLogs& logs) {
     if (is_at_limit()) return {};
     SLUICE_ASSIGN(const auto stream, open_table(table));
     CsvReader reader(*stream, format_->dialect());
     CsvRow row;
     ImportRow values;
-    bool is_first = true;
+    bool has_begun = false;
     while (!is_at_limit()) {
       SLUICE_ASSIGN(const bool has_row, reader.next(row));
       if (!has_row) break;
-      if (std::exchange(is_first, false)) {
-        SLUICE_ASSIGN(const bool is_header, format_->begin_file(row, table));
+      if (!has_begun) {
+        SLUICE_ASSIGN(const bool is_header, begin_table(row, table, has_begun));
         if (is_header) continue;
       }
       if (summary_.rows++ % kRowsBetweenProgress == 0) {
@@ -126,6 +126,16 @@ class Import {
       if (problem) refuse(table, row.line, *problem);
     }
     return {};
+  }
+
+  // Whether it is the header. A row with a problem says nothing of the columns: the next one does.
+  Result<bool> begin_table(const CsvRow& row, const std::string& table, bool& has_begun) {
+    if (const auto problem = row_problem(row)) {
+      if (!format_->needs_header()) return false;
+      return stop_error(place_of(table, row.line, *problem) + "; this is the header");
+    }
+    has_begun = true;
+    return format_->begin_file(row, table);
   }
 
   Result<std::optional<RowProblem>> read_row(const CsvRow& row, ImportRow& values,
@@ -195,7 +205,10 @@ std::optional<RowProblem> row_problem(const CsvRow& row) {
   if (row.problem == CsvProblem::quotes) {
     return RowProblem{"quotes", 0, "a quoted field has no end, or something behind it"};
   }
-  if (!is_utf8(row.bytes)) return RowProblem{"not_utf8", 0, "the row is not UTF-8"};
+  // Each by itself: two halves of a character that a delimiter parts are none.
+  for (std::size_t index = 0; index < row.fields.size(); ++index) {
+    if (!is_utf8(row.fields[index])) return RowProblem{"not_utf8", index + 1, "is not UTF-8"};
+  }
   return {};
 }
 

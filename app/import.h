@@ -20,7 +20,7 @@ namespace sluice {
 struct ImportSummary {
   std::uint64_t rows = 0;                         // of data, read
   std::map<std::string, std::uint64_t> bad_rows;  // refused, by reason
-  std::vector<std::string> first_bad_rows;        // where and why, a line each
+  std::vector<std::string> first_bad_rows;        // the first ten: where and why, a line each
   ImportCounts counts;
 };
 

@@ -1,6 +1,7 @@
 // Ali-CCP: skeletons (sample id, click, buy, common features' index, number of features, features)
 // that share rows of common features (index, number, features). A feature list is
 // field \x02 id \x03 value, one after the other with \x01 between them.
+#include <algorithm>
 #include <map>
 #include <set>
 #include <unordered_map>
@@ -200,6 +201,7 @@ class AliccpFormat final : public TableFormat {
   UnclickedConversion unclicked_conversion() const override {
     return UnclickedConversion::implies_click;
   }
+  bool needs_header() const override { return false; }
   Result<bool> begin_file(const CsvRow&, const std::string&) override { return false; }
 
   Result<std::optional<RowProblem>> read(const CsvRow& row, ImportRow& out) override {
@@ -243,6 +245,20 @@ class AliccpFormat final : public TableFormat {
           {feature_name("sample_" + field), "features." + field, "type = \"weighted_ids\""});
     }
     return result;
+  }
+
+  Status check_features() const override {
+    for (const std::string& pattern : kept_) {
+      const auto fits = [&](const std::string& field) { return matches(pattern, field); };
+      if (std::none_of(common_.fields().begin(), common_.fields().end(), fits) &&
+          std::none_of(reader_.fields().begin(), reader_.fields().end(), fits)) {
+        return usage_error("no row has a field '" + pattern + "' (--features)");
+      }
+    }
+    if (common_.fields().empty() && reader_.fields().empty()) {
+      return usage_error("no row has a feature");
+    }
+    return {};
   }
 
  private:

@@ -27,6 +27,7 @@ class ColumnFormat final : public TableFormat {
 
   CsvDialect dialect() const override { return spec_.dialect; }
   UnclickedConversion unclicked_conversion() const override { return UnclickedConversion::skipped; }
+  bool needs_header() const override { return spec_.header == Header::required; }
   Result<bool> begin_file(const CsvRow& first, const std::string& file) override;
   Result<std::optional<RowProblem>> read(const CsvRow& row, ImportRow& out) override {
     return read_row(row, out);
@@ -66,13 +67,14 @@ class ColumnFormat final : public TableFormat {
 std::vector<std::string> ColumnFormat::column_names(const CsvRow& first, bool is_header) const {
   if (is_header) return {first.fields.begin(), first.fields.end()};
   if (!spec_.columns.empty()) return spec_.columns;
+  if (!names_.empty()) return names_;  // as in the first file
   std::vector<std::string> names;
   for (std::size_t n = 1; n <= first.fields.size(); ++n) names.push_back("c" + std::to_string(n));
   return names;
 }
 
 Result<bool> ColumnFormat::begin_file(const CsvRow& first, const std::string& file) {
-  bool is_header = spec_.header == Header::required;
+  bool is_header = needs_header();
   if (spec_.header == Header::optional) {
     is_header = !first.fields.empty() && first.fields[0] == spec_.columns[0];
   }

@@ -28,8 +28,6 @@ constexpr std::uint64_t kPurchasePurpose = 0x6275790a;
 constexpr DurationMs kUsualClickWindow = 30 * kMinute, kUsualConversionWindow = kDay;
 constexpr DurationMs kUsualOutOfOrderness = 10 * kSecond;
 constexpr DurationMs kLongestWindow = 366 * kDay, kMostOutOfOrderness = 30 * kDay;
-constexpr TimeMs kEarliest = 1'000'000'000'000;  // streams.not_before
-constexpr TimeMs kLatest = 253'402'300'799'999;
 constexpr std::size_t kMostRecordBytes = 1 << 20;  // streams.max_record_bytes
 
 constexpr std::uint64_t kRowsBetweenWrites = 64;
@@ -79,11 +77,12 @@ ImportLogs::Times ImportLogs::times_of(std::uint64_t number, const ImportRow& ro
   times.click = row.click_time ? *row.click_time
                                : times.impression + drawn(seed_, kClickPurpose, number,
                                                           kLeastClickDelay, kMostClickDelay);
-  if (row.conversion_time) {
+  // A row without a conversion may have anything where the conversion's time belongs.
+  if (row.converted && row.conversion_time) {
     times.purchase = *row.conversion_time;
     // A drawn click gives way to a purchase whose time is known.
     if (!row.click_time) times.click = std::min(times.click, times.purchase);
-  } else if (row.conversion_delay) {
+  } else if (row.converted && row.conversion_delay) {
     times.purchase = times.click + *row.conversion_delay;
   } else {
     times.purchase = times.click + drawn(seed_, kPurchasePurpose, number, kLeastPurchaseDelay,
@@ -96,8 +95,8 @@ ImportLogs::Times ImportLogs::times_of(std::uint64_t number, const ImportRow& ro
 std::optional<RowProblem> ImportLogs::check(const Times& times, const ImportRow& row) const {
   const auto refuse = [](std::string detail) { return RowProblem{"time", 0, std::move(detail)}; };
   const TimeMs last = row.converted ? times.purchase : row.clicked ? times.click : times.impression;
-  if (times.impression < kEarliest || times.impression > kLatest || last > kLatest) {
-    return refuse("not between " + format_time(kEarliest) + " and the year 9999");
+  if (times.impression < kEarliestEvent || times.impression > kLatestEvent || last > kLatestEvent) {
+    return refuse("not between " + format_time(kEarliestEvent) + " and the year 9999");
   }
   if (row.clicked && times.click < times.impression) {
     return refuse("the click (" + format_time(times.click) + ") is before its impression (" +
@@ -181,7 +180,9 @@ Result<std::optional<RowProblem>> ImportLogs::add(std::uint64_t number,
   }
   if (is_unclicked_conversion)
     ++(row.clicked ? counts_.implied_clicks : counts_.skipped_conversions);
-  if (number % kRowsBetweenWrites == 0) SLUICE_TRY(logs_->write_until(highest_impression_));
+  // What is added later arrives with these at the earliest, and then behind them.
+  const std::uint64_t rows = counts_.records[static_cast<std::size_t>(Stream::impressions)];
+  if (rows % kRowsBetweenWrites == 0) SLUICE_TRY(logs_->write_until(highest_impression_ + 1));
   return std::optional<RowProblem>();
 }
 

@@ -36,8 +36,10 @@ Status check_columns(const ImportOptions& options) {
     return usage_error("--click-time and --conversion-time: are for tables with a --time");
   }
   for (const char delimiter : {csv.delimiter, csv.list_separator}) {
-    if (delimiter == '"' || delimiter == '\n' || delimiter == '\r') {
-      return usage_error("--delimiter and --list-separator: may be no quote and no line end");
+    const bool is_ascii = static_cast<unsigned char>(delimiter) < 0x80;
+    if (delimiter == '"' || delimiter == '\n' || delimiter == '\r' || !is_ascii) {
+      return usage_error(
+          "--delimiter and --list-separator: must be ASCII, no quote and no line end");
     }
   }
   return {};
@@ -59,14 +61,7 @@ Status check_options(const ImportOptions& options) {
         options.impressions_per_second <= kMostPerSecond)) {
     return usage_error("--impressions-per-second: must be above 0.000001 and at most 1000000");
   }
-  constexpr TimeMs kEarliest = 1'000'000'000'000;
-  constexpr TimeMs kLatest = 253'402'300'800'000;
-  if (options.start < kEarliest || options.start >= kLatest) {
-    return usage_error(
-        "--start: must be from 2001-09-09T01:46:40Z, the default of streams.not_before, to the "
-        "year 9999");
-  }
-  return {};
+  return check_start(options.start);
 }
 
 bool matches(const std::string& pattern, const std::string& name) {

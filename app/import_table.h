@@ -46,13 +46,18 @@ class TableFormat {
   virtual ~TableFormat() = default;
   virtual CsvDialect dialect() const = 0;
   virtual UnclickedConversion unclicked_conversion() const = 0;
-  // Called with the first row of each file; true where that row is a header, which holds no data.
+  virtual bool needs_header() const = 0;
+  // Called with the first row of each file that is without a problem of its own; true where that row
+  // is a header, which holds no data.
   virtual Result<bool> begin_file(const CsvRow& first, const std::string& file) = 0;
   // Overwrites `out`. The row is without a problem of its own, and UTF-8. An error stops the
   // import.
   virtual Result<std::optional<RowProblem>> read(const CsvRow& row, ImportRow& out) = 0;
   // Those of the rows read so far.
   virtual std::vector<ImportFeature> features() const = 0;
+  // Called after the last row; a usage error where --features asks for what no row had, or where no
+  // feature is left. Formats whose first row tells that say so in begin_file().
+  virtual Status check_features() const { return {}; }
 };
 
 // A table whose columns have one value each: all formats but aliccp.

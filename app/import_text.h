@@ -10,8 +10,6 @@
 
 namespace sluice {
 
-bool is_utf8(std::string_view text);
-
 // A JSON string. `text` is UTF-8.
 void append_json_text(std::string& out, std::string_view text);
 // An integer where the text is one as JSON writes it, at most 18 digits long; else a string. For

@@ -32,6 +32,12 @@ std::string behind(DurationMs lag) {
   return format_duration(std::max<DurationMs>(0, lag) / unit * unit);
 }
 
+// A short one to the millisecond.
+std::string fresh(DurationMs freshness) {
+  constexpr DurationMs kShort = 10'000;
+  return freshness < kShort ? format_duration(freshness) : behind(freshness);
+}
+
 std::string short_time(double seconds) {
   const auto whole = static_cast<long>(seconds);
   std::array<char, 32> text{};
@@ -84,8 +90,8 @@ std::string status_line(const ServiceStatus& status) {
     text += "; last commit " + format_time(join.last_commit_wall_ms);
   }
   if (status.freshness) {
-    text += "; freshness " + format_duration(status.freshness->median) + ", p99 " +
-            format_duration(status.freshness->p99);
+    text +=
+        "; freshness " + fresh(status.freshness->median) + ", p99 " + fresh(status.freshness->p99);
   }
   if (status.last_snapshot) text += ", snapshot " + std::to_string(*status.last_snapshot);
   return text;

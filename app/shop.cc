@@ -56,12 +56,6 @@ class TruthFiles {
   std::string lines_;
 };
 
-Status write_text(FileSystem& files, const fs::path& path, std::string_view text) {
-  SLUICE_ASSIGN(const auto file, files.create(path));
-  SLUICE_TRY(file->append(text));
-  return file->close();
-}
-
 Status prepare_folder(FileSystem& files, const fs::path& folder, bool overwrite) {
   SLUICE_TRY(files.create_directories(folder));
   SLUICE_ASSIGN(const auto names, files.list(folder));

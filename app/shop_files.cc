@@ -24,6 +24,12 @@ std::string file_number(std::uint64_t number) {
   return digits.size() < 5 ? std::string(5 - digits.size(), '0') + digits : digits;
 }
 
+Status write_text(FileSystem& files, const fs::path& path, std::string_view text) {
+  SLUICE_ASSIGN(const auto file, files.create(path));
+  SLUICE_TRY(file->append(text));
+  return file->close();
+}
+
 void TextFile::FreeContext::operator()(void* context) const {
   ZSTD_freeCCtx(static_cast<ZSTD_CCtx*>(context));
 }

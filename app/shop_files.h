@@ -24,6 +24,9 @@ namespace sluice {
 // Five digits, as files are numbered: 7 -> "00007".
 std::string file_number(std::uint64_t number);
 
+// A file with this text alone, not synced.
+Status write_text(FileSystem& files, const std::filesystem::path& path, std::string_view text);
+
 // A text file that is written in large pieces, compressed or not.
 class TextFile {
  public:
@@ -57,7 +60,8 @@ class ShopLogs {
                                  const ShopOptions& options, OnWritten on_written);
 
   void add(ShopRecord record);
-  // Writes what arrives before `time`; nothing that is added later may arrive before it.
+  // Writes what arrives before `time`, in the order of arrival and then of add(): what is added
+  // later may arrive no earlier than what this wrote.
   Status write_until(TimeMs time);
   Status finish();
 

@@ -5,6 +5,12 @@
 
 namespace sluice {
 
+Status check_start(TimeMs start) {
+  if (start >= kEarliestEvent && start <= kLatestEvent) return {};
+  return usage_error("--start: must be from " + format_time(kEarliestEvent) +
+                     ", the default of streams.not_before, to the year 9999");
+}
+
 Status check_options(const ShopOptions& options) {
   const std::pair<const char*, double> rates[] = {{"repeats", options.repeats},
                                                   {"late-clicks", options.late_clicks},
@@ -33,13 +39,7 @@ Status check_options(const ShopOptions& options) {
       return usage_error("--disorder and --max-out-of-orderness: must be from 0 to 36500 d");
     }
   }
-  constexpr TimeMs kEarliest = 1'000'000'000'000;
-  constexpr TimeMs kLatest = 253'402'300'800'000;
-  if (options.start < kEarliest || options.start >= kLatest) {
-    return usage_error(
-        "--start: must be from 2001-09-09T01:46:40Z, the default of "
-        "streams.not_before, to the year 9999");
-  }
+  SLUICE_TRY(check_start(options.start));
   constexpr std::uint64_t kMost = 1'000'000'000'000;
   if (options.impressions == 0 || options.impressions > kMost || options.users == 0 ||
       options.users > kMost) {

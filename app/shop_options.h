@@ -40,7 +40,12 @@ struct ShopOptions {
   Compression compression = Compression::none;
 };
 
+// What a config takes by default: from streams.not_before to the end of year 9999.
+inline constexpr TimeMs kEarliestEvent = 1'000'000'000'000;
+inline constexpr TimeMs kLatestEvent = 253'402'300'799'999;
+
 // A usage error that names the first option that cannot be.
 Status check_options(const ShopOptions& options);
+Status check_start(TimeMs start);
 
 }  // namespace sluice

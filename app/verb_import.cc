@@ -28,6 +28,8 @@ struct Arguments {
   bool has_no_header = false;
 };
 
+constexpr const char* kColumnGroup = "Columns of --format csv";
+
 constexpr const char* kExamples = R"(Examples
 
   Ali-CCP: skeletons with the common features that they share
@@ -142,7 +144,7 @@ void add_log_options(CLI::App& verb, Arguments& arguments) {
 void add_column_options(CLI::App& verb, Arguments& arguments) {
   CsvColumns& csv = arguments.options.csv;
   const auto column = [&verb](const char* name, std::string& text, const char* help) {
-    verb.add_option(name, text, help)->type_name("COLUMN")->group("Columns of --format csv");
+    verb.add_option(name, text, help)->type_name("COLUMN")->group(kColumnGroup);
   };
   const auto columns = [&verb](const char* name, std::vector<std::string>& texts,
                                const char* help) {
@@ -150,7 +152,7 @@ void add_column_options(CLI::App& verb, Arguments& arguments) {
         ->type_name("COLUMN,...")
         ->allow_extra_args(false)
         ->delimiter(',')
-        ->group("Columns of --format csv");
+        ->group(kColumnGroup);
   };
   column("--click", csv.click, "Label, 0 or 1; without it every row is clicked");
   column("--conversion", csv.conversion, "Label, 0 or 1; without it no row is converted");
@@ -166,25 +168,29 @@ void add_column_options(CLI::App& verb, Arguments& arguments) {
                   "milliseconds-from-start")
       ->check(CLI::IsMember(kUnits))
       ->capture_default_str()
-      ->group("Columns of --format csv");
+      ->group(kColumnGroup);
   verb.add_option("--missing", csv.missing, "A field that stands for no value, like the empty one")
       ->type_name("TEXT")
-      ->group("Columns of --format csv");
+      ->group(kColumnGroup);
   verb.add_option("--delimiter", arguments.delimiter, "Between fields: one character, or tab")
       ->capture_default_str()
-      ->group("Columns of --format csv");
+      ->group(kColumnGroup);
   verb.add_option("--list-separator", arguments.list_separator, "Between the ids of a list")
       ->capture_default_str()
-      ->group("Columns of --format csv");
+      ->group(kColumnGroup);
   verb.add_flag("--no-header", arguments.has_no_header,
                 "The first row is data; columns are called c1, c2, ...")
-      ->group("Columns of --format csv");
+      ->group(kColumnGroup);
 }
 
 void print_bad_rows(const ImportSummary& summary) {
   for (const std::string& line : summary.first_bad_rows) {
     std::fprintf(stderr, "%s\n", line.c_str());
   }
+  std::uint64_t more = 0;
+  for (const auto& [reason, count] : summary.bad_rows) more += count;
+  more -= summary.first_bad_rows.size();
+  if (more > 0) std::fprintf(stderr, "... and %llu more\n", static_cast<unsigned long long>(more));
   for (const auto& [reason, count] : summary.bad_rows) {
     std::fprintf(stderr, "bad rows, %s: %llu\n", reason.c_str(),
                  static_cast<unsigned long long>(count));
@@ -218,7 +224,19 @@ std::string progress_text(std::uint64_t rows, const std::string& table, std::uin
   return text + ", " + std::to_string(100 * bytes / size) + " % of " + table;
 }
 
-int run_import(const Arguments& arguments) {
+// The other formats know their columns: what was said of them would be passed over.
+Status check_column_options(const CLI::App& verb, const std::string& format) {
+  if (format == "csv") return {};
+  for (const CLI::Option* option : verb.get_options()) {
+    if (option->get_group() != kColumnGroup || option->count() == 0) continue;
+    return usage_error(option->get_name() + ": is for --format csv only");
+  }
+  return {};
+}
+
+int run_import(const CLI::App& verb, const Arguments& arguments) {
+  const Status checked = check_column_options(verb, arguments.options.format);
+  if (!checked) return report_error(checked.error());
   auto options = read_options(arguments);
   if (!options) return report_error(options.error());
   SystemClock clock;
@@ -248,7 +266,7 @@ void add_import(CLI::App& root, int& exit_code) {
   add_log_options(*verb, *arguments);
   add_column_options(*verb, *arguments);
   verb->footer(kExamples);
-  verb->callback([arguments, &exit_code] { exit_code = run_import(*arguments); });
+  verb->callback([verb, arguments, &exit_code] { exit_code = run_import(*verb, *arguments); });
 }
 
 }  // namespace sluice

@@ -104,6 +104,8 @@ def measure(build, broker, folder, number, changed, arguments, calm):
               time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)))
     report = run_live(build, broker, folder, f"live{number}-", {**LIVE, **changed},
                       start, arguments.seconds + LEAD_S, calm)
+    if "freshness_ms" not in report["throughput"]:
+        sys.exit(f"bench: nothing was learned in {arguments.seconds} s; see {folder}")
     events = sum(report["events"].values())
     shutil.rmtree(folder)
     return {"events_per_s": round(events / arguments.seconds), "trained": report["trained"],

@@ -1,13 +1,13 @@
 // The join alone, from logs in files or in Kafka to committed samples: reading, JSON, the join, the
 // state and the sample log in RocksDB with synced commits. Nothing learns from the samples.
 //
-//   joiner_bench (--logs DIR | --brokers HOST:PORT) --data-dir DIR [--prefix P] [--click-window S]
+//   joiner_bench (--logs DIR | --brokers HOST:PORT) --data-dir DIR [--click-window S]
 //                [--conversion-window S] [--attribution impression_id|user_item] [--threads N]
 //                [--memtable-mb N] [--block-cache-mb N] [--commit-ms N] [--features N]
-//                [--kept-samples N] [--stop-at F] [--property NAME VALUE]
+//                [--kept-samples N] [--stop-at F]
 //
-// The logs are those of joiner_logs (features c0, c1, ...), which tests/broker/topic_loader put on
-// the topics whose names begin with P. A data folder that is there is gone on with. With --stop-at
+// The logs are those of joiner_logs (features c0, c1, ...), in files or where
+// tests/broker/topic_loader put them. A data folder that is there is gone on with. With --stop-at
 // it stops, with all committed, after that share of the logs. As a learner's checkpoints would have
 // it, samples leave the log when so many newer ones are there.
 //
@@ -19,7 +19,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <limits>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,8 +38,6 @@ namespace {
 struct Arguments {
   std::string logs;
   std::string brokers;  // none: the logs are files
-  std::string prefix;
-  std::map<std::string, std::string> properties;  // of librdkafka
   std::string data_dir;
   std::string attribution = "impression_id";
   std::int64_t click_window_s = 1'800;
@@ -60,8 +57,6 @@ Config make_config(const Arguments& arguments) {
   if (!arguments.brokers.empty()) {
     config.source.type = SourceConfig::Type::kafka;
     config.source.brokers = arguments.brokers;
-    config.source.properties = arguments.properties;
-    for (std::string& topic : config.streams.topic) topic = arguments.prefix + topic;
   }
   config.join.click_window = arguments.click_window_s * 1000;
   config.join.conversion_window = arguments.conversion_window_s * 1000;
@@ -205,10 +200,10 @@ void print(Measured measured) {
 int main(int argc, char** argv) {
   sluice::bench::Arguments arguments;
   CLI::App app("the join alone");
-  CLI::Option* const logs = app.add_option("--logs", arguments.logs);
-  app.add_option("--brokers", arguments.brokers, "host:port,... of Kafka")->excludes(logs);
-  app.add_option("--prefix", arguments.prefix, "before each topic's name in Kafka");
-  app.add_option("--property", arguments.properties, "of librdkafka: NAME VALUE");
+  CLI::App* const source = app.add_option_group("source");
+  source->add_option("--logs", arguments.logs, "a folder");
+  source->add_option("--brokers", arguments.brokers, "host:port,... of Kafka");
+  source->require_option(1);
   app.add_option("--data-dir", arguments.data_dir)->required();
   app.add_option("--attribution", arguments.attribution)
       ->check(CLI::IsMember({"impression_id", "user_item"}));

@@ -1,8 +1,9 @@
 // From a 64-bit fingerprint to the numbers of the open impressions that have it: a hint that is
-// confirmed by the full id. It is the one thing that is in memory of every open impression, so an
-// entry is as small as it can be: 8 bytes while the impression's click window is open, when its
-// number is less than 2^32 away from the oldest such one. Those that stay open longer, because they
-// were clicked, are few and may be much older; theirs are 16 bytes.
+// confirmed by the full id. But for UserItemIndex, with attribution by user and item, it is the one
+// thing that is in memory of every open impression, so an entry is as small as it can be: 8 bytes
+// while the impression's click window is open, when its number is less than 2^32 away from the
+// oldest such one. Those that stay open longer, because they were clicked, are few and may be much
+// older; theirs are 16 bytes.
 #pragma once
 
 #include <algorithm>
@@ -86,7 +87,7 @@ class FingerprintTable {
     Bits number = 0;
   };
 
-  // Where a fingerprint belongs: the hash's low half says the slot, its highest bits the part.
+  // Where a fingerprint belongs: the hash's low half says the slot, the six bits above it the part.
   struct Place {
     explicit Place(std::uint64_t fingerprint)
         : Place(std::max<Bits>(static_cast<Bits>(fingerprint >> (64 - 8 * sizeof(Bits))), 1), {}) {}

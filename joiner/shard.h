@@ -38,7 +38,8 @@ struct JoinCounters {
   std::uint64_t labelled_impressions = 0;  // with final y
   std::uint64_t clicked = 0;               // of these, y = 1
   std::uint64_t converted = 0;             // final z = 1
-  // With join.purchase_value only.
+  // With join.purchase_value only. encode() and decode() leave them out: they came later, and
+  // JoinProgress has them at its end.
   MicrosSum value;                  // of all samples
   std::uint64_t without_value = 0;  // used purchases that had no number there
 

@@ -164,11 +164,42 @@ TEST(StatusLineTest, SaysWhoHoldsEventTimeBack) {
             "lag 12 records, event time 2023-11-14T22:13:20Z (90 s behind, held by purchases/3), 2 "
             "partitions quiet; 13 events, 7 impressions open, 20 samples, 16 learned, 4 late; last "
             "commit 2023-11-14T22:14:50.999Z, snapshot 8");
+  status.freshness = FreshnessFigures{150, 280, 400};
+  EXPECT_TRUE(status_line(status).ends_with(
+      "; last commit 2023-11-14T22:14:50.999Z; freshness 150 ms, p99 280 ms, snapshot 8"))
+      << status_line(status);
+  // After a standstill the milliseconds say nothing.
+  status.freshness = FreshnessFigures{9'999, 12'582'911, 12'582'911};
+  EXPECT_TRUE(status_line(status).ends_with("; freshness 9999 ms, p99 12582 s, snapshot 8"))
+      << status_line(status);
   // Events from the future: nothing is behind.
   status.wall_ms = status.join.watermark - 5'000;
   EXPECT_NE(status_line(status).find("(0 s behind"), std::string::npos) << status_line(status);
   status.join.watermark = kTimeMax;
   EXPECT_NE(status_line(status).find("event time is over, 2 partitions quiet"), std::string::npos);
+}
+
+TEST(ProgressTest, ALineOfAServiceTellsTheFreshnessSinceTheLineBefore) {
+  Config config;
+  config.join.tick = 1'000;
+  config.streams.max_out_of_orderness = {0, 0, 0};
+  Freshness freshness(config);
+  Progress progress(true, 0, &freshness);
+  const auto line_at = [&](DurationMs now_ms) {
+    testing::internal::CaptureStdout();
+    progress.show({}, now_ms);
+    return testing::internal::GetCapturedStdout();
+  };
+  std::vector<Sample> samples(1);
+  samples[0].time = 1'700'000'000'000;
+  freshness.add(samples, samples[0].time + 1'050);
+  EXPECT_EQ(line_at(9'999), "");  // too early for a line, which would take it
+  EXPECT_NE(line_at(10'000).find("; freshness 50 ms, p99 50 ms\n"), std::string::npos);
+  const std::string nothing_new = line_at(20'000);
+  EXPECT_NE(nothing_new.find(" learned\n"), std::string::npos) << nothing_new;
+  freshness.add(samples, samples[0].time + 1'010);
+  EXPECT_NE(line_at(30'000).find("; freshness 10 ms, p99 10 ms\n"), std::string::npos);
+  EXPECT_EQ(freshness.all()->longest, 50);
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ def skeleton_table(random_, rows, users=20):
     expected = []
     for sample in range(1, rows + 1):
         click, buy = draw_labels(random_, 0.02)
-        fields = {"205": {str(random_.randrange(500)): 1.0}, "301": {"9351665": 1.0}}
+        fields = {"205": {str(random_.randrange(500)): 1.0}, "301": {"7": 1.0}}
         if random_.random() < 0.5:
             fields["508"] = {str(random_.randrange(9)): round(random_.uniform(-1, 3), 5)}
         index = random_.choice(sorted(common))
@@ -372,7 +372,7 @@ class Behaviour(ImportCase):
     def test_bad_rows(self):
         rows = separated(self.table[1:101], ",").splitlines(keepends=True)
         bad = {10: "1,2,0\n", 20: "1,2,yes,0\n", 30: "1,2,1,2\n", 40: '"1"x,2,0,0\n',
-               50: "1,\udcff,0,0\n", 99: '"1,2,0,0\n'}
+               50: "1,\udcff,0,0\n", 60: "a\udcc3,\udcbcb,0,0\n", 99: '"1,2,0,0\n'}
         for number, line in bad.items():
             rows[number - 1] = line
         text = ("u,f,y,z\n" + "".join(rows)).encode("utf-8", "surrogateescape")
@@ -381,18 +381,55 @@ class Behaviour(ImportCase):
         # The last one has no end: it takes the last row with it.
         for place in ("bad.csv:11: columns:", "bad.csv:21: column 3: label: 'yes'",
                       "bad.csv:31: column 4: label: '2'", "bad.csv:41: quotes:",
-                      "bad.csv:51: not_utf8:", "bad.csv:100: quotes:", "bad rows, label: 2"):
+                      "bad.csv:51: column 2: not_utf8:", "bad.csv:61: column 1: not_utf8:",
+                      "bad.csv:100: quotes:", "bad rows, label: 2"):
             self.assertIn(place, done.stderr)
-        self.assertIn("6 bad rows", done.stderr)
+        self.assertIn("7 bad rows", done.stderr)
         self.assertEqual(self.files("out"), {})
-        self.run_import(path, *self.WORDS, "--max-bad-rows", 5, expect=1)
+        self.run_import(path, *self.WORDS, "--max-bad-rows", 6, expect=1)
         self.assertEqual(self.files("out"), {})
-        self.run_import(path, *self.WORDS, "--max-bad-rows", 6)
+        self.run_import(path, *self.WORDS, "--max-bad-rows", 7)
         expected = json.loads((self.folder / "out" / "expected.json").read_text())["table"]
         self.assertEqual(expected["rows"], 99)
-        self.assertEqual(expected["bad_rows"], {"columns": 1, "label": 2, "not_utf8": 1, "quotes": 2})
+        self.assertEqual(expected["bad_rows"], {"columns": 1, "label": 2, "not_utf8": 2, "quotes": 2})
         self.check({number: label for number, label in labels_of(self.table[1:100], 2, 3).items()
                     if number not in bad})
+
+    def test_ten_bad_rows_are_told(self):
+        for bad, more in ((10, ""), (13, "... and 3 more\n")):
+            path = self.write("bad.csv", "u,f,y,z\n" + "1,2,maybe,0\n" * bad + "1,2,0,0\n")
+            done = self.run_import(path, *self.WORDS, expect=1)
+            self.assertEqual(done.stderr.count("bad.csv:"), 10)
+            self.assertIn(f"bad.csv:11: column 3: label: 'maybe' is neither 0 nor 1\n{more}"
+                          f"bad rows, label: {bad}\n", done.stderr)
+
+    def test_a_damaged_header(self):
+        rows = separated(self.table[1:], ",")
+        for header, problem in (('u,f,"y"x,z', "quotes"), ("u,f\udcc3,y,z", "column 2: not_utf8"),
+                                ('"u,f,y,z', "quotes")):
+            text = f"\n{header}\n{rows}".encode("utf-8", "surrogateescape")
+            done = self.run_import(self.write("bad.csv", text), *self.WORDS, "--max-bad-rows", 999,
+                                   expect=1)
+            self.assertRegex(done.stderr, f"bad.csv:2: {problem}: .* header")
+            self.assertEqual(self.files("out"), {})
+
+    def test_a_damaged_first_row_of_data(self):
+        """Says nothing of the columns, also where another file begins with it."""
+        lines = separated(self.table[1:101], ",").splitlines(keepends=True)
+        first = self.write("first.csv", '"1"x,2\n' + "".join(lines[1:50]))
+        second = self.write("second.csv", "1,2\n" + "".join(lines[51:]))
+        words = [first, second, "--no-header", "--click", "c3", "--conversion", "c4"]
+        done = self.run_import(*words, expect=1)
+        for place in ("first.csv:1: quotes", "second.csv:1: columns", "2 bad rows"):
+            self.assertIn(place, done.stderr)
+        self.run_import(*words, "--max-bad-rows", 2)
+        self.check({number: label for number, label in labels_of(self.table[1:101], 2, 3).items()
+                    if number not in (1, 51)})
+        # The same where a header may be there, and is not.
+        table = separated(attribution_table(random.Random(SEED), 9)[1:], "\t").encode()
+        path = self.write("table.tsv", b"\xff\t1\n" + table)
+        self.run_import("--format", "criteo_attribution", path, "--max-bad-rows", 1, out="tabs")
+        self.assertEqual(set(self.records("impressions", "tabs")), set(range(2, 11)))
 
     def test_bad_rows_of_aliccp(self):
         skeletons, common, rows = skeleton_table(random.Random(SEED), 60)
@@ -412,6 +449,19 @@ class Behaviour(ImportCase):
         self.check({number: row[:2] for number, row in enumerate(rows, 1)
                     if number not in (5, 6, 7)})
 
+    def test_features_of_aliccp_that_are_not_there(self):
+        skeletons, common, _ = skeleton_table(random.Random(SEED), 60)
+        table = self.write("skeleton.csv", skeletons)
+        words = ["--format", "aliccp", table, "--common", self.write("common.csv", common)]
+        for features, missing in (("999", "'999'"), ("101,20,205", "'20'"), ("9*", "'9*'")):
+            done = self.run_import(*words, "--features", features, expect=2)
+            self.assertIn(missing, done.stderr)
+            self.assertEqual(self.files("out"), {})
+        bare = ["--format", "aliccp", self.write("bare.csv", "1,0,0,u,0,\n"), "--common",
+                self.write("bare_common.csv", "u,0,\n")]
+        self.assertIn("no row has a feature", self.run_import(*bare, expect=2).stderr)
+        self.run_import(*words, "--features", "10*,508")  # of the common table, and of a few rows
+
     def test_times_that_cannot_be(self):
         path = self.write("times.csv", "y,z,t,tz,f\n1,1,1600000000,1600000100,3\n"
                           "1,1,1600000000,1599999999,3\n0,0,16,,3\n0,0,,,3\n0,0,soon,,3\n"
@@ -424,6 +474,18 @@ class Behaviour(ImportCase):
         self.run_import(*words, "--max-bad-rows", 5)
         self.check({1: (1, 1)})
 
+    def test_a_time_of_what_did_not_happen(self):
+        """Some tables have a 0 where others have nothing."""
+        path = self.write("zeros.csv", "y,z,t,ty,tz,f\n1,0,1600000000,1600000050,0,3\n"
+                          "0,0,1600000000,0,0,3\n1,1,1600000000,1600000050,1600000100,3\n")
+        words = [path, "--click", "y", "--conversion", "z", "--time", "t", "--conversion-time", "tz",
+                 "--time-unit", "seconds"]
+        for more in ([], ["--click-time", "ty"]):
+            out = f"out{len(more)}"
+            self.run_import(*words, *more, out=out)
+            self.check({1: (1, 0), 2: (0, 0), 3: (1, 1)}, out=out)
+            self.assertGreater(self.records("clicks", out)[1]["ts"], 1_600_000_000_000)
+
     def test_wrong_words(self):
         for words, needle in (
                 ([self.path], "--click"),
@@ -433,7 +495,13 @@ class Behaviour(ImportCase):
                 ([self.path, "--format", "aliccp"], "--common"),
                 ([self.path, *self.WORDS, "--partitions", 0], "--partitions"),
                 ([self.path, *self.WORDS, "--start", "1970-01-01"], "--start"),
-                ([self.path, *self.WORDS, "--features", "y"], "no column is left")):
+                ([self.path, *self.WORDS, "--list-separator", "\udcc3"], "--list-separator"),
+                ([self.path, *self.WORDS, "--features", "y"], "no column is left"),
+                ([self.path, "--format", "criteo_attribution", "--time-unit", "iso"],
+                 "--time-unit: is for --format csv only"),
+                ([self.path, "--format", "aliexpress", "--no-header"], "--no-header: is for"),
+                ([self.path, "--format", "aliccp", "--common", self.path, "--numbers", "f"],
+                 "--numbers: is for")):
             done = self.run_import(*words, expect=2)
             self.assertIn(needle, done.stderr)
             self.assertEqual(self.files("out"), {})

@@ -1,6 +1,7 @@
 """The one promise: the same logs and config give the same bits, however they are read."""
 
 import csv
+import json
 import pathlib
 import shutil
 import signal
@@ -174,7 +175,6 @@ class ShopPromise(Promise, sluice.Case):
         return half, self.logs
 
     def test_counts_are_the_expected_ones(self):
-        import json
         expected = json.loads((self.logs / "expected.json").read_text())
         report = self.undisturbed()
         self.assertEqual(report["labels"], expected["labels"])
@@ -184,7 +184,6 @@ class ShopPromise(Promise, sluice.Case):
 
     def test_values_are_the_expected_ones(self):
         """Summed over each conversion window, killed on the way or not."""
-        import json
         logs = self.folder / "valued"
         config = sluice.generate(logs, "--values", "--impressions", 20000, "--seed", 12,
                                  "--repeats", 0.5, "--late-purchases", 0.2, "--late", 0.002)

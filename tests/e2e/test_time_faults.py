@@ -210,6 +210,33 @@ class Service:
             self.case.assertEqual(found[sequence], expected[sequence], sequence)
 
 
+class Freshness(sluice.Case):
+    def test_a_service_tells_how_far_its_model_is_behind(self):
+        """Of events that are hours old: by the time between their labels and the service's run. A
+        replay's report says nothing of it."""
+        span, window, slack = HOUR, 60_000, 20_000  # slack: tick and disorder
+        began = int(time.time() * 1000)
+        start = began - 3 * HOUR
+        config = sluice.generate(
+            self.folder / "shop", "--impressions", 10000, "--span", f"{span} ms", "--start", start,
+            "--click-window", f"{window} ms", "--conversion-window", f"{window} ms")
+        settings = {**sluice.MANY_CHECKPOINTS, "source.idle_after": '"1 s"'}
+        with Service(self, config, "live", settings) as service:
+            service.wait(lambda: service.lines() >= 3, "samples")
+        longest_possible = int(time.time() * 1000) - start
+        report = service.report()
+        self.assertGreater(report["trained"], 2000)
+        fresh = report["throughput"]["freshness_ms"]
+        self.assertEqual(set(fresh), {"median", "p99", "longest"})
+        self.assertGreater(fresh["median"], began - (start + span + 2 * window + slack))
+        self.assertLessEqual(fresh["median"], fresh["p99"])
+        self.assertLessEqual(fresh["p99"], fresh["longest"])
+        self.assertLess(fresh["longest"], longest_possible * 33 // 32)
+        # The first labels are the oldest: what is shown is no single sample's.
+        self.assertGreater(fresh["longest"], began - start - span // 2)
+        self.assertNotIn("freshness_ms", self.replay(config, "again")["throughput"])
+
+
 class StandingStill(Shop):
     """Suspended (as by a debugger, or with its whole machine) and woken up again."""
 
