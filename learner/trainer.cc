@@ -24,6 +24,11 @@ constexpr const char* kNotFiniteAdvice =
     "; the model has diverged, or a dense number or a weight of an id is too large: give that "
     "feature buckets, lower the learning rates or set clip_norm, and replay into a new data folder";
 
+// One of which only the action became final has no term in ESMM: it trains nothing.
+bool has_term(const Sample& sample) {
+  return sample.y_final || sample.z_final;
+}
+
 std::string sample_text(const Sample& sample) {
   return "sample " + std::to_string(sample.sequence) + " (impression " + sample.impression_id + ")";
 }
@@ -60,8 +65,8 @@ void Trainer::set_listener(BatchListener listener) {
 
 Status Trainer::offer(Sample sample) {
   SLUICE_CHECK(sample.sequence == next_sequence());
-  SLUICE_CHECK(sample.y_final || sample.z_final);
-  SLUICE_CHECK(sample.y || !sample.z);
+  SLUICE_CHECK(sample.y_final || sample.action_final || sample.z_final);
+  SLUICE_CHECK(sample.y || (!sample.action && !sample.z));
   SLUICE_CHECK(sample.value == 0 || (sample.z && sample.z_final));
   if (impl_->pending.ends_before(sample)) SLUICE_TRY(impl_->train());
   impl_->pending.add(std::move(sample));
@@ -142,6 +147,10 @@ void Trainer::Impl::decode() {
         __builtin_prefetch(next.data());
         __builtin_prefetch(next.data() + next.size());
       }
+      if (!has_term(samples[s])) {  // its prediction is kept, its rows are not to be touched
+        context_digests[s] = Digest();
+        continue;
+      }
       // An impression's second sample has the same features: only the first is counted.
       const bool is_first = samples[s].y_final;
       const auto at = static_cast<std::uint32_t>(s * pass.input_row());
@@ -174,14 +183,16 @@ void Trainer::Impl::decode_contexts() {
   workers.run(context_lanes.size(), [&](std::size_t n, std::size_t) {
     shared[n].clear();
     for (std::size_t c = context_lanes[n].begin; c < context_lanes[n].end; ++c) {
-      schema.decode_context(samples[contexts.first_sample(c)].features,
+      const Sample& sample = samples[contexts.first_sample(c)];
+      if (!has_term(sample)) continue;
+      schema.decode_context(sample.features,
                             static_cast<std::uint32_t>(first + c * pass.context_row()), shared[n]);
     }
   });
 }
 
-// In ESMM every sample has a final term, and both terms reach every table: all rows that are named
-// are trained, so they may be made here.
+// In ESMM both terms reach every table: all rows that decoded samples name are trained, so they may
+// be made here.
 void Trainer::Impl::gather(std::uint64_t step) {
   std::vector<DecodedSamples*> decoded;
   for (std::size_t n = 0; n < lanes.size(); ++n) decoded.push_back(&own[n]);
@@ -291,8 +302,8 @@ void Trainer::Impl::validate() {
       const auto first = learned.kept.find(kept_key(sample));
       SLUICE_CHECK(first != learned.kept.end());
       predictions[s] = first->second;
-      learned.kept.erase(first);
-    } else if (sample.y && !sample.z_final) {
+      if (is_last_sample(sample)) learned.kept.erase(first);
+    } else if (sample.y && !is_last_sample(sample)) {
       SLUICE_CHECK(learned.kept.emplace(kept_key(sample), predictions[s]).second);
     }
     const ProgressiveMetrics::Judged judged(labels_of(sample), predictions[s]);
