@@ -64,7 +64,8 @@ ShopOptions in_segments() {
 }
 
 ShopOptions with_values() {
-  ShopOptions options = short_windows();
+  ShopOptions options = troubled_shop();
+  options.repeats = 0.9;
   options.has_values = true;
   return options;
 }

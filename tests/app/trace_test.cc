@@ -224,7 +224,6 @@ TEST(TraceTest, AnActionIsToldWithItsLabel) {
   ASSERT_EQ(impression.samples.size(), 3U);
   EXPECT_TRUE(impression.samples[1].sample.action_final && impression.samples[1].sample.action);
   EXPECT_TRUE(impression.samples[2].sample.z_final && impression.samples[2].sample.z);
-  EXPECT_TRUE(trace->is_settled);
 }
 
 }  // namespace
