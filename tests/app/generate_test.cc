@@ -96,9 +96,9 @@ TEST_P(GeneratedShop, ExpectedCountsEqualARecountOfTheLogs) {
   EXPECT_EQ(read, told);
   EXPECT_EQ(expected.contains("value"), GetParam().has_values);
   if (!GetParam().has_values) return;
-  EXPECT_GT(expected["labels"]["further_purchases"], 20);
+  EXPECT_GT(expected["labels"]["further_purchases"], 2);
   EXPECT_NEAR(expected["value"].get<double>(), found.value, 1e-6 * found.value);
-  EXPECT_GT(found.value, 1'000);
+  EXPECT_GT(found.value, 100);
 }
 
 INSTANTIATE_TEST_SUITE_P(Options, GeneratedShop,
