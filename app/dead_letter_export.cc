@@ -96,7 +96,10 @@ class Exporter {
   Result<Places> places(StreamPartition where);
   std::string topic(Stream stream) const {
     const auto index = static_cast<std::size_t>(stream);
-    return options_.config != nullptr ? options_.config->streams.topic[index] : kStreamNames[index];
+    // Where there is one: the config may know nothing of the folder's actions.
+    const bool is_named =
+        options_.config != nullptr && !options_.config->streams.topic[index].empty();
+    return is_named ? options_.config->streams.topic[index] : kStreamNames[index];
   }
 
   const DeadLetterFolder& folder_;
@@ -114,7 +117,7 @@ class Exporter {
 Result<DeadLetterExportSummary> Exporter::run() {
   SLUICE_TRY(open());
   SLUICE_TRY(select());
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < folder_.progress().streams(); ++stream) {
     const fs::path parent = options_.out / topic(static_cast<Stream>(stream));
     SLUICE_TRY(files_.create_directories(parent));
     for (std::uint32_t partition = 0; partition < folder_.partitions(); ++partition) {

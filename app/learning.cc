@@ -141,7 +141,8 @@ Status Learning::recover() {
   if (options_.predictions) {
     SLUICE_ASSIGN(predictions_,
                   PredictionsFile::open(files_, *options_.predictions, trainer_.trained_sequence(),
-                                        config_.join.sums_values()));
+                                        {.value = config_.join.sums_values(),
+                                         .action = config_.streams.has_actions()}));
   }
   SLUICE_ASSIGN(scores_, ScoreLog::open(files_, folder_ / "scores.bin", trainer_.trained_sequence(),
                                         trainer_.objective().towers()));

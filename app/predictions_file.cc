@@ -68,17 +68,18 @@ Result<std::uint64_t> end_of_line(FileSystem& files, const fs::path& path, std::
 Result<std::unique_ptr<PredictionsFile>> PredictionsFile::open(FileSystem& files,
                                                                const std::filesystem::path& path,
                                                                std::uint64_t trained_sequence,
-                                                               bool has_values) {
+                                                               const PredictionColumns& columns) {
   if (trained_sequence == 0) {
     SLUICE_ASSIGN(auto file, files.create(path));
-    SLUICE_TRY(file->append(std::string(kHeader) + (has_values ? ",value\n" : "\n")));
+    SLUICE_TRY(file->append(std::string(kHeader) + (columns.value ? ",value" : "") +
+                            (columns.action ? ",action,action_final" : "") + "\n"));
     SLUICE_TRY(sync_folder_of(files, path));
-    return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file), has_values));
+    return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file), columns));
   }
   SLUICE_ASSIGN(const std::uint64_t end, end_of_line(files, path, trained_sequence));
   SLUICE_TRY(files.truncate(path, end));
   SLUICE_ASSIGN(auto file, files.append_to(path));
-  return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file), has_values));
+  return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file), columns));
 }
 
 Status PredictionsFile::add(const TrainedBatch& batch) {
@@ -95,7 +96,11 @@ Status PredictionsFile::add(const TrainedBatch& batch) {
       buffer_ += ',';
       append_number(rate, buffer_);
     }
-    if (has_values_) buffer_ += "," + format_micros(sample.value);
+    if (columns_.value) buffer_ += "," + format_micros(sample.value);
+    if (columns_.action) {
+      buffer_ += sample.action ? ",1" : ",0";
+      buffer_ += sample.action_final ? ",1" : ",0";
+    }
     buffer_ += '\n';
   }
   return buffer_.size() >= kBufferBytes ? flush() : Status();

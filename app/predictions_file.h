@@ -18,8 +18,14 @@
 
 namespace sluice {
 
+// What a line has that not every lineage knows, in this order.
+struct PredictionColumns {
+  bool value = false;   // value: with join.purchase_value
+  bool action = false;  // action,action_final: with streams.actions
+};
+
 // One line a sample, in sequence order:
-// sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr and, with join.purchase_value, value.
+// sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr and further columns.
 // Owned by the learning thread.
 class PredictionsFile {
  public:
@@ -28,17 +34,17 @@ class PredictionsFile {
   static Result<std::unique_ptr<PredictionsFile>> open(FileSystem& files,
                                                        const std::filesystem::path& path,
                                                        std::uint64_t trained_sequence,
-                                                       bool has_values);
+                                                       const PredictionColumns& columns);
   Status add(const TrainedBatch& batch);
   // What was added survives a crash once this has returned.
   Status sync();
 
  private:
-  PredictionsFile(std::unique_ptr<WritableFile> file, bool has_values)
-      : file_(std::move(file)), has_values_(has_values) {}
+  PredictionsFile(std::unique_ptr<WritableFile> file, const PredictionColumns& columns)
+      : file_(std::move(file)), columns_(columns) {}
   Status flush();
   std::unique_ptr<WritableFile> file_;
-  bool has_values_;
+  PredictionColumns columns_;
   std::string buffer_;
 };
 

@@ -68,10 +68,10 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
   report["closed"] = join.is_closed;
   report["reproducible"] = !join.irreproducible_from.has_value();
   report["event_time"] = format_time(join.frontier);  // "the end" once closed
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < join.streams(); ++stream) {
     report["events"][kStreamNames[stream]] = join.counters.read(static_cast<Stream>(stream));
   }
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < join.streams(); ++stream) {
     report["used"][kStreamNames[stream]] = join.counters.used[stream];
   }
   report["labels"] = {{"impressions", join.counters.labelled_impressions},
@@ -81,6 +81,7 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
     report["labels"]["value"] = join.counters.value.value();
     report["labels"]["without_value"] = join.counters.without_value;
   }
+  if (join.streams() == kStreams) report["labels"]["acted"] = join.counters.acted;
   for (std::size_t index = 0; index < kRefusals; ++index) {
     const auto reason = static_cast<Refusal>(index);
     report["refused"][to_string(reason)] = join.counters.refused_for(reason);
@@ -125,11 +126,13 @@ std::string summarize(const Json& report) {
   const auto count = [](const Json& value) { return std::to_string(value.get<std::uint64_t>()); };
   const Json& events = report["events"];
   const Json& labels = report["labels"];
-  std::string text = "read      " + count(events["impressions"]) + " impressions, " +
-                     count(events["clicks"]) + " clicks, " + count(events["purchases"]) +
-                     " purchases\nlabels    " + count(labels["impressions"]) + " impressions, " +
-                     count(labels["clicked"]) + " clicked, " + count(labels["converted"]) +
-                     " converted";
+  std::string text =
+      "read      " + count(events["impressions"]) + " impressions, " + count(events["clicks"]) +
+      " clicks, " + (events.contains("actions") ? count(events["actions"]) + " actions, " : "") +
+      count(events["purchases"]) + " purchases\nlabels    " + count(labels["impressions"]) +
+      " impressions, " + count(labels["clicked"]) + " clicked, " +
+      (labels.contains("acted") ? count(labels["acted"]) + " acted, " : "") +
+      count(labels["converted"]) + " converted";
   if (labels.contains("value")) text += ", value " + number(labels["value"], "%.2f");
   text += "\n";
   std::string refused;

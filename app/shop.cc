@@ -1,5 +1,6 @@
 #include "app/shop.h"
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,14 +21,17 @@ constexpr std::uint64_t kProgressPages = 256;
 class TruthFiles {
  public:
   static Result<TruthFiles> create(FileSystem& files, const fs::path& root,
-                                   std::uint32_t partitions) {
+                                   const ShopOptions& options) {
     TruthFiles truth;
+    truth.has_actions_ = options.has_actions;
     SLUICE_TRY(files.create_directories(root / kTruth));
-    for (std::uint32_t p = 0; p < partitions; ++p) {
+    for (std::uint32_t p = 0; p < options.partitions; ++p) {
       SLUICE_ASSIGN(TextFile file,
                     TextFile::create(files, root / kTruth / (file_number(p) + ".csv"),
                                      ShopOptions::Compression::none));
-      SLUICE_TRY(file.append("impression_id,pctr,pcvr\n"));
+      SLUICE_TRY(file.append(std::string("impression_id,pctr,pcvr") +
+                             (options.has_actions ? ",paction,pcvr_acted,pcvr_unacted" : "") +
+                             "\n"));
       truth.files_.push_back(std::move(file));
     }
     return truth;
@@ -36,11 +40,15 @@ class TruthFiles {
   Status add(const ShopPage& page) {
     lines_.clear();
     for (const ShopImpression& impression : page.impressions) {
+      const Rates& rates = impression.rates;
       lines_ += impression.id;
-      lines_ += ',';
-      append_rate(lines_, impression.rates.pctr);
-      lines_ += ',';
-      append_rate(lines_, impression.rates.pcvr);
+      add_rate(rates.pctr);
+      add_rate(rates.pcvr);
+      if (has_actions_) {
+        for (const double rate : {rates.paction, rates.pcvr_acted, rates.pcvr_unacted}) {
+          add_rate(rate);
+        }
+      }
       lines_ += '\n';
     }
     return files_[page.partition].append(lines_);
@@ -52,6 +60,12 @@ class TruthFiles {
   }
 
  private:
+  void add_rate(double rate) {
+    lines_ += ',';
+    append_rate(lines_, rate);
+  }
+
+  bool has_actions_ = false;
   std::vector<TextFile> files_;
   std::string lines_;
 };
@@ -85,7 +99,7 @@ Result<ShopSummary> generate_shop(const ShopOptions& options, const fs::path& fo
     expected.add_record(record, verdict);
   };
   SLUICE_ASSIGN(ShopLogs logs, ShopLogs::create(files, folder, options, on_written));
-  SLUICE_ASSIGN(TruthFiles truth, TruthFiles::create(files, folder, options.partitions));
+  SLUICE_ASSIGN(TruthFiles truth, TruthFiles::create(files, folder, options));
 
   ShopPage page;
   for (std::uint64_t number = 0; number < events.pages(); ++number) {

@@ -51,9 +51,14 @@ keep  = 4
 std::string shop_config(const ShopOptions& options) {
   std::string text = kHead;
   text += "[streams]\nmax_out_of_orderness = \"" + format_duration(options.max_out_of_orderness);
-  text += "\"\n\n[join]\nattribution       = \"impression_id\"\nclick_window      = \"" +
+  text += "\"\n";
+  if (options.has_actions) text += "actions = { topic = \"actions\" }\n";
+  text += "\n[join]\nattribution       = \"impression_id\"\nclick_window      = \"" +
           format_duration(options.click_window);
   text += "\"\nconversion_window = \"" + format_duration(options.conversion_window) + "\"\n";
+  if (options.has_actions) {
+    text += "action_window     = \"" + format_duration(options.action_window) + "\"\n";
+  }
   if (options.has_values) {
     text += "purchase_label    = \"at_close\"\npurchase_value    = \"sum\"    # of all purchases\n";
   }

@@ -12,7 +12,7 @@
 namespace sluice {
 namespace {
 
-enum Purpose : std::uint64_t { kPageTimes = 100, kPages };
+enum Purpose : std::uint64_t { kPageTimes = 100, kPages, kActions };
 
 constexpr double kDayMs = 86'400'000.0;
 constexpr double kSecondMs = 1'000.0;
@@ -98,6 +98,7 @@ class ShopEvents::Drawing {
       : options_(options),
         model_(model),
         random_(options.seed, kPages, page),
+        action_random_(options.seed, kActions, page),
         page_(page),
         time_(time),
         out_(out) {}
@@ -114,10 +115,15 @@ class ShopEvents::Drawing {
     const std::uint64_t count =
         std::min<std::uint64_t>(options_.page, options_.impressions - first);
     shown_.clear();
+    actions_.clear();
     for (std::uint32_t position = 0; position < count; ++position) {
       draw_impression(first + position, position, time_ + step * position);
     }
-    for (ShopRecord& record : out_.records) send(record);
+    for (ShopRecord& record : out_.records) send(random_, record);
+    for (ShopRecord& record : actions_) {
+      send(action_random_, record);
+      out_.records.push_back(std::move(record));
+    }
   }
 
  private:
@@ -135,13 +141,19 @@ class ShopEvents::Drawing {
     impression.rates = rates;
 
     const std::size_t first_record = out_.records.size();
+    const std::size_t first_action = actions_.size();
     add_impression(time, position);
     if (random_.chance(options_.duplicates)) out_.records.push_back(out_.records.back());
     draw_clicks(time, impression);
     if (random_.chance(options_.orphans)) draw_orphan(time);
-    const auto records = static_cast<std::uint32_t>(out_.records.size() - first_record);
+    if (options_.has_actions) draw_actions(time, impression);
+    const auto records = static_cast<std::uint32_t>(out_.records.size() - first_record +
+                                                    actions_.size() - first_action);
     for (std::size_t i = first_record; i < out_.records.size(); ++i) {
       out_.records[i].subject_records = records;
+    }
+    for (std::size_t i = first_action; i < actions_.size(); ++i) {
+      actions_[i].subject_records = records;
     }
     if (stray_) out_.records.push_back(std::move(*stray_));
     stray_.reset();
@@ -164,6 +176,7 @@ class ShopEvents::Drawing {
     impression.purchased = false;
     if (impression.clicked) {
       const TimeMs click = time + delay_within(random_, 40 * kSecondMs, 1.2, options_.click_window);
+      click_ = click;
       add_follow_up(Stream::clicks, click, true);
       draw_repeats(Stream::clicks, click, 20 * kSecondMs);
       draw_purchases(click, impression);
@@ -186,6 +199,7 @@ class ShopEvents::Drawing {
       impression.purchased = true;
       const TimeMs purchase =
           click + delay_within(random_, 1'200 * kSecondMs, 1.8, options_.conversion_window);
+      purchase_ = purchase;
       add_follow_up(Stream::purchases, purchase, true);
       draw_repeats(Stream::purchases, purchase, 1'200 * kSecondMs);
     } else if (draw < pcvr * (1.0 + options_.late_purchases)) {
@@ -193,6 +207,46 @@ class ShopEvents::Drawing {
                     click + delay_beyond(random_, options_.conversion_window, 21'600 * kSecondMs),
                     true);
     }
+  }
+
+  // Of a sequence of its own: what else happens is as it would be without actions. So an action is
+  // drawn where it is known whether there is a purchase, from the rates the other way round; it
+  // comes before it.
+  void draw_actions(TimeMs time, ShopImpression& impression) {
+    Random& random = action_random_;
+    impression.acted = false;
+    if (impression.clicked) {
+      const Rates& rates = impression.rates;
+      const double with_purchase = rates.paction * rates.pcvr_acted / rates.pcvr;
+      const double without = rates.paction * (1.0 - rates.pcvr_acted) / (1.0 - rates.pcvr);
+      const double likely = impression.purchased ? with_purchase : without;
+      const double draw = random.uniform();
+      if (draw < likely) {
+        impression.acted = true;
+        const DurationMs longest = impression.purchased
+                                       ? std::min(options_.action_window, purchase_ - click_ + 1)
+                                       : options_.action_window;
+        const TimeMs action = click_ + delay_within(random, 300 * kSecondMs, 1.5, longest);
+        add_action(action, true);
+        if (random.chance(options_.repeats)) {
+          add_action(action + static_cast<DurationMs>(random.lognormal(300 * kSecondMs, 1.5)),
+                     false);
+        }
+      } else if (draw < likely * (1.0 + options_.late_purchases)) {
+        add_action(click_ + delay_beyond(random, options_.action_window, 21'600 * kSecondMs), true);
+      }
+    }
+    // One of this impression, whatever its clicks.
+    if (random.chance(options_.orphans)) {
+      add_action(time + static_cast<DurationMs>(random.lognormal(120 * kSecondMs, 1.5)), true);
+    }
+  }
+
+  void add_action(TimeMs time, bool has_event_id) {
+    const char* const kind = action_random_.chance(0.7) ? "cart" : "favourite";
+    add_follow_up(Stream::actions, time, has_event_id);
+    std::string& line = actions_.back().line;
+    line.insert(line.size() - 2, std::string(",\"action\":\"") + kind + "\"");
   }
 
   // The second and, less often, third time; these have no event_id.
@@ -221,7 +275,8 @@ class ShopEvents::Drawing {
   }
 
   ShopRecord& add_record(Stream stream, TimeMs time) {
-    ShopRecord& record = out_.records.emplace_back();
+    auto& records = stream == Stream::actions ? actions_ : out_.records;
+    ShopRecord& record = records.emplace_back();
     record.stream = stream;
     record.partition = user_.partition;
     record.time = time;
@@ -250,7 +305,8 @@ class ShopEvents::Drawing {
     ShopRecord& record = add_record(stream, time);
     std::string& line = record.line;
     if (has_event_id) {
-      line = stream == Stream::clicks ? "{\"event_id\":\"c" : "{\"event_id\":\"p";
+      line = "{\"event_id\":\"";
+      line += stream == Stream::clicks ? 'c' : stream == Stream::actions ? 'a' : 'p';
       line += id_;
       append_common(line, time);
     } else {
@@ -278,30 +334,34 @@ class ShopEvents::Drawing {
   }
 
   // How the record reaches its log.
-  void send(ShopRecord& record) {
-    record.arrival = record.time + transport(random_, options_.disorder);
-    if (random_.chance(options_.late)) {
+  void send(Random& random, ShopRecord& record) {
+    record.arrival = record.time + transport(random, options_.disorder);
+    if (random.chance(options_.late)) {
       const auto bound = static_cast<double>(options_.max_out_of_orderness);
       record.arrival += options_.max_out_of_orderness + 1 +
-                        static_cast<DurationMs>(random_.exponential(bound + 60 * kSecondMs));
+                        static_cast<DurationMs>(random.exponential(bound + 60 * kSecondMs));
     }
-    record.is_malformed = random_.chance(options_.malformed);
-    if (record.is_malformed) damage(random_, record.line);
+    record.is_malformed = random.chance(options_.malformed);
+    if (record.is_malformed) damage(random, record.line);
   }
 
   const ShopOptions& options_;
   const ShopModel& model_;
   Random random_;
+  Random action_random_;
   const std::uint64_t page_;
   const TimeMs time_;
   ShopPage& out_;
   ShopUser user_;
   ShopContext context_;
   std::vector<std::uint64_t> shown_;
+  std::vector<ShopRecord> actions_;  // of the page; go to its records last
   // Of the impression being drawn.
   std::uint64_t item_ = 0;
   std::uint64_t subject_ = 0;
   std::string id_;
+  TimeMs click_ = 0;     // of a clicked one
+  TimeMs purchase_ = 0;  // of a purchased one
   std::optional<ShopRecord> stray_;
 };
 

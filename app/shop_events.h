@@ -1,5 +1,5 @@
-// One page of the shop and all that follows from it: impressions, clicks and purchases as records
-// with their lines, when each arrives, and the true rates.
+// One page of the shop and all that follows from it: impressions, clicks, actions and purchases as
+// records with their lines, when each arrives, and the true rates.
 //
 // A page is a pure function of the options and its number. Pages come in the order of their times,
 // and nothing of a page happens or arrives before page_time(): a log can be written up to the time
@@ -36,6 +36,7 @@ struct ShopImpression {
   Rates rates;
   bool clicked = false;    // inside the click window
   bool purchased = false;  // inside the conversion window of such a click
+  bool acted = false;      // inside the action window of such a click (ShopOptions::has_actions)
 };
 
 struct ShopPage {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "ingest/event.h"
 
 namespace sluice {
 namespace {
@@ -45,7 +46,8 @@ double RateAuc::value() const {
 }
 
 void ShopExpected::add_truth(const ShopImpression& impression) {
-  const auto [pctr, pcvr] = impression.rates;
+  const double pctr = impression.rates.pctr;
+  const double pcvr = impression.rates.pcvr;
   ++impressions_;
   sum_pctr_ += pctr;
   sum_pcvr_ += pcvr;
@@ -55,6 +57,10 @@ void ShopExpected::add_truth(const ShopImpression& impression) {
     ++clicked_;
     sum_pcvr_clicked_ += pcvr;
     cvr_auc_.add(pcvr, impression.purchased);
+    if (options_.has_actions) {
+      sum_paction_clicked_ += impression.rates.paction;
+      action_auc_.add(impression.rates.paction, impression.acted);
+    }
   }
 }
 
@@ -80,13 +86,15 @@ void ShopExpected::add_record(const ShopRecord& record, ShopVerdict verdict) {
 
 void ShopExpected::settle(std::vector<Fact>& facts) {
   std::sort(facts.begin(), facts.end(), [](const Fact& a, const Fact& b) {
-    return std::pair(a.time, a.stream) < std::pair(b.time, b.stream);
+    return std::pair(a.time, rank_of(a.stream)) < std::pair(b.time, rank_of(b.stream));
   });
   struct Impression {
     TimeMs open_until = kTimeMin;
     bool clicked = false;
     TimeMs conversion_end = kTimeMin;  // once clicked
     bool converted = false;
+    TimeMs action_end = kTimeMin;  // once clicked
+    bool acted = false;
   };
   Impression impression;
   for (const Fact& fact : facts) {
@@ -109,6 +117,19 @@ void ShopExpected::settle(std::vector<Fact>& facts) {
         impression.clicked = true;
         impression.conversion_end = fact.time + options_.conversion_window;
         impression.open_until = std::max(impression.open_until, impression.conversion_end);
+        if (options_.has_actions) {
+          impression.action_end = fact.time + options_.action_window;
+          impression.open_until = std::max(impression.open_until, impression.action_end);
+        }
+      }
+    } else if (fact.stream == Stream::actions) {
+      if (impression.acted) {
+        ++counts_.repeat;
+      } else if (!impression.clicked || fact.time >= impression.action_end) {
+        ++counts_.no_click;
+      } else {
+        ++counts_.acted;
+        impression.acted = true;
       }
     } else if (impression.converted) {
       if (options_.has_values && fact.time < impression.conversion_end) {
@@ -133,7 +154,9 @@ ShopExpected::TrueRates ShopExpected::true_rates() const {
           .cvr_auc = cvr_auc_.value(),
           .mean_pctr = ratio(sum_pctr_, impressions_),
           .mean_pcvr = ratio(sum_pcvr_, impressions_),
-          .mean_pcvr_clicked = ratio(sum_pcvr_clicked_, clicked_)};
+          .mean_pcvr_clicked = ratio(sum_pcvr_clicked_, clicked_),
+          .action_auc = action_auc_.value(),
+          .mean_paction_clicked = ratio(sum_paction_clicked_, clicked_)};
 }
 
 nlohmann::ordered_json ShopExpected::json() const {
@@ -142,11 +165,15 @@ nlohmann::ordered_json ShopExpected::json() const {
   json["attribution"] = "impression_id";
   json["click_window_ms"] = options_.click_window;
   json["conversion_window_ms"] = options_.conversion_window;
+  if (options_.has_actions) json["action_window_ms"] = options_.action_window;
   json["max_out_of_orderness_ms"] = options_.max_out_of_orderness;
-  for (std::size_t s = 0; s < kStreams; ++s) json["records"][kStreamNames[s]] = counts_.records[s];
+  for (std::size_t s = 0; s < options_.streams(); ++s) {
+    json["records"][kStreamNames[s]] = counts_.records[s];
+  }
   json["labels"]["impressions"] = counts_.impressions;
   json["labels"]["clicked"] = counts_.clicked;
   json["labels"]["converted"] = counts_.converted;
+  if (options_.has_actions) json["labels"]["acted"] = counts_.acted;
   if (options_.has_values) {
     json["labels"]["further_purchases"] = counts_.further;
     json["value"] = to_double(counts_.value);
@@ -161,9 +188,13 @@ nlohmann::ordered_json ShopExpected::json() const {
   json["bayes"]["ctr_auc"] = number_or_null(rates.ctr_auc);
   json["bayes"]["ctcvr_auc"] = number_or_null(rates.ctcvr_auc);
   json["bayes"]["cvr_auc"] = number_or_null(rates.cvr_auc);
+  if (options_.has_actions) json["bayes"]["action_auc"] = number_or_null(rates.action_auc);
   json["true_rates"]["mean_pctr"] = number_or_null(rates.mean_pctr);
   json["true_rates"]["mean_pcvr"] = number_or_null(rates.mean_pcvr);
   json["true_rates"]["mean_pcvr_clicked"] = number_or_null(rates.mean_pcvr_clicked);
+  if (options_.has_actions) {
+    json["true_rates"]["mean_paction_clicked"] = number_or_null(rates.mean_paction_clicked);
+  }
   return json;
 }
 

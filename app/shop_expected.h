@@ -45,6 +45,7 @@ class ShopExpected {
     std::uint64_t impressions = 0;                  // labelled
     std::uint64_t clicked = 0;
     std::uint64_t converted = 0;
+    std::uint64_t acted = 0;
     std::uint64_t further = 0;  // purchases of converted ones, where values are summed
     Micros value = 0;           // of all that are converted
     std::uint64_t malformed = 0;
@@ -62,6 +63,9 @@ class ShopExpected {
     double mean_pctr = 0;
     double mean_pcvr = 0;          // over all impressions
     double mean_pcvr_clicked = 0;  // over clicked ones
+    // With actions; over clicked ones.
+    double action_auc = 0;
+    double mean_paction_clicked = 0;
   };
   TrueRates true_rates() const;
 
@@ -84,10 +88,10 @@ class ShopExpected {
   const ShopOptions& options_;
   Counts counts_;
   std::unordered_map<std::uint64_t, Subject> unsettled_;
-  RateAuc ctr_auc_, ctcvr_auc_, cvr_auc_;
+  RateAuc ctr_auc_, ctcvr_auc_, cvr_auc_, action_auc_;
   std::uint64_t impressions_ = 0;
   std::uint64_t clicked_ = 0;
-  double sum_pctr_ = 0, sum_pcvr_ = 0, sum_pcvr_clicked_ = 0;
+  double sum_pctr_ = 0, sum_pcvr_ = 0, sum_pcvr_clicked_ = 0, sum_paction_clicked_ = 0;
 };
 
 }  // namespace sluice

@@ -83,7 +83,7 @@ Status TextFile::write(bool is_end) {
 Result<ShopLogs> ShopLogs::create(FileSystem& files, const fs::path& root,
                                   const ShopOptions& options, OnWritten on_written) {
   ShopLogs logs(files, root, options, std::move(on_written));
-  for (std::size_t s = 0; s < kStreams; ++s) {
+  for (std::size_t s = 0; s < options.streams(); ++s) {
     for (std::uint32_t p = 0; p < options.partitions; ++p) {
       Log log;
       log.stream = static_cast<Stream>(s);

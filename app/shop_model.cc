@@ -311,7 +311,15 @@ Logits ShopModel::logits(const ShopUser& user, const ShopContext& context, const
 Rates ShopModel::rates(const ShopUser& user, const ShopContext& context, const ShopItem& item,
                        std::uint32_t position) const {
   const Logits of = logits(user, context, item, position);
-  return {sigmoid(of.ctr), sigmoid(of.cvr)};
+  Rates rates;
+  rates.pctr = sigmoid(of.ctr);
+  rates.pcvr = sigmoid(of.cvr);
+  // The action is not less likely than the purchase, and the purchase not more without it: so what
+  // is left for purchases with an action is a rate.
+  rates.paction = sigmoid(std::max(of.cvr, 0.6 * of.cvr + 0.9));
+  rates.pcvr_unacted = sigmoid(of.cvr - 1.6);
+  rates.pcvr_acted = (rates.pcvr - (1.0 - rates.paction) * rates.pcvr_unacted) / rates.paction;
+  return rates;
 }
 
 }  // namespace sluice

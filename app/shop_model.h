@@ -8,6 +8,11 @@
 // impressions is far below pCVR over clicked ones (the selection bias of a model trained on
 // clicks). The biases are set so that the average pCTR is 4 % and pCVR averages 1.5 % over clicks.
 //
+// Of an action (ShopOptions::has_actions), which is many times as likely as a purchase:
+//   P(action | click) = σ(max(b, 0.6·b + 0.9))
+//   P(purchase | click, no action) = σ(b − 1.6), above 0: some purchases come without one
+//   P(purchase | click, action) is what is left of pCVR, which stays as it is.
+//
 // Everything is a pure function of the options; const methods may be called from any thread.
 #pragma once
 
@@ -34,6 +39,10 @@ struct Logits {
 struct Rates {
   double pctr = 0;
   double pcvr = 0;  // given a click
+  // Of an action given a click, and of a purchase given a click with one and without.
+  double paction = 0;
+  double pcvr_acted = 0;
+  double pcvr_unacted = 0;
 };
 
 struct ShopUser {

@@ -28,7 +28,8 @@ Status check_options(const ShopOptions& options) {
   const std::pair<const char*, DurationMs> durations[] = {
       {"span", options.span},
       {"click-window", options.click_window},
-      {"conversion-window", options.conversion_window}};
+      {"conversion-window", options.conversion_window},
+      {"action-window", options.action_window}};
   for (const auto& [name, duration] : durations) {
     if (duration <= 0 || duration > kLongest) {
       return usage_error(std::string("--") + name + ": must be above 0 and at most 36500 d");
@@ -47,6 +48,9 @@ Status check_options(const ShopOptions& options) {
   }
   if (options.partitions == 0 || options.partitions > 1'024) {
     return usage_error("--partitions: must be from 1 to 1024");
+  }
+  if (!options.has_actions && options.action_window != ShopOptions().action_window) {
+    return usage_error("--action-window: needs --actions");
   }
   if (options.segments > 10'000) return usage_error("--segments: must be at most 10000");
   if (options.page == 0 || options.page > 1'000) {

@@ -1,10 +1,12 @@
 // What `sluice generate` can be asked for. Plain data; the defaults are those of the command line.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/result.h"
 #include "base/time.h"
+#include "config/config.h"
 
 namespace sluice {
 
@@ -23,6 +25,7 @@ struct ShopOptions {
   // The windows and bounds of the join that the labels are meant for: the config's defaults.
   DurationMs click_window = 1'800'000;
   DurationMs conversion_window = 86'400'000;
+  DurationMs action_window = 86'400'000;  // where there are actions
   DurationMs max_out_of_orderness = 10'000;
 
   DurationMs disorder = 10'000;  // every record arrives less than this after its event time
@@ -34,10 +37,15 @@ struct ShopOptions {
   double malformed = 0;          // share of records whose line is damaged
   double late = 0;               // share of records held back until their log has passed them
 
+  // A fourth stream: actions between click and purchase. The others' bytes stay as they are.
+  bool has_actions = false;
   bool has_values = false;  // purchases have their item's price as `value`; labels sum it
 
   std::uint32_t segments = 0;  // files that each log is cut into; 0: one file without a folder
   Compression compression = Compression::none;
+
+  // The first so many of kStreamNames.
+  std::size_t streams() const { return has_actions ? kStreams : kStreamsWithoutActions; }
 };
 
 // What a config takes by default: from streams.not_before to the end of year 9999.

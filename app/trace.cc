@@ -35,7 +35,7 @@ class Notes final : public RecordWatcher {
       : join_(config.join), id_(std::move(id)), decoder_(config.streams, join_, {}) {}
 
   bool by_user_item() const { return join_.attribution == JoinConfig::Attribution::user_item; }
-  // user_item: whose clicks and purchases are to be noted.
+  // user_item: whose clicks, actions and purchases are to be noted.
   void set_user_item(std::string user, std::string item) {
     user_ = std::move(user);
     item_ = std::move(item);
@@ -95,6 +95,8 @@ class Notes final : public RecordWatcher {
     TracedImpression& named = opening(where.partition, impression.time);
     if (where.stream == Stream::clicks) {
       named.click_time = event.time();
+    } else if (where.stream == Stream::actions) {
+      named.action_time = event.time();
     } else {
       if (!named.purchase_time) named.purchase_time = event.time();
       named.value = add_saturating(named.value, event.value().value_or(0));
@@ -398,7 +400,7 @@ Status Tracer::compare(std::uint64_t sequence) {
 bool Tracer::is_settled() const {
   if (notes_.impressions.empty() || !unbatched_.empty()) return false;
   for (const TracedImpression& impression : notes_.impressions) {
-    if (impression.samples.empty() || event_time_ < impression.closes(config_.join)) return false;
+    if (impression.samples.empty() || event_time_ < impression.closes(config_)) return false;
   }
   return std::ranges::none_of(notes_.records, [](const auto& entry) {
     return entry.second.outcome == TracedRecord::Outcome::undecided;
@@ -420,7 +422,7 @@ Trace Tracer::result() {
       const bool is_near =
           std::ranges::any_of(notes_.impressions, [&](const TracedImpression& impression) {
             return impression.time - config_.join.clock_skew <= *record.time &&
-                   *record.time < impression.closes(config_.join);
+                   *record.time < impression.closes(config_);
           });
       if (!is_near) continue;
     }
@@ -438,8 +440,15 @@ std::optional<TimeMs> TracedImpression::conversion_window_end(const JoinConfig& 
   return *click_time + join.conversion_window;
 }
 
-TimeMs TracedImpression::closes(const JoinConfig& join) const {
-  return std::max(click_window_end(join), conversion_window_end(join).value_or(kTimeMin));
+std::optional<TimeMs> TracedImpression::action_window_end(const Config& config) const {
+  if (!click_time || !config.streams.has_actions()) return std::nullopt;
+  return *click_time + config.join.action_window;
+}
+
+TimeMs TracedImpression::closes(const Config& config) const {
+  return std::max({click_window_end(config.join),
+                   conversion_window_end(config.join).value_or(kTimeMin),
+                   action_window_end(config).value_or(kTimeMin)});
 }
 
 void BatchCounter::offer(const Sample& sample,

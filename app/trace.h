@@ -55,14 +55,17 @@ struct TracedImpression {
   TimeMs time = 0;
   std::string event_id, user_id, item_id;
   std::optional<TimeMs> click_time;     // of the click that counts, so far
+  std::optional<TimeMs> action_time;    // of the action that counts
   std::optional<TimeMs> purchase_time;  // of the first purchase that counts
   Micros value = 0;                     // of all that count, so far
   std::vector<TracedSample> samples;
 
   TimeMs click_window_end(const JoinConfig& join) const { return time + join.click_window; }
   std::optional<TimeMs> conversion_window_end(const JoinConfig& join) const;
+  // None without actions, either.
+  std::optional<TimeMs> action_window_end(const Config& config) const;
   // When nothing about it can change any more.
-  TimeMs closes(const JoinConfig& join) const;
+  TimeMs closes(const Config& config) const;
 };
 
 struct Trace {

@@ -56,7 +56,7 @@ std::vector<std::string> log_warnings(const Config& config) {
   std::vector<std::string> warnings;
   if (config.source.type != SourceConfig::Type::files) return warnings;
   std::set<std::string> first;
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < config.streams.count(); ++stream) {
     const fs::path folder = fs::path(config.source.root) / config.streams.topic[stream];
     const std::set<std::string> partitions = partitions_in(folder);
     if (partitions.empty()) {
@@ -86,14 +86,17 @@ std::string summary(const Config& config) {
   std::string text = "  source    ";
   text += is_kafka ? "kafka at " + config.source.brokers : "files in " + config.source.root;
   text += "\n  streams   ";
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < config.streams.count(); ++stream) {
     text += std::string(stream == 0 ? "" : ", ") + kStreamNames[stream] + " (" +
             config.streams.topic[stream] + ", out of order by at most " +
             format_duration(config.streams.max_out_of_orderness[stream]) + ")";
   }
   text += "\n  join      click window " + format_duration(config.join.click_window) +
-          ", conversion window " + format_duration(config.join.conversion_window) + ", tick " +
-          format_duration(config.join.tick);
+          ", conversion window " + format_duration(config.join.conversion_window);
+  if (config.streams.has_actions()) {
+    text += ", action window " + format_duration(config.join.action_window);
+  }
+  text += ", tick " + format_duration(config.join.tick);
   text += "\n  features  " + std::to_string(config.features.size()) + ": " +
           std::to_string(config.features.size() - dense) + " with embeddings in " +
           std::to_string(tables.size()) + " tables, " + std::to_string(dense) + " dense";

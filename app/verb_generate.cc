@@ -22,6 +22,7 @@ struct Arguments {
   bool force = false;
   double days = 0;
   std::string span, start, disorder, max_out_of_orderness, click_window, conversion_window;
+  std::string action_window;
   std::string compress = "none";
 };
 
@@ -49,6 +50,7 @@ Result<ShopOptions> read_options(const Arguments& arguments) {
   SLUICE_TRY(read_duration("--click-window", arguments.click_window, options.click_window));
   SLUICE_TRY(
       read_duration("--conversion-window", arguments.conversion_window, options.conversion_window));
+  SLUICE_TRY(read_duration("--action-window", arguments.action_window, options.action_window));
   if (!arguments.start.empty()) {
     auto start = parse_time(arguments.start);
     if (!start) return usage_error("--start: " + start.error().message);
@@ -105,6 +107,8 @@ void add_trouble_options(CLI::App& verb, Arguments& arguments) {
            "Window of the labels: clicks after their impression [30 min]");
   duration("--conversion-window", arguments.conversion_window,
            "Window of the labels: purchases after their click [24 h]");
+  duration("--action-window", arguments.action_window,
+           "With --actions, window of the labels: actions after their click [24 h]");
   const auto rate = [&verb](const char* name, double& value, const char* help) {
     verb.add_option(name, value, help)->type_name("RATE")->capture_default_str();
   };
@@ -116,6 +120,8 @@ void add_trouble_options(CLI::App& verb, Arguments& arguments) {
   rate("--duplicates", options.duplicates, "Share of impressions that are sent twice");
   rate("--orphans", options.orphans,
        "Clicks and purchases without their impression or click, for each impression");
+  verb.add_flag("--actions", options.has_actions,
+                "A fourth stream, of actions between click and purchase, with its true rates");
   verb.add_flag("--values", options.has_values,
                 "Purchases have their item's price as value, and shop.toml sums it");
   rate("--malformed", options.malformed, "Share of records whose line is damaged");
@@ -135,12 +141,14 @@ void print_summary(const ShopSummary& summary, const Arguments& arguments, doubl
     }
   };
   std::printf("records\n");
-  for (std::size_t s = 0; s < kStreams; ++s) count(kStreamNames[s], counts.records[s]);
+  const ShopOptions& options = arguments.options;
+  for (std::size_t s = 0; s < options.streams(); ++s) count(kStreamNames[s], counts.records[s]);
   std::printf("labels that a join must find\n");
   count("impressions", counts.impressions);
   count("clicked", counts.clicked);
+  if (options.has_actions) count("acted", counts.acted);
   count("converted", counts.converted);
-  if (arguments.options.has_values) {
+  if (options.has_values) {
     std::printf("  %-24s %12s\n", "value", format_micros(counts.value).c_str());
   }
   std::printf("records that it must refuse\n");
@@ -154,10 +162,12 @@ void print_summary(const ShopSummary& summary, const Arguments& arguments, doubl
   rate("pCTR, mean", rates.mean_pctr);
   rate("pCVR, mean over all", rates.mean_pcvr);
   rate("pCVR, mean over clicked", rates.mean_pcvr_clicked);
+  if (options.has_actions) rate("P(action), clicked", rates.mean_paction_clicked);
   rate("AUC of CTR", rates.ctr_auc);
   rate("AUC of CTCVR", rates.ctcvr_auc);
   rate("AUC of CVR of clicked", rates.cvr_auc);
-  const double impressions = static_cast<double>(arguments.options.impressions);
+  if (options.has_actions) rate("AUC of actions of clicked", rates.action_auc);
+  const double impressions = static_cast<double>(options.impressions);
   std::printf("%s written in %.1f s, %.0f impressions/s; replay it with\n",
               arguments.folder.c_str(), seconds, impressions / std::max(seconds, 1e-3));
   std::printf("  sluice replay %s\n", (fs::path(arguments.folder) / "shop.toml").c_str());

@@ -57,8 +57,8 @@ Json record_json(const TracedRecord& record) {
   return json;
 }
 
-Result<Json> sample_json(const TracedSample& traced, bool has_values, const TraceFolder* folder,
-                         FileSystem& files) {
+Result<Json> sample_json(const TracedSample& traced, const Config& config,
+                         const TraceFolder* folder, FileSystem& files) {
   const Sample& sample = traced.sample;
   Json json = {{"sequence", sample.sequence},
                {"time", format_time(sample.time)},
@@ -72,7 +72,11 @@ Result<Json> sample_json(const TracedSample& traced, bool has_values, const Trac
                  {"from", traced.batch.from},
                  {"to", traced.batch.to},
                  {"complete", traced.batch.is_complete}}}};
-  if (has_values) json["value"] = to_double(sample.value);
+  if (config.join.sums_values()) json["value"] = to_double(sample.value);
+  if (config.streams.has_actions()) {
+    json["action"] = sample.action ? 1 : 0;
+    json["action_final"] = sample.action_final;
+  }
   if (folder == nullptr) return json;
   SLUICE_ASSIGN(const TraceFolder::Facts facts, folder->facts(files, sample));
   const auto number = [](const std::optional<std::uint64_t>& value) {
@@ -103,12 +107,13 @@ Json label_json(const std::optional<Sample>& sample, bool value, TimeMs until) {
 Result<Json> impression_json(const TracedImpression& impression, const Config& config,
                              const TraceFolder* folder, FileSystem& files) {
   const JoinConfig& join = config.join;
-  std::optional<Sample> y, z;
+  std::optional<Sample> y, action, z;
   Json samples = Json::array();
   for (const TracedSample& traced : impression.samples) {
     if (traced.sample.y_final) y = traced.sample;
+    if (traced.sample.action_final) action = traced.sample;
     if (traced.sample.z_final) z = traced.sample;
-    SLUICE_ASSIGN(Json sample, sample_json(traced, join.sums_values(), folder, files));
+    SLUICE_ASSIGN(Json sample, sample_json(traced, config, folder, files));
     samples.push_back(std::move(sample));
   }
   const TimeMs click_end = impression.click_window_end(join);
@@ -132,6 +137,15 @@ Result<Json> impression_json(const TracedImpression& impression, const Config& c
                                  {"to", format_time(*conversion_end)}};
   }
   if (join.sums_values()) json["value"] = to_double(impression.value);
+  if (!config.streams.has_actions()) return json;
+  const auto action_end = impression.action_window_end(config);
+  json["action_window"] = nullptr;
+  if (action_end) {
+    json["action_window"] = {{"from", format_time(*impression.click_time)},
+                             {"to", format_time(*action_end)}};
+  }
+  json["action_time"] = time_json(impression.action_time);
+  json["action"] = label_json(action, action && action->action, action_end.value_or(click_end));
   return json;
 }
 
@@ -231,6 +245,11 @@ std::string impression_text(const Json& impression) {
       {"  purchase", text_of(impression["purchase"])},
       {"  y (clicked)", label_text(impression["y"])},
       {"  z (purchased)", label_text(impression["z"])}};
+  if (impression.contains("action")) {
+    rows.push_back({"  action window", window_text(impression["action_window"])});
+    rows.push_back({"  action", text_of(impression["action_time"])});
+    rows.push_back({"  acted", label_text(impression["action"])});
+  }
   if (impression.contains("value")) {
     rows.push_back({"  value", text_of(impression["value"]) +
                                    (impression["z"]["final"] == true ? "" : ", so far")});
@@ -241,9 +260,11 @@ std::string impression_text(const Json& impression) {
       return std::string(name) + " " + sample[name].dump() +
              (sample[final] == true ? " final" : "");
     };
-    rows.push_back({"  sample", "sequence " + sample["sequence"].dump() + ", " +
-                                    label("y", "y_final") + ", " + label("z", "z_final") +
-                                    ", tick " + text_of(sample["tick"])});
+    rows.push_back(
+        {"  sample", "sequence " + sample["sequence"].dump() + ", " + label("y", "y_final") + ", " +
+                         label("z", "z_final") +
+                         (sample.contains("action") ? ", " + label("action", "action_final") : "") +
+                         ", tick " + text_of(sample["tick"])});
     rows.push_back(
         {"    batch", batch["number"].dump() + ", sequences [" + batch["from"].dump() + ", " +
                           batch["to"].dump() +

@@ -16,11 +16,13 @@
 
 namespace sluice {
 
-// The streams of one shop, in the order of their ranks (docs/design.md, "Order inside a shard").
-enum class Stream : std::uint8_t { impressions, clicks, purchases };
-inline constexpr std::size_t kStreams = 3;
+// The streams of one shop. The numbers lie in data folders: the actions, which came later and which
+// not every shop has, are the last. Their order in time is another one (ingest/event.h).
+enum class Stream : std::uint8_t { impressions, clicks, purchases, actions };
+inline constexpr std::size_t kStreams = 4;
+inline constexpr std::size_t kStreamsWithoutActions = 3;
 inline constexpr std::array<const char*, kStreams> kStreamNames = {"impressions", "clicks",
-                                                                   "purchases"};
+                                                                   "purchases", "actions"};
 
 // [source], operational: where the logs are.
 struct SourceConfig {
@@ -39,8 +41,9 @@ struct SourceConfig {
 
 // [streams], semantic but for the topics' names.
 struct StreamsConfig {
-  std::array<std::string, kStreams> topic = {"impressions", "clicks", "purchases"};
-  std::array<DurationMs, kStreams> max_out_of_orderness = {10'000, 10'000, 10'000};
+  // That of the actions is semantic in one respect: without a name there is no such stream.
+  std::array<std::string, kStreams> topic = {"impressions", "clicks", "purchases", ""};
+  std::array<DurationMs, kStreams> max_out_of_orderness = {10'000, 10'000, 10'000, 10'000};
   DurationMs max_ahead = 3'600'000;       // of the record's log time
   TimeMs not_before = 1'000'000'000'000;  // 2001-09-09: older event times are malformed
   std::uint64_t max_record_bytes = 1 << 20;
@@ -53,6 +56,9 @@ struct StreamsConfig {
   std::string user_id = "user_id";
   std::string item_id = "item_id";
   std::string value = "value";  // of a purchase; read only where join.purchase_value asks for it
+  bool has_actions() const { return !topic[static_cast<std::size_t>(Stream::actions)].empty(); }
+  // The streams that there are: the first so many.
+  std::size_t count() const { return has_actions() ? kStreams : kStreamsWithoutActions; }
   friend bool operator==(const StreamsConfig&, const StreamsConfig&) = default;
 };
 
@@ -61,6 +67,7 @@ struct JoinConfig {
   enum class Attribution { impression_id, user_item };
   enum class AttributedClick { first, last };
   enum class PurchaseLabel { at_purchase, at_close };
+  enum class ActionLabel { at_action, at_close };
   enum class PurchaseValue { none, sum };
   Attribution attribution = Attribution::impression_id;
   AttributedClick attributed_click = AttributedClick::first;  // of an impression's clicks
@@ -70,6 +77,9 @@ struct JoinConfig {
   DurationMs clock_skew = 0;
   PurchaseLabel purchase_label = PurchaseLabel::at_purchase;
   PurchaseValue purchase_value = PurchaseValue::none;  // sum: needs purchase_label at_close
+  // Of a shop with actions only.
+  DurationMs action_window = 86'400'000;
+  ActionLabel action_label = ActionLabel::at_action;
   bool sums_values() const { return purchase_value == PurchaseValue::sum; }
   friend bool operator==(const JoinConfig&, const JoinConfig&) = default;
 };
@@ -191,7 +201,8 @@ enum class KeyGroup {
 
 // The group's keys as "section.key" -> value in canonical TOML, defaults included, sorted: what is
 // written beside the data, so that another config can be refused with the names that differ. A key
-// that is younger than data folders in use is left out at its default, which they had.
+// that is younger than data folders in use is left out at its default, which they had, and those of
+// the actions where there are none.
 std::map<std::string, std::string> semantic_keys(const Config& config, KeyGroup group);
 
 // XXH3-128 over "key = value\n" of semantic_keys(), in order.

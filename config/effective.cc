@@ -78,6 +78,7 @@ std::map<std::string, std::string> semantic_keys(const Config& config, KeyGroup 
   std::map<std::string, std::string> values;
   for (const Key<Config>& key : config_keys()) {
     if (key.group != group || key.is_shorthand) continue;
+    if (key.is_of_actions && !config.streams.has_actions()) continue;
     if (key.type != ValueType::table) {
       const std::string value = key.get_meaning ? key.get_meaning(config) : key.get(config);
       if (!key.is_younger_than_data || value != key.get(defaults)) values[key.name] = value;

@@ -182,11 +182,17 @@ void read_recipe(const TomlNode& root, const std::string& file, const std::files
     problems.push_back(std::move(problem));
   }
   if (!parsed.problems.empty()) return;
-  if (parsed.recipe.uses_action()) {
+  if (parsed.recipe.uses_action() && !config.streams.has_actions()) {
     problems.push_back(problem_at(place, kKey,
-                                  shown +
-                                      " needs the label action, of a stream of in-shop actions, "
-                                      "which this version does not read"));
+                                  shown + " needs the label action: name the stream of in-shop "
+                                          "actions, streams.actions.topic"));
+  }
+  for (const RecipeTerm& term : parsed.recipe.terms) {
+    if (!term.uses_action || !term.uses_z) continue;
+    problems.push_back(problem_at(place, kKey,
+                                  shown + ": term " + term.name +
+                                      " uses both action and z; no sample tells both, where they "
+                                      "become final one after the other"));
   }
   if (name->is_file()) {
     model.recipe_text = parsed.recipe.canonical;

@@ -234,6 +234,13 @@ void check_rules(const TomlNode& root, const std::string& file, const Config& co
           "join.purchase_value",
           "\"sum\" needs join.purchase_label = \"at_close\": the sum is complete only when the "
           "conversion window closes");
+  const JoinConfig defaults;
+  for (const auto& [key, is_default] :
+       {std::pair("join.action_window", join.action_window == defaults.action_window),
+        std::pair("join.action_label", join.action_label == defaults.action_label)}) {
+    require(is_default || config.streams.has_actions(), key,
+            "needs streams.actions.topic; without it there are no actions");
+  }
   // The learner numbers a batch's inputs, and those of its contexts, with 32 bits.
   constexpr std::uint64_t kMostNumbers = 1ULL << 31;
   constexpr std::uint64_t kRowPadding = 64;

@@ -54,6 +54,10 @@ bool is_topic(const std::string& text) {
          std::all_of(text.begin(), text.end(), [](char c) { return is_name_char(c) || c == '.'; });
 }
 
+bool is_topic_or_empty(const std::string& text) {
+  return text.empty() || is_topic(text);
+}
+
 bool is_any_text(const std::string&) {
   return true;
 }
@@ -113,16 +117,22 @@ void add_source(std::vector<Key<Config>>& keys) {
 void add_stream(std::vector<Key<Config>>& keys, std::size_t stream) {
   KeyList list(keys, std::string("streams.") + kStreamNames[stream], KeyGroup::operational,
                &Config::streams);
+  const bool is_actions = static_cast<Stream>(stream) == Stream::actions;
   list.text(
       "topic", [stream](auto& streams) -> auto& { return streams.topic[stream]; },
-      "1 to 249 letters, digits, '.', '_' or '-'",
-      "The stream's topic, or its folder under source.root.", is_topic);
+      std::string(is_actions ? "\"\" or " : "") + "1 to 249 letters, digits, '.', '_' or '-'",
+      is_actions
+          ? "In-shop actions between click and purchase, as cart and favourite: their topic, or "
+            "their folder under source.root. Empty: there are none. Whether there are is semantic."
+          : "The stream's topic, or its folder under source.root.",
+      is_actions ? is_topic_or_empty : is_topic);
   list.group(KeyGroup::join);
   list.duration(
-      "max_out_of_orderness",
-      [stream](auto& streams) -> auto& { return streams.max_out_of_orderness[stream]; },
-      {0, 30 * kDay}, "event time",
-      "How far this stream's records may be out of order; default: that of all streams.");
+          "max_out_of_orderness",
+          [stream](auto& streams) -> auto& { return streams.max_out_of_orderness[stream]; },
+          {0, 30 * kDay}, "event time",
+          "How far this stream's records may be out of order; default: that of all streams.")
+      .is_of_actions = is_actions;
 }
 
 void add_streams(std::vector<Key<Config>>& keys) {
@@ -204,6 +214,15 @@ void add_join(std::vector<Key<Config>>& keys) {
           "over all purchases inside the conversion window; \"sum\" needs purchase_label = "
           "\"at_close\".")
       .is_younger_than_data = true;
+  join.duration("action_window", &JoinConfig::action_window, {1, 366 * kDay}, "event time",
+                "An action counts that comes sooner than this after its click "
+                "(streams.actions).")
+      .is_of_actions = true;
+  join.choice<JoinConfig::ActionLabel>(
+          "action_label", &JoinConfig::action_label, {"at_action", "at_close"},
+          "When the label of an impression with an action is final: at the action (not before its "
+          "click window closes), or when the action window closes.")
+      .is_of_actions = true;
 }
 
 void add_features(std::vector<Key<Config>>& keys) {
@@ -394,7 +413,7 @@ void add_store(std::vector<Key<Config>>& keys) {
             "a topic's name, 1 to 249 letters, digits, '.', '_' or '-'",
             "Kafka: refused records are sent to this topic of source.brokers too, with headers "
             "that say where they came from and why they were refused. Empty: they are not.",
-            [](const std::string& text) { return text.empty() || is_topic(text); });
+            is_topic_or_empty);
 }
 
 std::vector<Key<Config>> make_config_keys() {

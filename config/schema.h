@@ -54,6 +54,8 @@ struct Key {
   // Semantic, but data folders were begun before there was such a key: at its default, which says
   // what those do, it is not among the keys that a data folder keeps.
   bool is_younger_than_data = false;
+  // Semantic, but only where there are actions (streams.actions.topic): else not among those keys.
+  bool is_of_actions = false;
 
   // Takes the value over, or returns false and leaves `owner` as it was. Not for tables.
   std::function<bool(Owner& owner, const TomlNode& value)> set;

@@ -260,7 +260,7 @@ struct Decoder::Impl {
   // Required ids by stream.
   std::array<bool, kStreams> needs_impression_id{};
   bool needs_user_item = false;
-  PathNode click_paths;
+  PathNode click_paths;       // of actions too
   PathNode purchase_paths;    // with the value, where it is asked for
   PathNode impression_paths;  // with the features
   std::array<LearnedTemplate, kStreams> templates;
@@ -274,7 +274,7 @@ struct Decoder::Impl {
 
   PathNode& paths(Stream stream) {
     if (stream == Stream::impressions) return impression_paths;
-    return stream == Stream::clicks ? click_paths : purchase_paths;
+    return stream == Stream::purchases ? purchase_paths : click_paths;
   }
 
   // Without the full parser; false where that has to look at the record.
@@ -371,7 +371,7 @@ Decoder::Decoder(const StreamsConfig& streams, const JoinConfig& join,
   impl.streams = streams;
   impl.features = features;
   const bool by_id = join.attribution == JoinConfig::Attribution::impression_id;
-  impl.needs_impression_id = {true, by_id, by_id};
+  impl.needs_impression_id = {true, by_id, by_id, by_id};
   impl.needs_user_item = !by_id;
   for (PathNode* root : {&impl.click_paths, &impl.purchase_paths, &impl.impression_paths}) {
     root->add(streams.ts, kTs);

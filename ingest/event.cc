@@ -141,7 +141,7 @@ void Event::swap(Event& other) noexcept {
 
 bool happens_before(const Event& a, const Event& b) {
   if (a.time() != b.time()) return a.time() < b.time();
-  if (a.stream() != b.stream()) return a.stream() < b.stream();
+  if (a.stream() != b.stream()) return rank_of(a.stream()) < rank_of(b.stream());
   const std::string_view a_id = a.id();
   const std::string_view b_id = b.id();
   if (a_id.empty() != b_id.empty()) return b_id.empty();

@@ -44,9 +44,9 @@ enum class Refusal : std::uint8_t {
   late,                // behind its own stream-partition's watermark
   late_after_quiet,    // its tick was processed while its partition was quiet
   duplicate,           // a second impression of an open impression_id
-  repeat,              // a further click or purchase of a clicked impression
+  repeat,              // a further click, action or purchase of a clicked impression
   no_open_impression,  // no impression of that id (or user and item) is open
-  no_click,            // the impression is open, but unclicked or the purchase out of its window
+  no_click,            // the impression is open, but unclicked or the record out of its window
 };
 inline constexpr std::size_t kRefusals = 9;
 const char* to_string(Refusal refusal);
@@ -81,7 +81,7 @@ class Event {
     std::string_view item_id;
     // Impressions: as ingest/features.h encodes them; purchases with a value: a ValueText.
     std::string_view features;
-    std::string_view record;  // clicks and purchases: the original bytes, for a dead letter
+    std::string_view record;  // all but impressions: the original bytes, for a dead letter
   };
 
   Event() = default;
@@ -142,8 +142,23 @@ class ValueText {
   std::size_t size_ = 0;
 };
 
-// The total order inside a shard (docs/design.md): time, then stream, then id bytes (clicks and
-// purchases without an id come after those with one), then position in the log.
+// Of the events of one moment: impressions before clicks, then actions, then purchases.
+constexpr int rank_of(Stream stream) {
+  switch (stream) {
+    case Stream::impressions:
+      return 0;
+    case Stream::clicks:
+      return 1;
+    case Stream::actions:
+      return 2;
+    case Stream::purchases:
+      return 3;
+  }
+  return 4;
+}
+
+// The total order inside a shard (docs/design.md): time, then rank, then id bytes (events without
+// an id come after those with one), then position in the log.
 bool happens_before(const Event& a, const Event& b);
 // Brings them into that order.
 void sort_events(std::vector<Event>& events);

@@ -189,15 +189,16 @@ class FileSource final : public Source {
   FileSource(const Config& config, Clock* clock)
       : clock_(clock),
         root_(config.source.root),
+        streams_(config.streams.count()),
         topics_(config.streams.topic),
         max_record_bytes_(config.streams.max_record_bytes) {}
 
   Result<std::uint32_t> partitions() override {
     std::array<std::uint32_t, kStreams> counts{};
-    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    for (std::size_t stream = 0; stream < streams_; ++stream) {
       SLUICE_ASSIGN(counts[stream], count_partitions(root_ / topics_[stream]));
     }
-    for (std::size_t stream = 1; stream < kStreams; ++stream) {
+    for (std::size_t stream = 1; stream < streams_; ++stream) {
       if (counts[stream] != counts[0]) {
         return stop_error((root_ / topics_[0]).string() + " has " + std::to_string(counts[0]) +
                           " partitions but " + (root_ / topics_[stream]).string() + " has " +
@@ -452,6 +453,7 @@ class FileSource final : public Source {
   Clock* clock_;
   std::map<StreamPartition, EndConfirmation> confirmed_;
   fs::path root_;
+  std::size_t streams_;  // the first so many topics are read
   std::array<std::string, kStreams> topics_;
   std::uint64_t max_record_bytes_;
   std::map<std::string, std::map<std::uint64_t, fs::path>> partition_paths_;

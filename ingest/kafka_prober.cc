@@ -9,10 +9,10 @@ constexpr DurationMs kAnswerWithinMs = 1'000;
 
 }  // namespace
 
-KafkaProber::KafkaProber(const KafkaClient& client, const std::array<std::string, kStreams>& topics,
+KafkaProber::KafkaProber(const KafkaClient& client, const StreamsConfig& streams,
                          std::uint32_t partitions, DurationMs period, Clock& clock)
     : client_(client),
-      topics_(topics),
+      streams_(streams),
       partitions_(partitions),
       period_(period),
       clock_(clock),
@@ -47,7 +47,7 @@ bool KafkaProber::is_stopped() const {
 
 void KafkaProber::probe_until_stopped() {
   while (true) {
-    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    for (std::size_t stream = 0; stream < streams_.count(); ++stream) {
       check_partition_count(static_cast<Stream>(stream));
       for (std::uint32_t partition = 0; partition < partitions_; ++partition) {
         if (is_stopped()) return;
@@ -63,7 +63,7 @@ void KafkaProber::probe_until_stopped() {
 void KafkaProber::probe(StreamPartition where) {
   EndConfirmation confirmation;
   confirmation.requested_wall_ms = clock_.wall_ms();
-  const auto answer = client_.position_at(topics_[static_cast<std::size_t>(where.stream)],
+  const auto answer = client_.position_at(streams_.topic[static_cast<std::size_t>(where.stream)],
                                           where.partition, RD_KAFKA_OFFSET_END, kAnswerWithinMs);
   // Without an answer the last confirmation grows old, which is what its reader looks at; the
   // client has handed the reason to the log.
@@ -82,7 +82,7 @@ void KafkaProber::probe(StreamPartition where) {
 
 void KafkaProber::check_partition_count(Stream stream) {
   if (is_stopped()) return;
-  const std::string& topic = topics_[static_cast<std::size_t>(stream)];
+  const std::string& topic = streams_.topic[static_cast<std::size_t>(stream)];
   const auto count = client_.partition_count(topic, kAnswerWithinMs);
   if (!count || *count == partitions_) return;
   const std::lock_guard lock(mutex_);

@@ -28,8 +28,8 @@ class KafkaProber {
   // Asks for every stream-partition in turn, one round each `period`. `client` must read
   // uncommitted (else the last stable offset is what it is told), and it and `clock`, which the
   // thread calls, outlive the prober.
-  KafkaProber(const KafkaClient& client, const std::array<std::string, kStreams>& topics,
-              std::uint32_t partitions, DurationMs period, Clock& clock);
+  KafkaProber(const KafkaClient& client, const StreamsConfig& streams, std::uint32_t partitions,
+              DurationMs period, Clock& clock);
   // Waits for the request under way, at most a second.
   ~KafkaProber();
   KafkaProber(const KafkaProber&) = delete;
@@ -52,7 +52,7 @@ class KafkaProber {
   bool is_stopped() const;
 
   const KafkaClient& client_;
-  const std::array<std::string, kStreams> topics_;
+  const StreamsConfig streams_;
   const std::uint32_t partitions_;
   const DurationMs period_;
   Clock& clock_;

@@ -121,7 +121,7 @@ class KafkaSource final : public Source {
 Result<std::uint32_t> KafkaSource::partitions() {
   std::array<std::uint32_t, kStreams> counts{};
   const auto& topics = streams_.topic;
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < streams_.count(); ++stream) {
     auto count = asker_->partition_count(topics[stream], options_.reach_within);
     if (!count && count.error().kind == ErrorKind::retry) {
       return retry_error(count.error().message + " (within " +
@@ -132,7 +132,7 @@ Result<std::uint32_t> KafkaSource::partitions() {
       SLUICE_TRY(asker_->refuse_compacted(topics[stream], options_.reach_within));
     }
   }
-  for (std::size_t stream = 1; stream < kStreams; ++stream) {
+  for (std::size_t stream = 1; stream < streams_.count(); ++stream) {
     if (counts[stream] != counts[0]) {
       return stop_error("topic " + topics[0] + " has " + std::to_string(counts[0]) +
                         " partitions but " + topics[stream] + " has " +
@@ -212,7 +212,7 @@ Status KafkaSource::seek(StreamPartition where, Position position) {
 
 Status KafkaSource::open_reader() {
   SLUICE_CHECK(partition_count_ > 0);  // partitions() comes first
-  limits_ = queue_limits(source_.max_queued_bytes, kStreams * partition_count_);
+  limits_ = queue_limits(source_.max_queued_bytes, streams_.count() * partition_count_);
   KafkaProperties defaults = kDefaults;
   defaults["fetch.message.max.bytes"] = std::to_string(limits_.fetch_bytes);
   const KafkaProperties fixed = {
@@ -408,8 +408,7 @@ std::optional<EndConfirmation> KafkaSource::confirmed_end(StreamPartition where)
     SLUICE_CHECK(partition_count_ > 0);  // partitions() comes first
     const DurationMs period =
         std::max<DurationMs>(source_.idle_after ? *source_.idle_after / 3 : kProbePeriodMs, 10);
-    prober_ =
-        std::make_unique<KafkaProber>(*asker_, streams_.topic, partition_count_, period, clock_);
+    prober_ = std::make_unique<KafkaProber>(*asker_, streams_, partition_count_, period, clock_);
   }
   return prober_->newest(where);
 }

@@ -26,7 +26,7 @@ LogReader::LogReader(const Config& config, Source& source, Clock& clock, std::ui
 
 Status LogReader::check_logs(const std::vector<IntakeState>& states,
                              std::vector<Position> pinned_ends) {
-  SLUICE_CHECK(states.size() == kStreams * partition_count_ && partitions_.empty());
+  SLUICE_CHECK(states.size() == config_.streams.count() * partition_count_ && partitions_.empty());
   const DurationMs now = clock_.steady_ms();
   if (policy_.kind == EndPolicy::Kind::close) pinned_ends_ = std::move(pinned_ends);
   partitions_.reserve(states.size());
@@ -118,7 +118,7 @@ Status LogReader::recheck() {
     return {};
   }
   Status status;
-  for (std::size_t stream = 0; status && stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; status && stream < config_.streams.count(); ++stream) {
     const std::size_t index = stream * partition_count_ + recheck_partition_;
     status = check_last_record(index, partitions_[index].anchor);
     if (status) partitions_[index].anchor = partitions_[index].intake.state();

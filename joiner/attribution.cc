@@ -18,6 +18,29 @@ bool takes_further_click(const JoinConfig& join, const Candidate& clicked, TimeM
          time < *clicked.click_time + join.conversion_window;
 }
 
+// To the latest click in whose window it lies and that has none so far; where there is none and
+// `takes_further`, to the latest that has one.
+Attribution attribute_follower(std::span<const Candidate> candidates, TimeMs time,
+                               DurationMs window, std::optional<TimeMs> Candidate::*so_far,
+                               bool takes_further) {
+  if (candidates.empty()) return {};
+  std::optional<std::size_t> free;  // the latest ones
+  std::optional<std::size_t> taken;
+  bool any_taken = false;
+  for (std::size_t index = 0; index < candidates.size(); ++index) {
+    const Candidate& candidate = candidates[index];
+    const bool is_taken = (candidate.*so_far).has_value();
+    any_taken |= is_taken;
+    if (!candidate.click_time) continue;
+    if (time < *candidate.click_time || time >= *candidate.click_time + window) continue;
+    std::optional<std::size_t>& latest = is_taken ? taken : free;
+    if (!latest || *candidate.click_time >= *candidates[*latest].click_time) latest = index;
+  }
+  if (free) return use(*free);
+  if (taken && takes_further) return use(*taken);
+  return refuse(any_taken ? Refusal::repeat : Refusal::no_click);
+}
+
 }  // namespace
 
 Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> candidates,
@@ -38,23 +61,13 @@ Attribution attribute_click(const JoinConfig& join, std::span<const Candidate> c
 
 Attribution attribute_purchase(const JoinConfig& join, std::span<const Candidate> candidates,
                                TimeMs time) {
-  if (candidates.empty()) return {};
-  std::optional<std::size_t> unpurchased;  // the latest ones
-  std::optional<std::size_t> purchased;
-  bool any_purchased = false;
-  for (std::size_t index = 0; index < candidates.size(); ++index) {
-    const Candidate& candidate = candidates[index];
-    any_purchased |= candidate.purchase_time.has_value();
-    if (!candidate.click_time) continue;
-    const bool in_window =
-        *candidate.click_time <= time && time < *candidate.click_time + join.conversion_window;
-    if (!in_window) continue;
-    std::optional<std::size_t>& latest = candidate.purchase_time ? purchased : unpurchased;
-    if (!latest || *candidate.click_time >= *candidates[*latest].click_time) latest = index;
-  }
-  if (unpurchased) return use(*unpurchased);
-  if (purchased && join.sums_values()) return use(*purchased);
-  return refuse(any_purchased ? Refusal::repeat : Refusal::no_click);
+  return attribute_follower(candidates, time, join.conversion_window, &Candidate::purchase_time,
+                            join.sums_values());
+}
+
+Attribution attribute_action(const JoinConfig& join, std::span<const Candidate> candidates,
+                             TimeMs time) {
+  return attribute_follower(candidates, time, join.action_window, &Candidate::action_time, false);
 }
 
 }  // namespace sluice

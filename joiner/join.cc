@@ -15,12 +15,16 @@
 namespace sluice {
 namespace {
 
-// Format 1 ends before the numbers of the dead-letter topic, format 2 before those of values.
+// Format 1 ends before the numbers of the dead-letter topic, format 2 before those of values,
+// format 3 before those of actions: it is still the one of lineages without.
 constexpr std::uint8_t kProgressFormat = 3;
+constexpr std::uint8_t kProgressFormatWithActions = 4;
 constexpr std::uint8_t kFirstProgressFormat = 1;
 constexpr const char* kProgressKey = "progress";
 constexpr const char* kIdentityKey = "identity";
 constexpr const char* kFeaturesKey = "features";  // of the identity
+// Among those kept where there are actions.
+constexpr const char* kActionsKey = "streams.actions.max_out_of_orderness";
 // A key that is not among those kept (semantic_keys).
 constexpr const char* kDefault = "its default";
 // A dead letter's key and bookkeeping, about; counts towards dead_letters.keep.size.
@@ -84,6 +88,20 @@ std::string describe_change(const std::string& key, const std::string& was, cons
   return text;
 }
 
+// Where only one of the two has actions: that, and not the keys that only it has.
+std::string take_actions(std::map<std::string, std::string>& before,
+                         std::map<std::string, std::string>& now) {
+  if (before.contains(kActionsKey) == now.contains(kActionsKey)) return "";
+  const bool had_actions = before.contains(kActionsKey);
+  for (auto* const keys : {&before, &now}) {
+    std::erase_if(*keys, [](const auto& entry) {
+      return entry.first.starts_with("streams.actions.") || entry.first.starts_with("join.action_");
+    });
+  }
+  return std::string("; streams.actions.topic ") +
+         (had_actions ? "named a stream, is empty" : "was empty, names a stream");
+}
+
 // About what it will be in the log.
 std::uint64_t bytes_of(const SampleView& sample) {
   return kNumberBytes + sample.impression_id.size() + sample.user_id.size() +
@@ -126,9 +144,11 @@ std::string JoinProgress::encode() const {
   bytes.svarint(counters.value.units);
   bytes.svarint(counters.value.micros);
   bytes.varint(counters.without_value);
+  const bool has_actions = streams() == kStreams;
+  if (has_actions) counters.encode_actions(bytes);
   std::string framed;
   ByteWriter frame(framed);
-  frame.u8(kProgressFormat);
+  frame.u8(has_actions ? kProgressFormatWithActions : kProgressFormat);
   frame.u64(hash64(value));
   return framed + value;
 }
@@ -139,7 +159,7 @@ Result<JoinProgress> JoinProgress::decode(std::string_view text) {
       stop_error("the join's progress record is damaged; replay into a new data folder");
   const std::uint8_t format = in.u8();
   const std::uint64_t checksum = in.u64();
-  if (format < kFirstProgressFormat || format > kProgressFormat ||
+  if (format < kFirstProgressFormat || format > kProgressFormatWithActions ||
       hash64(text.substr(text.size() - in.remaining())) != checksum) {
     return damaged;
   }
@@ -181,6 +201,7 @@ Result<JoinProgress> JoinProgress::decode(std::string_view text) {
       return damaged;
     }
   }
+  if (format == kProgressFormatWithActions) progress.counters.decode_actions(in);
   if (!in.ok() || !in.at_end()) return damaged;
   return progress;
 }
@@ -197,8 +218,9 @@ Status compare_join_identity(const Config& config, KeyValueStore& store) {
   if (!stored) return {};
   std::map<std::string, std::string> before = parse_lines(*stored);
   before.erase("partitions");
-  std::string differing;
-  for (const auto& [key, value] : identity_keys(config)) {
+  std::map<std::string, std::string> now = identity_keys(config);
+  std::string differing = take_actions(before, now);
+  for (const auto& [key, value] : now) {
     const auto found = before.find(key);
     const std::string was = found == before.end() ? kDefault : found->second;
     if (was != value) differing += describe_change(key, was, value);
@@ -223,16 +245,18 @@ Result<std::unique_ptr<Join>> Join::open(const Config& config, std::uint32_t par
     progress = *std::move(stored);
     join->has_committed_ = true;
   } else {
-    progress.intakes.resize(kStreams * partitions);
+    progress.intakes.resize(config.streams.count() * partitions);
     progress.shards.resize(partitions);
   }
-  if (progress.intakes.size() != kStreams * partitions || progress.shards.size() != partitions) {
+  if (progress.intakes.size() != config.streams.count() * partitions ||
+      progress.shards.size() != partitions) {
     return stop_error(
         "the join's progress record is of another number of partitions; replay into a "
         "new data folder");
   }
   for (std::uint32_t number = 0; number < partitions; ++number) {
-    auto& shard = join->shards_.emplace_back(std::make_unique<Shard>(number, config.join, store));
+    auto& shard = join->shards_.emplace_back(
+        std::make_unique<Shard>(number, config.join, config.streams.has_actions(), store));
     SLUICE_TRY(shard->restore(progress.shards[number]));
   }
   join->frontier_ = progress.frontier;
@@ -319,6 +343,7 @@ void Join::sequence_samples(TimeMs frontier, const std::vector<std::size_t>& end
         // Checked here, before it is written, and by the learner, after it is read.
         SLUICE_CHECK(frontier_ <= sample.time && sample.time < frontier && (!sample.z || sample.y));
         SLUICE_CHECK(sample.value == 0 || (sample.z && sample.z_final));
+        SLUICE_CHECK(!sample.action || sample.y);
         sample.sequence = next_sequence_++;
         samples_digest_ = blocks_.add(sample, samples_digest_);
         uncommitted_bytes_ += bytes_of(sample);

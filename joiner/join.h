@@ -45,6 +45,12 @@ struct JoinProgress {
   std::uint64_t sent_dead_letters = 0;
   std::uint64_t trimmed_unsent_dead_letters = 0;
 
+  // That the lineage has, of kStreams.
+  std::size_t streams() const {
+    const bool has_actions = !shards.empty() && intakes.size() == kStreams * shards.size();
+    return has_actions ? kStreams : kStreamsWithoutActions;
+  }
+
   std::string encode() const;
   static Result<JoinProgress> decode(std::string_view bytes);
 };

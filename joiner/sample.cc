@@ -17,10 +17,26 @@ enum Flag : std::uint8_t {
   kHasClick = 16,
   kHasPurchase = 32,
   kHasValue = 64,  // other than 0
+  kHasActionFlags = 128,
+};
+
+// A second byte, where one of them is set: samples without actions have none.
+enum ActionFlag : std::uint8_t {
+  kAction = 1,
+  kActionFinal = 2,
+  kHasAction = 4,
+  kZEarlier = 8,
+  kActionLater = 16,
 };
 
 // Numbers of a sample before its texts, at most.
-constexpr std::size_t kMostNumberBytes = 1 + 9 * kMostVarintBytes;
+constexpr std::size_t kMostNumberBytes = 2 + 10 * kMostVarintBytes;
+
+int action_flags(const SampleView& sample) {
+  return (sample.action ? kAction : 0) | (sample.action_final ? kActionFinal : 0) |
+         (sample.action_time ? kHasAction : 0) | (sample.z_earlier ? kZEarlier : 0) |
+         (sample.action_later ? kActionLater : 0);
+}
 
 char* put_text(char* to, std::string_view text) {
   to = put_varint(to, text.size());
@@ -31,15 +47,19 @@ char* put_text(char* to, std::string_view text) {
 // All that the samples digest is about.
 char* put_labels(char* to, const SampleView& sample) {
   to = put_varint(to, sample.sequence);
-  *to++ = static_cast<char>(
-      (sample.y ? kY : 0) | (sample.y_final ? kYFinal : 0) | (sample.z ? kZ : 0) |
-      (sample.z_final ? kZFinal : 0) | (sample.click_time ? kHasClick : 0) |
-      (sample.purchase_time ? kHasPurchase : 0) | (sample.value != 0 ? kHasValue : 0));
+  const int of_action = action_flags(sample);
+  *to++ = static_cast<char>((of_action != 0 ? kHasActionFlags : 0) | (sample.y ? kY : 0) |
+                            (sample.y_final ? kYFinal : 0) | (sample.z ? kZ : 0) |
+                            (sample.z_final ? kZFinal : 0) | (sample.click_time ? kHasClick : 0) |
+                            (sample.purchase_time ? kHasPurchase : 0) |
+                            (sample.value != 0 ? kHasValue : 0));
+  if (of_action != 0) *to++ = static_cast<char>(of_action);
   to = put_svarint(to, sample.time);
   to = put_svarint(to, sample.time - sample.impression_time);
   if (sample.click_time) to = put_svarint(to, *sample.click_time - sample.impression_time);
   if (sample.purchase_time) to = put_svarint(to, *sample.purchase_time - sample.impression_time);
   if (sample.value != 0) to = put_svarint(to, sample.value);
+  if (sample.action_time) to = put_svarint(to, *sample.action_time - sample.impression_time);
   to = put_text(to, sample.impression_id);
   to = put_text(to, sample.user_id);
   return put_text(to, sample.item_id);
@@ -87,6 +107,11 @@ Result<Sample> decode_sample(std::string_view& text) {
   sample.y_final = (flags & kYFinal) != 0;
   sample.z = (flags & kZ) != 0;
   sample.z_final = (flags & kZFinal) != 0;
+  const std::uint8_t of_action = (flags & kHasActionFlags) != 0 ? bytes.u8() : 0;
+  sample.action = (of_action & kAction) != 0;
+  sample.action_final = (of_action & kActionFinal) != 0;
+  sample.z_earlier = (of_action & kZEarlier) != 0;
+  sample.action_later = (of_action & kActionLater) != 0;
   sample.time = bytes.svarint();
   // Any bytes can stand here.
   bool is_possible = !__builtin_sub_overflow(sample.time, bytes.svarint(), &sample.impression_time);
@@ -98,6 +123,7 @@ Result<Sample> decode_sample(std::string_view& text) {
   if ((flags & kHasClick) != 0) sample.click_time = after_impression();
   if ((flags & kHasPurchase) != 0) sample.purchase_time = after_impression();
   if ((flags & kHasValue) != 0) sample.value = bytes.svarint();
+  if ((of_action & kHasAction) != 0) sample.action_time = after_impression();
   sample.impression_id = bytes.text();
   sample.user_id = bytes.text();
   sample.item_id = bytes.text();
@@ -105,7 +131,8 @@ Result<Sample> decode_sample(std::string_view& text) {
   if (!bytes.ok()) return stop_error("the sample log is damaged: a sample is cut short");
   if (!is_possible || !is_possible_time(sample.time) || !is_possible_time(sample.impression_time) ||
       !is_possible_time(sample.click_time.value_or(0)) ||
-      !is_possible_time(sample.purchase_time.value_or(0))) {
+      !is_possible_time(sample.purchase_time.value_or(0)) ||
+      !is_possible_time(sample.action_time.value_or(0))) {
     return stop_error("the sample log is damaged: a sample has impossible times");
   }
   text.remove_prefix(text.size() - bytes.remaining());

@@ -13,7 +13,8 @@
 
 namespace sluice {
 
-// An impression gives one sample, or two when its z becomes final after its y.
+// An impression gives one sample, or two when its z becomes final after its y; with actions up to
+// three. A label is told with the sample that makes it final and, but for z, with those after it.
 struct SampleLabels {
   std::uint64_t sequence = 0;  // 1, 2, 3, ... over all shards
   std::uint32_t shard = 0;
@@ -22,13 +23,24 @@ struct SampleLabels {
   TimeMs impression_time = 0;
   std::optional<TimeMs> click_time;     // of the attributed click
   std::optional<TimeMs> purchase_time;  // of the attributed purchase
+  std::optional<TimeMs> action_time;    // of the attributed action
   bool y = false;                       // clicked
   bool y_final =
       false;       // this sample trains the CTR term; true for an impression's first sample only
   bool z = false;  // purchased; z implies y
   bool z_final = false;  // this sample trains the CTCVR term
   Micros value = 0;      // of all purchases of a final z (join.purchase_value); 0 with z = 0
+  // With actions only (streams.actions), else all are false.
+  bool action = false;        // followed by an action; implies y, and z does not imply it
+  bool action_final = false;  // this sample trains the terms of the action
+  bool z_earlier = false;     // z was final with an earlier sample
+  bool action_later = false;  // the action's label will be final with a later sample
 };
+
+// Whether no further sample of the impression comes: all its labels are final.
+constexpr bool is_last_sample(const SampleLabels& sample) {
+  return (sample.z_final || sample.z_earlier) && !sample.action_later;
+}
 
 // As the learner has it.
 struct Sample : SampleLabels {

@@ -18,8 +18,12 @@ std::size_t index_of(Stream stream) {
 
 }  // namespace
 
-Shard::Shard(std::uint32_t number, const JoinConfig& join, KeyValueStore& store)
-    : number_(number), join_(join), store_(store), pages_(number, store) {
+Shard::Shard(std::uint32_t number, const JoinConfig& join, bool has_actions, KeyValueStore& store)
+    : number_(number),
+      join_(join),
+      has_actions_(has_actions),
+      store_(store),
+      pages_(number, store) {
   // A rule of the config: a sum is whole at the window's close.
   SLUICE_CHECK(!join.sums_values() || join.purchase_label == JoinConfig::PurchaseLabel::at_close);
 }
@@ -72,12 +76,16 @@ std::optional<Shard::Timer> Shard::next_timer() const {
     if (!next || deadline < next->deadline) next = Timer{deadline, kind};
   };
   if (!conversions_.empty()) offer(conversions_.top().deadline, TimerKind::conversion_close);
+  if (!actions_.empty()) offer(actions_.top().deadline, TimerKind::action_close);
   if (!pages_.empty()) offer(pages_.front_time() + join_.click_window, TimerKind::click_close);
   const TimeMs patience = join_.clock_skew + 1;
-  if (!waiting_[0].empty()) offer(waiting_[0].front().time() + patience, TimerKind::waiting_click);
-  if (!waiting_[1].empty()) {
-    offer(waiting_[1].front().time() + patience, TimerKind::waiting_purchase);
-  }
+  const auto offer_waiting = [&](Stream stream, TimerKind kind) {
+    const std::deque<Event>& queue = waiting_[queue_of(stream)];
+    if (!queue.empty()) offer(queue.front().time() + patience, kind);
+  };
+  offer_waiting(Stream::clicks, TimerKind::waiting_click);
+  offer_waiting(Stream::actions, TimerKind::waiting_action);
+  offer_waiting(Stream::purchases, TimerKind::waiting_purchase);
   return next;
 }
 
@@ -87,21 +95,27 @@ Status Shard::fire_timers(TimeMs last, ShardOutput& out) {
       case TimerKind::conversion_close:
         close_conversion_windows(out);
         break;
+      case TimerKind::action_close:
+        close_action_windows(out);
+        break;
       case TimerKind::click_close:
         SLUICE_TRY(close_click_window(out));
         break;
       case TimerKind::waiting_click:
-        expire_waiting(0, out);
+        expire_waiting(queue_of(Stream::clicks), out);
+        break;
+      case TimerKind::waiting_action:
+        expire_waiting(queue_of(Stream::actions), out);
         break;
       case TimerKind::waiting_purchase:
-        expire_waiting(1, out);
+        expire_waiting(queue_of(Stream::purchases), out);
         break;
     }
   }
   return {};
 }
 
-// y is final; z too, where it can be known.
+// y is final; the others too, where they can be known.
 Status Shard::close_click_window(ShardOutput& out) {
   if (const auto next = pages_.after_front(kAhead); next.size() == kAhead) {
     by_id_.prefetch(fingerprint(next.back().impression_id));
@@ -110,7 +124,7 @@ Status Shard::close_click_window(ShardOutput& out) {
   const TimeMs time = pages_.front_time() + join_.click_window;
   SLUICE_ASSIGN(const Impression impression, pages_.front());
   if (!pages_.is_front_marked()) {
-    emit(impression, nullptr, time, true, true, out);
+    emit(impression, nullptr, time, {.y = true, .action = has_actions_, .z = true}, out);
     leave_window(impression, false);
     return pages_.pop();
   }
@@ -120,12 +134,14 @@ Status Shard::close_click_window(ShardOutput& out) {
   const bool z_final =
       clicked.is_conversion_closed ||
       (clicked.purchase_time && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase);
-  emit(impression, &clicked, time, true, z_final, out);
-  clicked.is_y_emitted = true;
-  clicked.is_z_emitted = z_final;
+  const bool action_final =
+      has_actions_ &&
+      (clicked.is_action_closed ||
+       (clicked.action_time && join_.action_label == JoinConfig::ActionLabel::at_action));
+  emit(impression, &clicked, time, {.y = true, .action = action_final, .z = z_final}, out);
   dirty_clicked_.insert(number);
-  leave_window(impression, !clicked.is_conversion_closed);
-  if (clicked.is_conversion_closed) {
+  leave_window(impression, !clicked.is_followed_up());
+  if (clicked.is_followed_up()) {
     forget_clicked(number, impression);
     retire(found);
   } else {
@@ -136,23 +152,29 @@ Status Shard::close_click_window(ShardOutput& out) {
   return pages_.pop();
 }
 
-// All whose deadline is the next one, in the order of their impressions' event ids. Where the click
-// window is open nothing is emitted, so that the order does not matter.
-void Shard::close_conversion_windows(ShardOutput& out) {
-  const TimeMs deadline = conversions_.top().deadline;
+// Moves all whose deadline is the next one, which it returns, to closing_, in the order of their
+// impressions' event ids. Where the click window is open nothing is emitted, so that the order does
+// not matter.
+TimeMs Shard::take_due(CloseTimers& timers, DurationMs window) {
+  const TimeMs deadline = timers.top().deadline;
   closing_.clear();
-  while (!conversions_.empty() && conversions_.top().deadline == deadline) {
-    const ImpressionNumber number = conversions_.top().number;
-    conversions_.pop();
-    Clicked& clicked = clicked_.at(number);
-    if (clicked.click_time + join_.conversion_window > deadline) {
-      add_conversion_timer(number, clicked);
+  while (!timers.empty() && timers.top().deadline == deadline) {
+    const ImpressionNumber number = timers.top().number;
+    timers.pop();
+    const Clicked& clicked = clicked_.at(number);
+    if (clicked.click_time + window > deadline) {
+      timers.push({clicked.click_time + window, number});
       continue;
     }
     const bool has_text = clicked.is_y_emitted;
     closing_.emplace_back(has_text ? clicked.impression().event_id : std::string_view(), number);
   }
   std::sort(closing_.begin(), closing_.end());
+  return deadline;
+}
+
+void Shard::close_conversion_windows(ShardOutput& out) {
+  const TimeMs deadline = take_due(conversions_, join_.conversion_window);
   for (const auto& [event_id, number] : closing_) close_conversion_window(number, deadline, out);
 }
 
@@ -163,10 +185,32 @@ void Shard::close_conversion_window(ImpressionNumber number, TimeMs time, ShardO
   dirty_clicked_.insert(number);
   if (!clicked.is_y_emitted) return;  // the click window's close will say both labels
   const Impression impression = clicked.impression();
-  if (!clicked.is_z_emitted) emit(impression, &clicked, time, false, true, out);
-  by_id_.remove(fingerprint(impression.impression_id), number, pages_.front_number());
-  forget_clicked(number, impression);
-  retire(found);
+  if (!clicked.is_z_emitted) emit(impression, &clicked, time, {.z = true}, out);
+  if (clicked.is_action_closed) close(found, impression);
+}
+
+void Shard::close_action_windows(ShardOutput& out) {
+  const TimeMs deadline = take_due(actions_, join_.action_window);
+  for (const auto& [event_id, number] : closing_) close_action_window(number, deadline, out);
+}
+
+void Shard::close_action_window(ImpressionNumber number, TimeMs time, ShardOutput& out) {
+  const auto found = clicked_.find(number);
+  Clicked& clicked = found->second;
+  clicked.is_action_closed = true;
+  dirty_clicked_.insert(number);
+  if (!clicked.is_y_emitted) return;
+  const Impression impression = clicked.impression();
+  if (!clicked.is_action_emitted) emit(impression, &clicked, time, {.action = true}, out);
+  if (clicked.is_conversion_closed) close(found, impression);
+}
+
+// All its windows have closed, the click window not as the last one.
+void Shard::close(ClickedMap::iterator clicked, const Impression& closed) {
+  const ImpressionNumber number = clicked->first;
+  by_id_.remove(fingerprint(closed.impression_id), number, pages_.front_number());
+  forget_clicked(number, closed);
+  retire(clicked);
 }
 
 void Shard::expire_waiting(std::size_t queue, ShardOutput& out) {
@@ -189,7 +233,7 @@ Status Shard::apply(const Event& event, ShardOutput& out) {
     refuse(event, Refusal::no_open_impression, out);
     return {};
   }
-  waiting_[event.stream() == Stream::clicks ? 0 : 1].push_back(event);
+  waiting_[queue_of(event.stream())].push_back(event);
   ++waiting_keys_[waiting_key(event)];
   is_waiting_dirty_ = true;
   return {};
@@ -217,8 +261,8 @@ Status Shard::apply_impression(const Event& event, ShardOutput& out) {
   return apply_waiting(waiting_key(event), out);
 }
 
-// The impression that these records waited for has come. Clicks and purchases are applied in one
-// order, so that a click after a purchase does not take its place as the attributed one.
+// The impression that these records waited for has come. All of them are applied in one order, so
+// that a click after a purchase does not take its place as the attributed one.
 Status Shard::apply_waiting(std::string_view key, ShardOutput& out) {
   if (waiting_keys_.erase(std::string(key)) == 0) return {};
   is_waiting_dirty_ = true;
@@ -244,9 +288,11 @@ Status Shard::apply_waiting(std::string_view key, ShardOutput& out) {
 
 Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
   SLUICE_TRY(find_candidates(event));
-  const bool is_click = event.stream() == Stream::clicks;
-  const Attribution decision = is_click ? attribute_click(join_, candidates_, event.time())
-                                        : attribute_purchase(join_, candidates_, event.time());
+  const Stream stream = event.stream();
+  const auto rule = stream == Stream::clicks    ? attribute_click
+                    : stream == Stream::actions ? attribute_action
+                                                : attribute_purchase;
+  const Attribution decision = rule(join_, candidates_, event.time());
   switch (decision.verdict) {
     case Attribution::Verdict::unknown:
       return false;
@@ -262,8 +308,10 @@ Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
     SLUICE_ASSIGN(const Impression named, impression(number));
     out.watcher->used({event.stream(), number_}, event, named);
   }
-  if (is_click) {
+  if (stream == Stream::clicks) {
     click(event, number);
+  } else if (stream == Stream::actions) {
+    action(event, number, out);
   } else {
     purchase(event, number, out);
   }
@@ -272,17 +320,31 @@ Result<bool> Shard::attribute(const Event& event, ShardOutput& out) {
 
 // Where it is clicked already, this further click becomes the attributed one. Nothing that was
 // emitted knew of the one before: it lies inside the click window, and y is emitted at its close.
+// The action window begins anew with it, also where that of the one before has closed; an action
+// that counts already stays.
 void Shard::click(const Event& event, ImpressionNumber number) {
   const auto [entry, is_first] = clicked_.try_emplace(number);
   Clicked& clicked = entry->second;
   SLUICE_CHECK(!clicked.is_y_emitted && !clicked.is_conversion_closed && !clicked.purchase_time);
   clicked.click_time = event.time();
   dirty_clicked_.insert(number);
+  if (!has_actions_) {
+    clicked.is_action_closed = clicked.is_action_emitted = true;
+  } else if (is_first || clicked.is_action_closed) {
+    clicked.is_action_closed = false;
+    add_action_timer(number, clicked);
+  }
   if (!is_first) return;
   pages_.mark(number);
   add_conversion_timer(number, clicked);
-  if (by_user_item())
-    by_user_item_.not_purchased.add(user_item_print(event.user_id(), event.item_id()), number);
+  if (!by_user_item()) return;
+  const std::uint64_t print = user_item_print(event.user_id(), event.item_id());
+  by_user_item_.not_purchased.add(print, number);
+  if (has_actions_) by_user_item_.not_acted.add(print, number);
+}
+
+void Shard::add_action_timer(ImpressionNumber number, const Clicked& clicked) {
+  actions_.push({clicked.click_time + join_.action_window, number});
 }
 
 void Shard::add_conversion_timer(ImpressionNumber number, const Clicked& clicked) {
@@ -302,8 +364,21 @@ void Shard::purchase(const Event& event, ImpressionNumber number, ShardOutput& o
   const bool is_final_now =
       clicked.is_y_emitted && join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
   if (!is_final_now) return;
-  emit(clicked.impression(), &clicked, event.time(), false, true, out);
-  clicked.is_z_emitted = true;
+  emit(clicked.impression(), &clicked, event.time(), {.z = true}, out);
+}
+
+void Shard::action(const Event& event, ImpressionNumber number, ShardOutput& out) {
+  Clicked& clicked = clicked_.at(number);
+  SLUICE_CHECK(!clicked.action_time && !clicked.is_action_closed);
+  dirty_clicked_.insert(number);
+  clicked.action_time = event.time();
+  if (by_user_item()) {
+    by_user_item_.not_acted.remove(user_item_print(event.user_id(), event.item_id()), number);
+    by_user_item_.acted.add(user_item_print(event.user_id(), event.item_id()), number);
+  }
+  const bool is_final_now =
+      clicked.is_y_emitted && join_.action_label == JoinConfig::ActionLabel::at_action;
+  if (is_final_now) emit(clicked.impression(), &clicked, event.time(), {.action = true}, out);
 }
 
 void Shard::add_value(Clicked& clicked, const Event& event, ShardOutput& out) const {
@@ -313,132 +388,11 @@ void Shard::add_value(Clicked& clicked, const Event& event, ShardOutput& out) co
   clicked.value = add_saturating(clicked.value, value.value_or(0));
 }
 
-// ---- look-up
-
-Result<Impression> Shard::impression(ImpressionNumber number) {
-  if (number >= pages_.front_number()) return pages_.at(number);
-  return clicked_.at(number).impression();
-}
-
-Result<bool> Shard::is_open(std::string_view impression_id, std::uint64_t id_print) {
-  found_.clear();
-  by_id_.find(id_print, pages_.front_number(), found_);
-  for (const ImpressionNumber number : found_) {
-    SLUICE_ASSIGN(const Impression open, impression(number));
-    if (open.impression_id == impression_id) return true;
-  }
-  return false;
-}
-
-Status Shard::find_candidates(const Event& event) {
-  candidate_numbers_.clear();
-  candidates_.clear();
-  if (by_user_item()) {
-    SLUICE_TRY(find_by_user_item(event));
-  } else {
-    SLUICE_TRY(find_by_id(event));
-  }
-  for (const ImpressionNumber number : candidate_numbers_) {
-    SLUICE_ASSIGN(const Impression open, impression(number));
-    Candidate& candidate = candidates_.emplace_back();
-    candidate.impression_time = open.time;
-    if (const auto clicked = clicked_.find(number); clicked != clicked_.end()) {
-      candidate.click_time = clicked->second.click_time;
-      candidate.purchase_time = clicked->second.purchase_time;
-    }
-  }
-  return {};
-}
-
-Status Shard::find_by_id(const Event& event) {
-  found_.clear();
-  by_id_.find(fingerprint(event.impression_id()), pages_.front_number(), found_);
-  for (const ImpressionNumber number : found_) {
-    SLUICE_ASSIGN(const Impression open, impression(number));
-    if (open.impression_id == event.impression_id()) candidate_numbers_.push_back(number);
-  }
-  return {};
-}
-
-// As later impressions have later windows, and take the clicks while their windows are open, few of
-// a user's and item's can decide. For a click: the latest in its click window; else any, which says
-// that there is a clicked one. For a purchase: the latest clicked one without a purchase, as
-// others' clicks are older; the latest with one, which makes it a repeat; else any.
-Status Shard::find_by_user_item(const Event& event) {
-  const std::uint64_t print = user_item_print(event.user_id(), event.item_id());
-  const auto add_latest_clicked = [&](const UserItemIndex::Clicked& clicked) -> Status {
-    const auto next = [&](ImpressionNumber number) { return clicked.before(print, number); };
-    SLUICE_ASSIGN(const auto number, first_of_user_item(event, next(pages_.next_number()), next));
-    if (number) candidate_numbers_.push_back(*number);
-    return {};
-  };
-  const auto add_latest_in_window = [&]() -> Status {
-    const auto next = [&](ImpressionNumber number) { return by_user_item_.before(number); };
-    SLUICE_ASSIGN(const auto number, first_of_user_item(event, by_user_item_.latest(print), next));
-    if (number) candidate_numbers_.push_back(*number);
-    return {};
-  };
-  if (event.stream() == Stream::clicks) {
-    SLUICE_TRY(add_latest_in_window());
-    if (!candidate_numbers_.empty()) return {};
-  }
-  SLUICE_TRY(add_latest_clicked(by_user_item_.not_purchased));
-  SLUICE_TRY(add_latest_clicked(by_user_item_.purchased));
-  std::sort(candidate_numbers_.begin(), candidate_numbers_.end());
-  return candidate_numbers_.empty() ? add_latest_in_window() : Status();
-}
-
-template <class Next>
-Result<std::optional<ImpressionNumber>> Shard::first_of_user_item(
-    const Event& event, std::optional<ImpressionNumber> number, const Next& next) {
-  for (; number; number = next(*number)) {
-    SLUICE_ASSIGN(const Impression open, impression(*number));
-    if (open.user_id == event.user_id() && open.item_id == event.item_id()) break;
-  }
-  return number;
-}
-
-void Shard::index(std::uint64_t id_print, ImpressionNumber number, const Impression& open) {
-  by_id_.add(id_print, number, pages_.front_number());
-  if (by_user_item() && number >= pages_.front_number()) {
-    by_user_item_.add(user_item_print(open.user_id, open.item_id), number);
-  }
-}
-
-void Shard::index_clicked(ImpressionNumber number, const Impression& open, bool is_purchased) {
-  if (!by_user_item()) return;
-  auto& entries = is_purchased ? by_user_item_.purchased : by_user_item_.not_purchased;
-  entries.add(user_item_print(open.user_id, open.item_id), number);
-}
-
-void Shard::leave_window(const Impression& front, bool stays_open) {
-  const ImpressionNumber number = pages_.front_number();
-  const std::uint64_t id_print = fingerprint(front.impression_id);
-  if (stays_open) {
-    by_id_.leave_window(id_print, number);
-  } else {
-    by_id_.remove(id_print, number, number);
-  }
-  if (by_user_item()) {
-    by_user_item_.leave_window(user_item_print(front.user_id, front.item_id), number);
-  }
-}
-
-void Shard::forget_clicked(ImpressionNumber number, const Impression& closed) {
-  if (!by_user_item()) return;
-  const std::uint64_t print = user_item_print(closed.user_id, closed.item_id);
-  by_user_item_.not_purchased.remove(print, number);
-  by_user_item_.purchased.remove(print, number);
-}
-
-void Shard::retire(ClickedMap::iterator clicked) {
-  retired_.push_back(clicked_.extract(clicked));
-}
-
 // ---- output
 
-void Shard::emit(const Impression& impression, const Clicked* clicked, TimeMs time, bool y_final,
-                 bool z_final, ShardOutput& out) {
+// Notes, too, what is emitted now.
+void Shard::emit(const Impression& impression, Clicked* clicked, TimeMs time, const Finals& finals,
+                 ShardOutput& out) {
   SampleView& sample = out.samples.emplace_back();
   sample.shard = number_;
   sample.time = time;
@@ -448,22 +402,31 @@ void Shard::emit(const Impression& impression, const Clicked* clicked, TimeMs ti
   sample.item_id = impression.item_id;
   sample.features = impression.features;
   sample.y = clicked != nullptr;
-  sample.y_final = y_final;
-  sample.z_final = z_final;
+  sample.y_final = finals.y;
+  sample.action_final = finals.action;
+  sample.z_final = finals.z;
   if (clicked != nullptr) {
     sample.click_time = clicked->click_time;
-    // A purchase whose label is not final yet is not told: it would leak into the first sample.
-    if (z_final) {
+    // A label that is not final yet is not told: it would leak into the first sample.
+    if (finals.z) {
       sample.purchase_time = clicked->purchase_time;
       sample.value = clicked->value;
     }
     sample.z = sample.purchase_time.has_value();
+    sample.z_earlier = has_actions_ && clicked->is_z_emitted;
+    clicked->is_y_emitted |= finals.y;
+    clicked->is_action_emitted |= finals.action;
+    clicked->is_z_emitted |= finals.z;
+    if (clicked->is_action_emitted) sample.action_time = clicked->action_time;
+    sample.action = sample.action_time.has_value();
+    sample.action_later = !clicked->is_action_emitted;
   }
-  if (y_final) {
+  if (finals.y) {
     ++out.counters.labelled_impressions;
     if (sample.y) ++out.counters.clicked;
   }
-  if (z_final && sample.z) {
+  if (finals.action && sample.action) ++out.counters.acted;
+  if (finals.z && sample.z) {
     ++out.counters.converted;
     out.counters.value.add(sample.value);
   }

@@ -38,6 +38,7 @@ struct JoinCounters {
   std::uint64_t labelled_impressions = 0;  // with final y
   std::uint64_t clicked = 0;               // of these, y = 1
   std::uint64_t converted = 0;             // final z = 1
+  std::uint64_t acted = 0;                 // final action = 1; with streams.actions only
   // With join.purchase_value only. encode() and decode() leave them out: they came later, and
   // JoinProgress has them at its end.
   MicrosSum value;                  // of all samples
@@ -45,8 +46,11 @@ struct JoinCounters {
 
   std::uint64_t read(Stream stream) const;
   std::uint64_t refused_for(Refusal reason) const;
+  // Without what came later (docs/formats.md): values, and all that is about actions.
   void encode(ByteWriter& out) const;
   static JoinCounters decode(ByteReader& in);
+  void encode_actions(ByteWriter& out) const;
+  void decode_actions(ByteReader& in);
 };
 
 // Hears of every decision on a record that the join was given (sluice trace). Called by the joining
@@ -54,7 +58,7 @@ struct JoinCounters {
 class JoinWatcher {
  public:
   virtual ~JoinWatcher() = default;
-  // An impression that is open from now on, or a click or purchase that counts for `impression`.
+  // An impression that is open from now on, or another record, which counts for `impression`.
   virtual void used(StreamPartition where, const Event& event, const Impression& impression) = 0;
   virtual void refused(StreamPartition where, const Event& event, Refusal reason) = 0;
 };
@@ -78,7 +82,8 @@ struct ShardProgress {
 // 'p' pages of open click windows, 'c' clicked impressions, 'w' waiting records (docs/formats.md).
 class Shard {
  public:
-  Shard(std::uint32_t number, const JoinConfig& join, KeyValueStore& store);
+  // `has_actions` (streams.actions): else there is no action event, and no label of one.
+  Shard(std::uint32_t number, const JoinConfig& join, bool has_actions, KeyValueStore& store);
 
   // Reads the committed state. Called once, before process().
   Status restore(const ShardProgress& progress);
@@ -94,35 +99,57 @@ class Shard {
   // The next timer's time; kTimeMax when there is none.
   TimeMs next_deadline() const;
   std::uint64_t open_impressions() const { return by_id_.size(); }
-  std::uint64_t waiting_records() const { return waiting_[0].size() + waiting_[1].size(); }
+  std::uint64_t waiting_records() const {
+    return waiting_[0].size() + waiting_[1].size() + waiting_[2].size();
+  }
 
  private:
-  // A clicked impression, open until its click window and its conversion window have closed.
+  // A clicked impression, open until its click window, its action window and its conversion window
+  // have closed. Without actions the action window is closed and its label emitted from the start.
   struct Clicked {
     TimeMs click_time = 0;  // of its attributed click
     std::optional<TimeMs> purchase_time;
+    std::optional<TimeMs> action_time;
     // encode_impression, once its click window has closed; before, its page has it.
     std::unique_ptr<char[]> text;
     std::uint32_t text_size = 0;
-    bool is_y_emitted = false;  // its click window has closed
-    bool is_z_emitted = false;
-    bool is_conversion_closed = false;
+    bool is_y_emitted : 1 = false;  // its click window has closed
+    bool is_z_emitted : 1 = false;
+    bool is_action_emitted : 1 = false;
+    bool is_conversion_closed : 1 = false;
+    bool is_action_closed : 1 = false;
     Micros value = 0;  // of its purchases so far
 
+    bool is_followed_up() const { return is_conversion_closed && is_action_closed; }
     std::string_view bytes() const { return {text.get(), text_size}; }
     void keep(std::string_view bytes);
     Impression impression() const;  // views into bytes()
   };
   using ClickedMap = std::unordered_map<ImpressionNumber, Clicked>;
-  // A clicked impression has one until its conversion window has closed. A click that took
-  // another's place moves the deadline only when the timer fires.
-  struct ConversionTimer {
+  // A clicked impression has one until its conversion window has closed, and one until its action
+  // window has. A click that took another's place moves the deadline only when the timer fires.
+  struct CloseTimer {
     TimeMs deadline;
     ImpressionNumber number;
-    friend auto operator<=>(const ConversionTimer&, const ConversionTimer&) = default;
+    friend auto operator<=>(const CloseTimer&, const CloseTimer&) = default;
   };
+  // The earliest on top. Those of one deadline fire together.
+  using CloseTimers = std::priority_queue<CloseTimer, std::vector<CloseTimer>, std::greater<>>;
   // Timers of one time fire in this order.
-  enum class TimerKind { conversion_close, click_close, waiting_click, waiting_purchase };
+  enum class TimerKind {
+    conversion_close,
+    action_close,
+    click_close,
+    waiting_click,
+    waiting_action,
+    waiting_purchase
+  };
+  // The labels that a sample makes final.
+  struct Finals {
+    bool y = false;
+    bool action = false;
+    bool z = false;
+  };
   struct Timer {
     TimeMs deadline;
     TimerKind kind;
@@ -133,6 +160,10 @@ class Shard {
   Status close_click_window(ShardOutput& out);
   void close_conversion_windows(ShardOutput& out);
   void close_conversion_window(ImpressionNumber number, TimeMs time, ShardOutput& out);
+  void close_action_windows(ShardOutput& out);
+  void close_action_window(ImpressionNumber number, TimeMs time, ShardOutput& out);
+  TimeMs take_due(CloseTimers& timers, DurationMs window);
+  void close(ClickedMap::iterator clicked, const Impression& closed);
   void expire_waiting(std::size_t queue, ShardOutput& out);
 
   Status apply(const Event& event, ShardOutput& out);
@@ -142,6 +173,7 @@ class Shard {
   Result<bool> attribute(const Event& event, ShardOutput& out);
   void click(const Event& event, ImpressionNumber number);
   void purchase(const Event& event, ImpressionNumber number, ShardOutput& out);
+  void action(const Event& event, ImpressionNumber number, ShardOutput& out);
   void add_value(Clicked& clicked, const Event& event, ShardOutput& out) const;
 
   // The open impressions of the event's key that may decide, in their total order.
@@ -157,15 +189,20 @@ class Shard {
   Result<bool> is_open(std::string_view impression_id, std::uint64_t id_print);
   // The indexes' entries of an impression: they begin, go on when its click window closes, end.
   void index(std::uint64_t id_print, ImpressionNumber number, const Impression& open);
-  void index_clicked(ImpressionNumber number, const Impression& open, bool is_purchased);
+  void index_clicked(ImpressionNumber number, const Impression& open, const Clicked& clicked);
   void leave_window(const Impression& front, bool stays_open);
   void forget_clicked(ImpressionNumber number, const Impression& closed);
   void retire(ClickedMap::iterator clicked);
   void add_conversion_timer(ImpressionNumber number, const Clicked& clicked);
-  void emit(const Impression& impression, const Clicked* clicked, TimeMs time, bool y_final,
-            bool z_final, ShardOutput& out);
+  void add_action_timer(ImpressionNumber number, const Clicked& clicked);
+  void emit(const Impression& impression, Clicked* clicked, TimeMs time, const Finals& finals,
+            ShardOutput& out);
   void refuse(const Event& event, Refusal reason, ShardOutput& out) const;
   std::string waiting_key(const Event& event) const;
+  // Where events of a stream wait; of impressions there is none.
+  static std::size_t queue_of(Stream stream) {
+    return static_cast<std::size_t>(rank_of(stream)) - 1;
+  }
   std::string clicked_key(ImpressionNumber number) const;
   std::string encode_clicked(const Clicked& clicked) const;
   bool restore_clicked(ImpressionNumber number, std::string_view value);
@@ -179,6 +216,7 @@ class Shard {
 
   std::uint32_t number_;
   JoinConfig join_;
+  bool has_actions_;
   KeyValueStore& store_;
   ImpressionPages pages_;
   FingerprintIndex by_id_;      // every open impression
@@ -186,10 +224,11 @@ class Shard {
   ClickedMap clicked_;
   // Closed ones, whose bytes samples still refer to.
   std::vector<ClickedMap::node_type> retired_;
-  // The earliest on top. Those of one deadline fire together.
-  std::priority_queue<ConversionTimer, std::vector<ConversionTimer>, std::greater<>> conversions_;
+  CloseTimers conversions_;
+  CloseTimers actions_;
   std::set<ImpressionNumber> dirty_clicked_;  // changed or closed since the last commit
-  std::array<std::deque<Event>, 2> waiting_;  // clicks, purchases; in their total order
+  // Clicks, actions, purchases; each in their total order.
+  std::array<std::deque<Event>, 3> waiting_;
   std::unordered_map<std::string, std::size_t> waiting_keys_;  // how many wait for each key
   bool is_waiting_dirty_ = false;
   // Scratch of closing windows and of find_candidates().

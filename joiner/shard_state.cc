@@ -1,6 +1,7 @@
 // How a shard's state lies in the store, and JoinCounters' bytes. The grammar is in
 // docs/formats.md.
 #include <algorithm>
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -26,7 +27,18 @@ enum ClickedFlag : std::uint8_t {
   kPurchased = 8,
   kInPage = 16,    // its impression is not here, but in its page
   kHasValue = 32,  // other than 0
+  kHasActionFlags = 64,
 };
+
+// A second byte, in a lineage with actions.
+enum ActionFlag : std::uint8_t {
+  kActionEmitted = 1,
+  kActionClosed = 2,
+  kActed = 4,
+};
+
+// In the order in which they lie there.
+constexpr std::array<Stream, 3> kWaiting = {Stream::clicks, Stream::actions, Stream::purchases};
 
 // Added to a waiting event's stream.
 constexpr std::uint8_t kValueFollows = 128;
@@ -83,10 +95,16 @@ std::string Shard::encode_clicked(const Clicked& clicked) const {
       (clicked.is_y_emitted ? kYEmitted : 0) | (clicked.is_z_emitted ? kZEmitted : 0) |
       (clicked.is_conversion_closed ? kConversionClosed : 0) |
       (clicked.purchase_time ? kPurchased : 0) | (clicked.is_y_emitted ? 0 : kInPage) |
-      (clicked.value != 0 ? kHasValue : 0)));
+      (clicked.value != 0 ? kHasValue : 0) | (has_actions_ ? kHasActionFlags : 0)));
+  if (has_actions_) {
+    bytes.u8(static_cast<std::uint8_t>((clicked.is_action_emitted ? kActionEmitted : 0) |
+                                       (clicked.is_action_closed ? kActionClosed : 0) |
+                                       (clicked.action_time ? kActed : 0)));
+  }
   bytes.svarint(clicked.click_time);
   if (clicked.purchase_time) bytes.svarint(*clicked.purchase_time);
   if (clicked.value != 0) bytes.svarint(clicked.value);
+  if (clicked.action_time) bytes.svarint(*clicked.action_time);
   value += clicked.bytes();
   return value;
 }
@@ -110,7 +128,9 @@ void Shard::persist(WriteBatch& batch) {
   }
   std::string value;
   ByteWriter bytes(value);
-  for (const std::deque<Event>& queue : waiting_) {
+  for (const Stream stream : kWaiting) {
+    if (stream == Stream::actions && !has_actions_) continue;
+    const std::deque<Event>& queue = waiting_[queue_of(stream)];
     bytes.varint(queue.size());
     for (const Event& event : queue) encode_event(event, bytes);
   }
@@ -125,17 +145,24 @@ bool Shard::restore_clicked(ImpressionNumber number, std::string_view value) {
   clicked.is_y_emitted = (flags & kYEmitted) != 0;
   clicked.is_z_emitted = (flags & kZEmitted) != 0;
   clicked.is_conversion_closed = (flags & kConversionClosed) != 0;
+  if (((flags & kHasActionFlags) != 0) != has_actions_) return false;
+  const std::uint8_t of_action = has_actions_ ? bytes.u8() : kActionEmitted | kActionClosed;
+  clicked.is_action_emitted = (of_action & kActionEmitted) != 0;
+  clicked.is_action_closed = (of_action & kActionClosed) != 0;
   clicked.click_time = bytes.svarint();
   if ((flags & kPurchased) != 0) clicked.purchase_time = bytes.svarint();
   if ((flags & kHasValue) != 0) clicked.value = bytes.svarint();
+  if ((of_action & kActed) != 0) clicked.action_time = bytes.svarint();
   if (!bytes.ok() || !is_possible_time(clicked.click_time) ||
       !is_possible_time(clicked.purchase_time.value_or(0)) ||
+      !is_possible_time(clicked.action_time.value_or(0)) ||
       (clicked.value != 0 && !clicked.purchase_time)) {
     return false;
   }
   // Those still in the queue of click windows were indexed with their page.
   if (clicked.is_y_emitted != (number < pages_.front_number())) return false;
   if (!clicked.is_conversion_closed) add_conversion_timer(number, clicked);
+  if (!clicked.is_action_closed) add_action_timer(number, clicked);
   const std::string_view text = value.substr(value.size() - bytes.remaining());
   if ((flags & kInPage) != 0) {
     if (clicked.is_y_emitted || !text.empty()) return false;
@@ -145,7 +172,7 @@ bool Shard::restore_clicked(ImpressionNumber number, std::string_view value) {
     if (clicked.is_y_emitted) {
       clicked.keep(text);
       index(fingerprint(impression.impression_id), number, impression);
-      index_clicked(number, impression, clicked.purchase_time.has_value());
+      index_clicked(number, impression, clicked);
     }
   }
   if (clicked.is_y_emitted) return true;
@@ -164,7 +191,7 @@ Status Shard::restore_clicked_in_window() {
   std::sort(numbers.begin(), numbers.end());
   for (const ImpressionNumber number : numbers) {
     SLUICE_ASSIGN(const Impression open, impression(number));
-    index_clicked(number, open, clicked_.at(number).purchase_time.has_value());
+    index_clicked(number, open, clicked_.at(number));
   }
   return {};
 }
@@ -187,8 +214,9 @@ Status Shard::restore(const ShardProgress& progress) {
   SLUICE_ASSIGN(const auto waiting, store_.get(Space::state, state_key(number_, 'w')));
   if (!waiting) return {};
   ByteReader bytes(*waiting);
-  for (const Stream stream : {Stream::clicks, Stream::purchases}) {
-    std::deque<Event>& queue = waiting_[stream == Stream::clicks ? 0 : 1];
+  for (const Stream stream : kWaiting) {
+    if (stream == Stream::actions && !has_actions_) continue;
+    std::deque<Event>& queue = waiting_[queue_of(stream)];
     for (std::uint64_t left = bytes.varint(); left > 0 && bytes.ok(); --left) {
       queue.push_back(decode_event(bytes));
       is_whole &= queue.back().stream() == stream && is_possible_time(queue.back().time());
@@ -213,7 +241,7 @@ std::uint64_t JoinCounters::refused_for(Refusal reason) const {
 }
 
 void JoinCounters::encode(ByteWriter& out) const {
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < kStreamsWithoutActions; ++stream) {
     out.varint(used[stream]);
     for (const std::uint64_t count : refused[stream]) out.varint(count);
   }
@@ -224,7 +252,7 @@ void JoinCounters::encode(ByteWriter& out) const {
 
 JoinCounters JoinCounters::decode(ByteReader& in) {
   JoinCounters counters;
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < kStreamsWithoutActions; ++stream) {
     counters.used[stream] = in.varint();
     for (std::uint64_t& count : counters.refused[stream]) count = in.varint();
   }
@@ -232,6 +260,20 @@ JoinCounters JoinCounters::decode(ByteReader& in) {
   counters.clicked = in.varint();
   counters.converted = in.varint();
   return counters;
+}
+
+void JoinCounters::encode_actions(ByteWriter& out) const {
+  const auto stream = static_cast<std::size_t>(Stream::actions);
+  out.varint(used[stream]);
+  for (const std::uint64_t count : refused[stream]) out.varint(count);
+  out.varint(acted);
+}
+
+void JoinCounters::decode_actions(ByteReader& in) {
+  const auto stream = static_cast<std::size_t>(Stream::actions);
+  used[stream] = in.varint();
+  for (std::uint64_t& count : refused[stream]) count = in.varint();
+  acted = in.varint();
 }
 
 }  // namespace sluice

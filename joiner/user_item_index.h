@@ -1,6 +1,6 @@
-// The open impressions of a user and item: what a click or purchase of the two asks for. A click
-// asks for the latest one whose click window is open, a purchase for the latest clicked one; so
-// neither takes longer where a user and an item have very many. Found by a 64-bit fingerprint of
+// The open impressions of a user and item: what a click, action or purchase of the two asks for. A
+// click asks for the latest one whose click window is open, the others for the latest clicked one;
+// so none takes longer where a user and an item have very many. Found by a 64-bit fingerprint of
 // the two, and to be confirmed by the full ids.
 #pragma once
 
@@ -39,6 +39,9 @@ class UserItemIndex {
   };
   Clicked not_purchased;
   Clicked purchased;
+  // The same of actions; empty where there are none (streams.actions).
+  Clicked not_acted;
+  Clicked acted;
 
  private:
   ImpressionNumber whole(std::uint32_t bits) const;

@@ -32,6 +32,10 @@ FinalLabels labels_of(const SampleLabels& sample) {
   labels.y_final = sample.y_final;
   labels.z = sample.z;
   labels.z_final = sample.z_final;
+  labels.z_was_final = sample.z_earlier;
+  labels.action = sample.action;
+  labels.action_final = sample.action_final;
+  labels.action_was_final = !sample.action_final && !sample.action_later;
   return labels;
 }
 
@@ -78,8 +82,8 @@ void Trainer::set_listener(BatchListener listener) {
 
 Status Trainer::offer(Sample sample) {
   SLUICE_CHECK(sample.sequence == next_sequence());
-  SLUICE_CHECK(sample.y_final || sample.z_final);
-  SLUICE_CHECK(sample.y || !sample.z);
+  SLUICE_CHECK(sample.y_final || sample.action_final || sample.z_final);
+  SLUICE_CHECK(sample.y || (!sample.action && !sample.z));
   SLUICE_CHECK(sample.value == 0 || (sample.z && sample.z_final));
   if (impl_->pending.ends_before(sample)) SLUICE_TRY(impl_->train());
   impl_->pending.add(std::move(sample));
@@ -372,8 +376,8 @@ void Trainer::Impl::validate() {
       SLUICE_CHECK(first != learned.kept.end());
       std::copy(first->second.begin(), first->second.end(), its_logits.begin());
       predictions[s] = learned.model.objective().predict(its_logits);
-      learned.kept.erase(first);
-    } else if (sample.y && !sample.z_final) {
+      if (is_last_sample(sample)) learned.kept.erase(first);
+    } else if (sample.y && !is_last_sample(sample)) {
       std::vector<float> kept(its_logits.begin(), its_logits.end());
       SLUICE_CHECK(learned.kept.emplace(kept_key(sample), std::move(kept)).second);
     }

@@ -70,6 +70,13 @@ ShopOptions with_values() {
   return options;
 }
 
+ShopOptions with_actions() {
+  ShopOptions options = short_windows();
+  options.has_actions = true;
+  options.action_window = 30'000;
+  return options;
+}
+
 class GeneratedShop : public testing::TestWithParam<ShopOptions> {};
 
 TEST_P(GeneratedShop, ExpectedCountsEqualARecountOfTheLogs) {
@@ -96,7 +103,8 @@ TEST_P(GeneratedShop, ExpectedCountsEqualARecountOfTheLogs) {
 
 INSTANTIATE_TEST_SUITE_P(Options, GeneratedShop,
                          testing::Values(small_shop(), troubled_shop(), short_windows(),
-                                         beyond_the_bound(), in_segments(), with_values()));
+                                         beyond_the_bound(), in_segments(), with_values(),
+                                         with_actions()));
 
 TEST(Generate, EveryTroubleIsThere) {
   for (const ShopOptions& options : {troubled_shop(), short_windows()}) {
@@ -149,7 +157,7 @@ TEST(Generate, SegmentsAreCutAtTheSameArrivalTimesInAllLogs) {
   options.disorder = 0;  // event time is arrival time
   const TemporaryFolder folder;
   generate(options, folder.path());
-  for (const char* stream : kStreamNames) {
+  for (const char* stream : {"impressions", "clicks", "purchases"}) {
     for (std::uint32_t p = 0; p < options.partitions; ++p) {
       for (std::uint32_t s = 0; s < options.segments; ++s) {
         const fs::path path = folder.path() / stream / file_number(p) / (file_number(s) + ".jsonl");
@@ -199,7 +207,7 @@ TEST(Generate, CompressionChangesNoRecord) {
   ShopOptions zstd = options;
   zstd.compression = ShopOptions::Compression::zstd;
   generate(zstd, compressed.path());
-  for (const char* stream : kStreamNames) {
+  for (const char* stream : {"impressions", "clicks", "purchases"}) {
     for (std::uint32_t p = 0; p < options.partitions; ++p) {
       EXPECT_EQ(read_log(plain.path(), stream, options, p),
                 read_log(compressed.path(), stream, zstd, p));
@@ -271,7 +279,7 @@ TEST(Generate, ValuesAreAFieldMoreOfPurchases) {
   generate(options, without.path());
   options.has_values = true;
   generate(options, with.path());
-  for (const char* stream : kStreamNames) {
+  for (const char* stream : {"impressions", "clicks", "purchases"}) {
     for (std::uint32_t p = 0; p < options.partitions; ++p) {
       const auto plain = read_log(without.path(), stream, options, p);
       const auto valued = read_log(with.path(), stream, options, p);
@@ -292,6 +300,80 @@ TEST(Generate, ValuesAreAFieldMoreOfPurchases) {
   EXPECT_FALSE(load_config_or_error(without.path() / "shop.toml", {})->join.sums_values());
 }
 
+// Actions are a log more: nothing else of the shop changes.
+TEST(Generate, ActionsAreAStreamMore) {
+  ShopOptions options = troubled_shop();
+  const TemporaryFolder plain;
+  generate(options, plain.path());
+  options.has_actions = true;
+  const TemporaryFolder acting;
+  const auto counts = generate(options, acting.path()).counts;
+  EXPECT_GT(counts.acted, 20u);
+  EXPECT_FALSE(fs::exists(plain.path() / "actions"));
+  for (std::uint32_t p = 0; p < options.partitions; ++p) {
+    for (const char* stream : {"impressions", "clicks", "purchases"}) {
+      const std::string name = file_number(p) + ".jsonl";
+      EXPECT_EQ(read_file(plain.path() / stream / name), read_file(acting.path() / stream / name));
+    }
+    for (const std::string& line : read_log(acting.path(), "actions", options, p)) {
+      const auto event = json::parse(line, nullptr, false);
+      if (!parse_line(line)) continue;
+      EXPECT_TRUE(event["action"] == "cart" || event["action"] == "favourite") << line;
+    }
+  }
+  const auto before = read_truth(plain.path(), options.partitions);
+  const auto after = read_truth(acting.path(), options.partitions);
+  ASSERT_EQ(before.size(), after.size());
+  for (const auto& [id, rates] : after) {
+    EXPECT_EQ(rates.pcvr, before.at(id).pcvr);
+    // Six digits each.
+    EXPECT_NEAR(rates.pcvr,
+                rates.paction * rates.pcvr_acted + (1 - rates.paction) * rates.pcvr_unacted, 1e-5);
+    EXPECT_GT(rates.paction, rates.pcvr);
+    EXPECT_GT(rates.pcvr_acted, rates.pcvr_unacted);
+    EXPECT_GT(rates.pcvr_unacted, 0);
+    EXPECT_LE(rates.pcvr_acted, 1);
+  }
+}
+
+// The labels drawn follow the rates; some purchases come without an action.
+TEST(Generate, ActionsHaveTheirTrueRates) {
+  ShopOptions options = small_shop();
+  options.impressions = 150'000;
+  options.has_actions = true;
+  options.repeats = options.late_clicks = options.late_purchases = 0;
+  const TemporaryFolder folder;
+  generate(options, folder.path());
+  std::map<std::string, int> seen;  // 1 a click, 2 an action, 4 a purchase
+  for (std::uint32_t p = 0; p < options.partitions; ++p) {
+    const std::pair<const char*, int> streams[] = {{"clicks", 1}, {"actions", 2}, {"purchases", 4}};
+    for (const auto& [stream, bit] : streams) {
+      for (const std::string& line : read_log(folder.path(), stream, options, p)) {
+        seen[parse_line(line)->impression_id] |= bit;
+      }
+    }
+  }
+  double clicked = 0, acted = 0, purchased = 0, unacted = 0;
+  double expected_acted = 0, expected_unacted = 0, variance = 0;
+  for (const auto& [id, rates] : read_truth(folder.path(), options.partitions)) {
+    const auto found = seen.find(id);
+    if (found == seen.end()) continue;
+    ASSERT_NE(found->second & 1, 0);
+    ++clicked;
+    acted += (found->second & 2) != 0 ? 1 : 0;
+    purchased += (found->second & 4) != 0 ? 1 : 0;
+    unacted += (found->second & 6) == 4 ? 1 : 0;
+    expected_acted += rates.paction;
+    expected_unacted += (1 - rates.paction) * rates.pcvr_unacted;
+    variance += rates.paction * (1 - rates.paction);
+  }
+  EXPECT_GT(clicked, 4'000);
+  EXPECT_NEAR(acted, expected_acted, 4 * std::sqrt(variance));
+  EXPECT_GT(unacted, 0);
+  EXPECT_GT(purchased, unacted);
+  EXPECT_NEAR(unacted, expected_unacted, 4 * std::sqrt(expected_unacted));
+}
+
 TEST(Generate, OptionsThatCannotBeAreUsageErrors) {
   const auto message = [](auto change) {
     ShopOptions options;
@@ -308,6 +390,12 @@ TEST(Generate, OptionsThatCannotBeAreUsageErrors) {
   EXPECT_THAT(message([](auto& o) { o.items = 3; }), HasSubstr("--items"));
   EXPECT_THAT(message([](auto& o) { o.disorder = -1; }), HasSubstr("--disorder"));
   EXPECT_THAT(message([](auto& o) { o.start = 0; }), HasSubstr("--start"));
+  EXPECT_THAT(message([](auto& o) { o.action_window = 5; }), HasSubstr("needs --actions"));
+  EXPECT_THAT(message([](auto& o) {
+                o.has_actions = true;
+                o.action_window = 0;
+              }),
+              HasSubstr("--action-window"));
   // As a command line's -5 arrives.
   EXPECT_THAT(message([](auto& o) { o.impressions = 0 - std::uint64_t{5}; }),
               HasSubstr("--impressions"));

@@ -57,8 +57,8 @@ class PipelineTest : public ::testing::Test {
   // So small a shop sells next to nothing: every sixth impression is clicked once more, and every
   // second of these clicks buys, within five hours.
   static void add_clicks_and_purchases(const fs::path& root, const std::string& file) {
-    std::multimap<TimeMs, std::string> logs[kStreams];
-    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    std::multimap<TimeMs, std::string> logs[kStreamsWithoutActions];
+    for (std::size_t stream = 0; stream < kStreamsWithoutActions; ++stream) {
       TimeMs time = 0;  // a malformed line stays behind the line before it
       for (const std::string& line :
            shop_test::lines_of(read_bytes(root / kStreamNames[stream] / file))) {
@@ -79,7 +79,7 @@ class PipelineTest : public ::testing::Test {
       const TimeMs purchase = click + static_cast<TimeMs>(mix64(click) % 18'000'000);
       if (count % 12 == 0) logs[2].emplace(purchase, event_line(purchase, name));
     }
-    for (std::size_t stream = 1; stream < kStreams; ++stream) {
+    for (std::size_t stream = 1; stream < kStreamsWithoutActions; ++stream) {
       std::ofstream out(root / kStreamNames[stream] / file, std::ios::binary);
       for (const auto& [time, line] : logs[stream]) out << line << '\n';
     }

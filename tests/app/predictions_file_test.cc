@@ -34,6 +34,8 @@ class PredictionsFileTest : public ::testing::Test {
       sample.z = sequence % 4 == 0;
       sample.z_final = sequence % 3 != 0;
       if (sample.z) sample.value = 19'990'000;
+      sample.action = sample.y;
+      sample.action_final = sequence % 3 != 1;
       const float logit = 0.25F * static_cast<float>(sequence % 7) - 1;
       Prediction& prediction = predictions.emplace_back();
       prediction.ctr.yes = 0.125;
@@ -45,14 +47,14 @@ class PredictionsFileTest : public ::testing::Test {
     ASSERT_TRUE(added) << added.error().message;
   }
   std::unique_ptr<PredictionsFile> open(std::uint64_t trained) {
-    auto file = PredictionsFile::open(files_, path_, trained, has_values_);
+    auto file = PredictionsFile::open(files_, path_, trained, columns_);
     EXPECT_TRUE(file) << file.error().message;
     return *std::move(file);
   }
 
   const std::vector<std::string> names_ = {"plain", "a,b",    "say \"hi\"", "two\nlines",
                                            "cr\r",  "\"\n\"", "7"};
-  bool has_values_ = false;
+  PredictionColumns columns_;
   TemporaryFolder folder_;
   const fs::path path_ = folder_.path() / "predictions.csv";
   const Objective objective_{recipe_of(ModelConfig()).value(), 0};  // of esmm
@@ -73,7 +75,7 @@ TEST_F(PredictionsFileTest, HasOneLineASample) {
 }
 
 TEST_F(PredictionsFileTest, HasValuesWhereTheyAreSummed) {
-  has_values_ = true;
+  columns_.value = true;
   for (const std::uint64_t trained : {0, 3}) {
     const auto file = open(trained);
     add(*file, trained + 1, 4);
@@ -84,6 +86,22 @@ TEST_F(PredictionsFileTest, HasValuesWhereTheyAreSummed) {
               "2,\"say \"\"hi\"\"\",1,1,0,1,0.125,0.5,0.0625,0\n"
               "3,\"two\nlines\",0,1,0,0,0.125,0.5,0.0625,0\n"
               "4,\"cr\r\",1,1,1,1,0.125,0.5,0.0625,19.99\n");
+  }
+}
+
+TEST_F(PredictionsFileTest, HasActionsLastWhereThereAre) {
+  columns_ = {.value = true, .action = true};
+  for (const std::uint64_t trained : {0, 3}) {
+    const auto file = open(trained);
+    add(*file, trained + 1, 4);
+    ASSERT_TRUE(file->sync());
+    EXPECT_EQ(
+        read_bytes(path_),
+        "sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr,value,action,action_final\n"
+        "1,\"a,b\",0,1,0,1,0.125,0.5,0.0625,0,0,0\n"
+        "2,\"say \"\"hi\"\"\",1,1,0,1,0.125,0.5,0.0625,0,1,1\n"
+        "3,\"two\nlines\",0,1,0,0,0.125,0.5,0.0625,0,0,1\n"
+        "4,\"cr\r\",1,1,1,1,0.125,0.5,0.0625,19.99,1,0\n");
   }
 }
 
@@ -113,11 +131,11 @@ TEST_F(PredictionsFileTest, AFileThatLacksLinesIsRefusedAndStays) {
     ASSERT_TRUE(file->sync());
   }
   const std::string before = read_bytes(path_);
-  auto file = PredictionsFile::open(files_, path_, 4, false);
+  auto file = PredictionsFile::open(files_, path_, 4, {});
   ASSERT_FALSE(file);
   EXPECT_EQ(file.error().kind, ErrorKind::usage);
   EXPECT_EQ(read_bytes(path_), before);
-  file = PredictionsFile::open(files_, folder_.path() / "absent.csv", 1, false);
+  file = PredictionsFile::open(files_, folder_.path() / "absent.csv", 1, {});
   ASSERT_FALSE(file);
   EXPECT_EQ(file.error().kind, ErrorKind::usage);
   EXPECT_FALSE(fs::exists(folder_.path() / "absent.csv"));
@@ -125,7 +143,7 @@ TEST_F(PredictionsFileTest, AFileThatLacksLinesIsRefusedAndStays) {
 
 TEST_F(PredictionsFileTest, ANewFileIsInItsFolderForGood) {
   FailingFileSystem files;
-  ASSERT_TRUE(PredictionsFile::open(files, path_, 0, false));
+  ASSERT_TRUE(PredictionsFile::open(files, path_, 0, {}));
   EXPECT_TRUE(files.synced_folders.contains(folder_.path().string()));
   files.synced_folders.clear();
   ASSERT_TRUE(ScoreLog::open(files, folder_.path() / "scores.bin", 0, 2));
@@ -134,7 +152,7 @@ TEST_F(PredictionsFileTest, ANewFileIsInItsFolderForGood) {
 
 TEST_F(PredictionsFileTest, WhatCannotBeWrittenIsAnError) {
   FailingFileSystem files;
-  auto file = PredictionsFile::open(files, path_, 0, false);
+  auto file = PredictionsFile::open(files, path_, 0, {});
   ASSERT_TRUE(file);
   add(**file, 1, 2);
   files.fail_from(0);

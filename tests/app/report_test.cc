@@ -142,6 +142,22 @@ TEST(ReportTest, ValuesAreToldWhereTheyAreSummed) {
   EXPECT_NE(summary.find("1 converted\n"), std::string::npos) << summary;
 }
 
+TEST(ReportTest, ActionsAreToldWhereThereAre) {
+  std::string summary;
+  auto report = report_of_purchases("[streams.actions]\ntopic = \"actions\"", "7", "8", &summary);
+  EXPECT_EQ(report["events"]["actions"], 1);
+  EXPECT_EQ(report["used"]["actions"], 1);
+  EXPECT_EQ(report["labels"]["acted"], 1);
+  EXPECT_EQ(report["samples"], 1);
+  EXPECT_NE(summary.find("1 clicks, 1 actions, 2 purchases"), std::string::npos) << summary;
+  EXPECT_NE(summary.find("1 clicked, 1 acted, 1 converted"), std::string::npos) << summary;
+
+  report = report_of_purchases("", "7", "8", &summary);
+  EXPECT_FALSE(report["events"].contains("actions"));
+  EXPECT_FALSE(report["used"].contains("actions"));
+  EXPECT_FALSE(report["labels"].contains("acted"));
+}
+
 TEST(StatusLineTest, SaysWhoHoldsEventTimeBack) {
   ServiceStatus status;
   status.join.slowest = {Stream::purchases, 3};
@@ -153,7 +169,7 @@ TEST(StatusLineTest, SaysWhoHoldsEventTimeBack) {
   status.wall_ms = status.join.watermark + 90'999;
   status.join.lag_records = 12;
   status.join.quiet_partitions = 2;
-  status.join.counters.used = {5, 3, 1};
+  status.join.counters.used = {5, 3, 1, 0};
   status.join.counters.refused[1][static_cast<std::size_t>(Refusal::late)] = 4;
   status.join.open_impressions = 7;
   status.join.samples = 20;

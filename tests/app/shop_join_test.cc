@@ -50,6 +50,15 @@ struct Case {
   JoinConfig join;
 };
 
+Case with_actions(Case one) {
+  one.name = "actions";
+  one.options.has_actions = true;
+  one.join.attributed_click = JoinConfig::AttributedClick::last;
+  one.join.attribution = JoinConfig::Attribution::user_item;
+  one.join.action_window = 3'600'000;
+  return one;
+}
+
 std::vector<Case> cases() {
   ShopOptions rough;
   rough.impressions = 4'000;
@@ -85,6 +94,7 @@ std::vector<Case> cases() {
           {"values", valued, sums},
           {"disorder beyond the bound", beyond, {}},
           {"user and item", rough, by_user},
+          with_actions({"", rough, {}}),
           {"skew, labels at close", beyond, skewed}};
 }
 
@@ -99,12 +109,15 @@ TEST(ShopJoin, EverySampleAndRefusalEqualsTheOracles) {
     Config config;
     config.source.root = (folder.path() / "shop").string();
     config.join = it.join;
+    if (it.options.has_actions) config.streams.topic[3] = "actions";
     auto source = open_file_source(config);
     ASSERT_TRUE(source.has_value());
     const auto partitions = (*source)->partitions();
     ASSERT_EQ(partitions.value(), it.options.partitions);
-    const OracleResult oracle = expected_join(read_facts(**source, *partitions, parse), *partitions,
-                                              config.streams, config.join);
+    const OracleResult oracle =
+        expected_join(read_facts(**source, *partitions, parse, config.streams.count()), *partitions,
+                      config.streams, config.join);
+    ASSERT_EQ(oracle.acted > 10, it.options.has_actions);
     ASSERT_GT(oracle.clicked, 50u);
     ASSERT_GT(oracle.refusals.size(), 100u);
 

@@ -97,7 +97,8 @@ struct Labelled {
   std::int64_t time = 0;
   std::optional<std::size_t> click;  // index of the attributed one in its log
   std::optional<std::size_t> purchase;
-  std::int64_t click_time = 0, purchase_time = 0, open_until = 0;
+  std::optional<std::size_t> action;
+  std::int64_t click_time = 0, purchase_time = 0, action_time = 0, open_until = 0;
 };
 
 // Index and time of the first of `log` with that id in [begin, end).
@@ -114,8 +115,8 @@ std::optional<std::size_t> first_in(const std::vector<Line>& log, const std::str
 // Counts by nested loops over whole logs. `impressions` of one id have one time in these shops, so
 // all but one of them are duplicates.
 json recount_partition(const std::vector<Line>& impressions, const std::vector<Line>& clicks,
-                       const std::vector<Line>& purchases, const ShopOptions& options,
-                       double& value) {
+                       const std::vector<Line>& actions, const std::vector<Line>& purchases,
+                       const ShopOptions& options, double& value) {
   std::set<std::string> named;  // by some click or purchase: spares loops for all others
   for (const Line& click : clicks) named.insert(click.impression_id);
   for (const Line& purchase : purchases) named.insert(purchase.impression_id);
@@ -139,6 +140,15 @@ json recount_partition(const std::vector<Line>& impressions, const std::vector<L
     const std::int64_t conversion_end = label.click_time + options.conversion_window;
     label.purchase = first_in(purchases, line.impression_id, label.click_time, conversion_end);
     label.open_until = std::max(label.open_until, conversion_end);
+    if (options.has_actions) {
+      const std::int64_t action_end = label.click_time + options.action_window;
+      label.action = first_in(actions, line.impression_id, label.click_time, action_end);
+      label.open_until = std::max(label.open_until, action_end);
+      if (label.action) {
+        ++count["acted"];
+        label.action_time = actions[*label.action].time;
+      }
+    }
     if (!label.purchase) continue;
     ++count["converted"];
     label.purchase_time = purchases[*label.purchase].time;
@@ -155,6 +165,15 @@ json recount_partition(const std::vector<Line>& impressions, const std::vector<L
     } else if (labels[clicks[i].impression_id].click != i) {
       ++count["repeat"];
     }
+  }
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    if (!is_open(actions[i])) {
+      ++count["no_open_impression"];
+      continue;
+    }
+    const Labelled& label = labels[actions[i].impression_id];
+    if (label.action == i) continue;
+    ++count[label.action && label.action_time <= actions[i].time ? "repeat" : "no_click"];
   }
   for (std::size_t i = 0; i < purchases.size(); ++i) {
     if (!is_open(purchases[i])) {
@@ -180,7 +199,8 @@ Recount recount(const fs::path& root, const ShopOptions& options) {
   Recount result;
   for (std::uint32_t p = 0; p < options.partitions; ++p) {
     std::map<std::string, JudgedLog> logs;
-    for (const char* stream : kStreamNames) {
+    for (std::size_t s = 0; s < options.streams(); ++s) {
+      const char* const stream = kStreamNames[s];
       const JudgedLog& log = logs[stream] =
           judge(read_log(root, stream, options, p), options.max_out_of_orderness);
       sum[std::string("records.") + stream] += log.records;
@@ -189,15 +209,18 @@ Recount recount(const fs::path& root, const ShopOptions& options) {
       result.most_out_of_order = std::max(result.most_out_of_order, log.most_out_of_order);
     }
     const json counts = recount_partition(logs["impressions"].accepted, logs["clicks"].accepted,
-                                          logs["purchases"].accepted, options, result.value);
+                                          logs["actions"].accepted, logs["purchases"].accepted,
+                                          options, result.value);
     for (const auto& [name, value] : counts.items()) sum[name] += value.get<std::uint64_t>();
   }
-  for (const char* stream : kStreamNames) {
+  for (std::size_t s = 0; s < options.streams(); ++s) {
+    const char* const stream = kStreamNames[s];
     result.expected["records"][stream] = sum[std::string("records.") + stream];
   }
   for (const char* name : {"impressions", "clicked", "converted"}) {
     result.expected["labels"][name] = sum[name];
   }
+  if (options.has_actions) result.expected["labels"]["acted"] = sum["acted"];
   if (options.has_values) {
     result.expected["labels"]["further_purchases"] = sum["further_purchases"];
   }
@@ -211,13 +234,20 @@ std::map<std::string, Truth> read_truth(const fs::path& root, std::uint32_t part
   std::map<std::string, Truth> truth;
   for (std::uint32_t p = 0; p < partitions; ++p) {
     auto lines = lines_of(read_file(root / "truth" / (file_number(p) + ".csv")));
-    EXPECT_EQ(lines.at(0), "impression_id,pctr,pcvr");
+    const bool has_actions = lines.at(0) != "impression_id,pctr,pcvr";
+    if (has_actions) {
+      EXPECT_EQ(lines.at(0), "impression_id,pctr,pcvr,paction,pcvr_acted,pcvr_unacted");
+    }
     for (std::size_t i = 1; i < lines.size(); ++i) {
-      const auto first = lines[i].find(',');
-      const auto second = lines[i].find(',', first + 1);
-      const Truth rates{p, std::stod(lines[i].substr(first + 1, second - first - 1)),
-                        std::stod(lines[i].substr(second + 1))};
-      EXPECT_TRUE(truth.emplace(lines[i].substr(0, first), rates).second) << lines[i];
+      std::istringstream cells(lines[i]);
+      std::string id, cell;
+      std::getline(cells, id, ',');
+      std::vector<double> rates;
+      while (std::getline(cells, cell, ',')) rates.push_back(std::stod(cell));
+      EXPECT_EQ(rates.size(), has_actions ? 5U : 2U) << lines[i];
+      rates.resize(5);
+      const Truth one{p, rates[0], rates[1], rates[2], rates[3], rates[4]};
+      EXPECT_TRUE(truth.emplace(id, one).second) << lines[i];
     }
   }
   return truth;

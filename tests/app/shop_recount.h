@@ -62,10 +62,11 @@ struct Recount {
 };
 Recount recount(const std::filesystem::path& root, const ShopOptions& options);
 
-// impression_id -> (pctr, pcvr), with the partition that the file is of.
+// impression_id -> its true rates, with the partition that the file is of.
 struct Truth {
   std::uint32_t partition = 0;
   double pctr = 0, pcvr = 0;
+  double paction = 0, pcvr_acted = 0, pcvr_unacted = 0;  // with actions
 };
 std::map<std::string, Truth> read_truth(const std::filesystem::path& root,
                                         std::uint32_t partitions);

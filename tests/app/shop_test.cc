@@ -28,7 +28,7 @@ TEST(Shop, TruthHasEveryImpressionOnceBesideItsPartition) {
   EXPECT_EQ(truth.size(), options.impressions);
   std::uint64_t impressions = 0;
   for (std::uint32_t p = 0; p < options.partitions; ++p) {
-    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    for (std::size_t stream = 0; stream < kStreamsWithoutActions; ++stream) {
       for (const std::string& line : read_log(folder.path(), kStreamNames[stream], options, p)) {
         const json event = json::parse(line);
         const auto& rates = truth.at(event["impression_id"].get<std::string>());

@@ -142,7 +142,7 @@ TEST(TraceTest, OfSeveralClicksThatCountTheLastIsTold) {
             "clicks not used");
   ASSERT_EQ(named->impressions.size(), 1U);
   EXPECT_EQ(named->impressions[0].click_time, ShortLogs::kStart + 20'000);
-  EXPECT_EQ(named->impressions[0].closes(config.join), ShortLogs::kStart + 100'000);
+  EXPECT_EQ(named->impressions[0].closes(config), ShortLogs::kStart + 100'000);
 
   // Those of another impression of the user and item are told apart.
   config.join.attribution = JoinConfig::Attribution::user_item;
@@ -194,6 +194,36 @@ TEST(TraceTest, OfSeveralPurchasesTheFirstIsToldAndTheSum) {
             "impressions used, clicks used, purchases used, purchases not used, "
             "purchases not used, purchases not used");
   EXPECT_EQ(without->impressions[0].samples[0].sample.value, 0);
+}
+
+TEST(TraceTest, AnActionIsToldWithItsLabel) {
+  ShortLogs logs;
+  logs.add(Stream::impressions, 0, "a");
+  logs.add(Stream::clicks, 10'000, "a");
+  logs.add(Stream::actions, 20'000, "a");
+  logs.add(Stream::actions, 30'000, "a");
+  logs.add(Stream::purchases, 120'000, "a");
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    logs.add(static_cast<Stream>(stream), 10'000'000, "later");
+  }
+  Config config;
+  config.join.click_window = 15'000;
+  config.join.conversion_window = 150'000;
+  config.join.action_window = 500'000;
+  config.streams.topic[3] = "actions";
+  const auto trace = logs.trace(config, "a");
+  ASSERT_TRUE(trace.has_value()) << trace.error().message;
+  EXPECT_EQ(outcomes(*trace),
+            "impressions used, clicks used, actions used, actions not used, purchases used");
+  ASSERT_EQ(trace->impressions.size(), 1U);
+  const TracedImpression& impression = trace->impressions[0];
+  EXPECT_EQ(impression.action_time, ShortLogs::kStart + 20'000);
+  EXPECT_EQ(impression.purchase_time, ShortLogs::kStart + 120'000);
+  EXPECT_EQ(impression.action_window_end(config), ShortLogs::kStart + 510'000);
+  EXPECT_EQ(impression.closes(config), ShortLogs::kStart + 510'000);
+  ASSERT_EQ(impression.samples.size(), 3U);
+  EXPECT_TRUE(impression.samples[1].sample.action_final && impression.samples[1].sample.action);
+  EXPECT_TRUE(impression.samples[2].sample.z_final && impression.samples[2].sample.z);
 }
 
 }  // namespace

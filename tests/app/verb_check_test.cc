@@ -83,6 +83,16 @@ TEST_F(Check, SaysThatAConfigIsValidAndSumsItUp) {
   EXPECT_THAT(outcome.out, HasSubstr("1: 1 with embeddings in 1 tables, 0 dense"));
 }
 
+TEST_F(Check, TellsOfActionsWhereThereAreSome) {
+  write_logs();
+  EXPECT_THAT(run_check({write_config()}).out, ::testing::Not(HasSubstr("action")));
+  const Outcome outcome = run_check({write_config(), "--set", "streams.actions.topic=carts"});
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_THAT(outcome.out, HasSubstr("actions (carts, out of order by at most 10 s)"));
+  EXPECT_THAT(outcome.out, HasSubstr("conversion window 1 d, action window 1 d"));
+  EXPECT_THAT(outcome.err, HasSubstr("streams.actions.topic: there are no logs"));
+}
+
 TEST_F(Check, PrintsEveryProblemOnALineOfItsOwn) {
   const std::string path = write("shop.toml", "[join]\ntick = 3\nclick_windw = \"1 h\"\n");
   const Outcome outcome = run_check({"--set", "model.seed=-1", path});

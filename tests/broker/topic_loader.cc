@@ -47,7 +47,8 @@ constexpr std::size_t kReadRecords = 1'000;
 struct Options {
   std::string brokers;
   std::string root;
-  std::vector<std::string> topics = {kStreamNames.begin(), kStreamNames.end()};
+  std::vector<std::string> topics = {kStreamNames.begin(),
+                                     kStreamNames.begin() + kStreamsWithoutActions};
   std::string prefix;
   std::string segments;
   std::string compression = "lz4";
@@ -361,7 +362,7 @@ Status load(const Options& options) {
   Config config;
   config.source.root = options.root;
   config.streams.max_record_bytes = 32 << 20;
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < options.topics.size(); ++stream) {
     config.streams.topic[stream] = options.topics[stream];
   }
   SLUICE_ASSIGN(const auto source, open_file_source(config));
@@ -370,7 +371,7 @@ Status load(const Options& options) {
   Deliveries deliveries;
   SLUICE_ASSIGN(const kafka::Handle producer, open_producer(options, deliveries));
   std::vector<Log> logs;
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < options.topics.size(); ++stream) {
     const std::string topic = options.prefix + options.topics[stream];
     SLUICE_TRY(create_topic(producer.get(), topic, partitions, options.append));
     SLUICE_TRY(wait_until_known(producer.get(), topic));
@@ -381,7 +382,7 @@ Status load(const Options& options) {
     }
   }
   SLUICE_TRY(produce_all(options, producer.get(), logs, deliveries));
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < options.topics.size(); ++stream) {
     std::uint64_t count = 0;
     for (const Log& log : logs) {
       if (log.where.stream == static_cast<Stream>(stream)) count += log.records.size();
@@ -418,9 +419,10 @@ int main(int argc, char** argv) {
   app.add_option("--root", options.root, "The folder that holds <topic>/<partition>...")
       ->required()
       ->check(CLI::ExistingDirectory);
-  app.add_option("--topics", options.topics, "impressions, clicks and purchases, in this order")
+  app.add_option("--topics", options.topics,
+                 "impressions, clicks, purchases and, where there are, actions, in this order")
       ->delimiter(',')
-      ->expected(sluice::kStreams);
+      ->expected(sluice::kStreamsWithoutActions, sluice::kStreams);
   app.add_option("--prefix", options.prefix, "Before every topic's name on the broker");
   app.add_option("--segments", options.segments, "A..B, A.. or A: only these segments");
   app.add_option("--compression", options.compression, "none, gzip, snappy, lz4 or zstd");

@@ -26,7 +26,7 @@ LoadedConfig parse(const std::string& text, const std::vector<std::string>& over
 void expect_expedia(const Config& config) {
   EXPECT_EQ(config.source.type, SourceConfig::Type::files);
   EXPECT_EQ(config.streams.max_out_of_orderness,
-            (std::array<DurationMs, 3>{10'000, 10'000, 10'000}));
+            (std::array<DurationMs, 4>{10'000, 10'000, 10'000, 10'000}));
   EXPECT_EQ(config.join.click_window, 30 * 60'000);
   EXPECT_EQ(config.join.conversion_window, 24 * 3'600'000);
   ASSERT_EQ(config.features.size(), 26u);

@@ -250,6 +250,18 @@ TEST(Problems, ASumOfValuesNeedsTheLabelAtClose) {
               ElementsAre(HasSubstr("join.purchase_label")));
 }
 
+TEST(Problems, KeysOfActionsNeedAStreamOfThem) {
+  EXPECT_THAT(problems_with("join.action_window=5 min"),
+              ElementsAre(HasSubstr("join.action_window: needs streams.actions.topic")));
+  EXPECT_THAT(problems_with("join.action_label=at_close"),
+              ElementsAre(HasSubstr("join.action_label: needs streams.actions.topic")));
+  EXPECT_THAT(problems_of(kSmallToml, {"streams.actions.topic=carts", "join.action_window=366 d",
+                                       "join.action_label=at_close"}),
+              IsEmpty());
+  EXPECT_THAT(problems_with("streams.actions.topic=purchases"),
+              ElementsAre(HasSubstr("is the topic of streams.purchases too")));
+}
+
 struct RangeCase {
   const char* key;
   std::vector<const char*> allowed;
@@ -267,6 +279,8 @@ const std::vector<RangeCase> kRanges = {
     {"streams.max_out_of_orderness", {"0 s", "30 d"}, {"31 d", "10", "soon"}},
     {"streams.clicks.max_out_of_orderness", {"0 s", "30 d"}, {"31 d", "10"}},
     {"streams.clicks.topic", {"a", "shop.clicks-1_x", "7"}, {"", ".", "..", "a/b", "[]"}},
+    {"streams.actions.max_out_of_orderness", {"0 s", "30 d"}, {"31 d", "10"}},
+    {"streams.actions.topic", {"\"\"", "a", "shop.actions-1_x"}, {".", "..", "a/b", "[]"}},
     {"streams.max_ahead", {"0 s", "366 d"}, {"367 d"}},
     {"streams.not_before", {"0", "2013-06-30", "2013-06-30T12:00:00Z"}, {"-1", "1969-12-31", "x"}},
     {"streams.max_record_bytes", {"16", "256 MiB"}, {"15", "257 MiB"}},
@@ -282,6 +296,8 @@ const std::vector<RangeCase> kRanges = {
     {"join.clock_skew", {"0 s", "1 d"}, {"25 h"}},
     {"join.purchase_label", {"at_purchase", "at_close"}, {"at_end"}},
     {"join.purchase_value", {"none"}, {"max", "1"}},
+    {"join.action_window", {"1 d"}, {"0 s", "367 d"}},
+    {"join.action_label", {"at_action"}, {"at_end"}},
     {"features.country.type", {"id", "ids", "weighted_ids", "number"}, {"text", "1"}},
     {"features.country.table", {"a", "_", "A-1"}, {"\"\"", "-a", "a b", "a/b", ".."}},
     {"features.country.group", {"\"\"", "context", "A-1"}, {"-a", "a b", "a/b", "..", "[]"}},

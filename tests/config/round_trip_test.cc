@@ -49,7 +49,8 @@ TEST(Overrides, ReplaceWhatTheFileSaysAndTheLastWins) {
 TEST(Overrides, AStreamsOwnDisorderBeatsThatOfAllStreams) {
   const Config config = config_with(
       {"streams.clicks.max_out_of_orderness=1 min", "streams.max_out_of_orderness=2 s"});
-  EXPECT_EQ(config.streams.max_out_of_orderness, (std::array<DurationMs, 3>{2'000, 60'000, 2'000}));
+  EXPECT_EQ(config.streams.max_out_of_orderness,
+            (std::array<DurationMs, 4>{2'000, 60'000, 2'000, 2'000}));
 }
 
 TEST(Overrides, RootIsRelativeToTheFileOrToTheWorkingDirectory) {
@@ -180,6 +181,7 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
   std::vector<std::string> overrides;
   bool is_kafka = false;
   bool is_at_close = false;
+  bool has_actions = false;
   std::map<std::string, std::string> optimizers;
   for (const Key<Config>& key : config_keys()) {
     const bool is_needed = key.name == "source.brokers";  // by type = "kafka"
@@ -189,6 +191,8 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
     std::string value = any_value(key);
     if (key.name == "join.purchase_label") is_at_close = value == "at_close";
     if (key.name == "join.purchase_value" && !is_at_close) continue;  // a rule
+    if (key.name == "streams.actions.topic") has_actions = true;
+    if (key.name.starts_with("join.action_") && !has_actions) continue;  // a rule
     const auto [section, name] = split_key(key.name);
     const bool is_optimizers = section == "training.dense" || section == "training.embeddings";
     if (is_optimizers) {  // a rule

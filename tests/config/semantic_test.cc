@@ -77,14 +77,18 @@ TEST_F(Semantic, AHashChangesWithEachKeyOfItsGroupAndWithNoOther) {
   for (const sluice::Key<Config>& key : config_keys()) {
     EXPECT_EQ(key.group, expected_group(key.name)) << key.name;
     if (key.type == ValueType::table) continue;  // their entries have tests of their own
-    Config changed = config_;
+    Config before = config_;
+    if (key.is_of_actions || key.name == "streams.actions.topic") {
+      before.streams.topic[3] = "actions";
+    }
+    Config changed = before;
     if (const auto change = single.find(key.name); change != single.end()) {
       change->second(changed);
     } else {
-      const TomlNode value = parse_override_value(other_value(key, config_));
+      const TomlNode value = parse_override_value(other_value(key, before));
       ASSERT_TRUE(key.set(changed, value)) << key.name;
     }
-    expect_change(key.name, expected_group(key.name), config_, changed);
+    expect_change(key.name, expected_group(key.name), before, changed);
   }
 }
 
@@ -161,6 +165,24 @@ TEST_F(Semantic, AYoungerKeyIsKeptOnlyWhereItIsNotAtItsDefault) {
   EXPECT_THAT(semantic_keys(changed, KeyGroup::join),
               AllOf(Contains(Pair("join.purchase_value", "\"sum\"")),
                     Contains(Pair("streams.value", "\"basket.total\""))));
+}
+
+TEST_F(Semantic, KeysOfActionsAreKeptWhereThereAreActions) {
+  Config changed = config_;
+  const std::vector<const char*> keys = {"streams.actions.max_out_of_orderness",
+                                         "join.action_window", "join.action_label"};
+  // As streams.max_out_of_orderness sets it, too.
+  changed.streams.max_out_of_orderness[3] = 7;
+  for (const char* key : keys) {
+    EXPECT_THAT(semantic_keys(changed, KeyGroup::join), Not(Contains(Key(key))));
+  }
+  EXPECT_EQ(semantic_hash(changed, KeyGroup::join), semantic_hash(config_, KeyGroup::join));
+  Config acting = config_;
+  acting.streams.topic[3] = "carts";
+  for (const char* key : keys) {
+    EXPECT_THAT(semantic_keys(acting, KeyGroup::join), Contains(Key(key)));
+  }
+  expect_change("streams.actions.topic", KeyGroup::join, config_, acting);
 }
 
 // Data folders hold these hashes: a change here makes all of them unusable.

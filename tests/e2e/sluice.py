@@ -176,6 +176,8 @@ def kill_many_times(words, data, kills, seed):
 def load_topics(root, prefix):
     """Puts the logs under root onto topics of the broker; returns the topics by stream."""
     topics = ["impressions", "clicks", "purchases"]
+    if (pathlib.Path(root) / "actions").exists():
+        topics.append("actions")
     done = call([LOADER, "--brokers", KAFKA, "--root", root, "--topics", ",".join(topics),
                  "--prefix", prefix])
     assert done.returncode == 0, done.stderr

@@ -157,6 +157,7 @@ class ShopPromise(Promise, sluice.Case):
 
     kill_after_s = 0.35
     live_lines = 30
+    options = []
 
     def setUp(self):
         super().setUp()
@@ -164,7 +165,7 @@ class ShopPromise(Promise, sluice.Case):
         self.config = sluice.generate(
             self.logs, "--impressions", 40000, "--seed", 11, "--segments", 4, "--repeats", 0.05,
             "--late-clicks", 0.01, "--late-purchases", 0.01, "--orphans", 0.002,
-            "--malformed", 0.002, "--late", 0.002, "--duplicates", 0.002)
+            "--malformed", 0.002, "--late", 0.002, "--duplicates", 0.002, *self.options)
 
     def split(self):
         half = self.folder / "half"
@@ -205,3 +206,9 @@ class ShopPromise(Promise, sluice.Case):
         with predictions.open(newline="") as file:
             values = [float(line["value"]) for line in csv.DictReader(file)]
         self.assertAlmostEqual(sum(values), expected["value"], 3)
+
+
+class ActionsPromise(ShopPromise):
+    """The same shop with a fourth stream."""
+
+    options = ["--actions", "--action-window", "2 h"]

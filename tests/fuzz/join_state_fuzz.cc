@@ -40,11 +40,12 @@ std::string framed_progress(std::uint8_t format, std::string_view body) {
 }
 
 const Config& config(std::uint8_t choice) {
-  static const std::array<Config, 2> configs = [] {
-    std::array<Config, 2> made = {small_config(), small_config()};
+  static const std::array<Config, 3> configs = [] {
+    std::array<Config, 3> made = {small_config(), small_config(), small_config()};
     made[1].join.attribution = JoinConfig::Attribution::user_item;
     made[1].join.purchase_label = JoinConfig::PurchaseLabel::at_close;
     made[1].join.purchase_value = JoinConfig::PurchaseValue::sum;
+    made[2].streams.topic[3] = "actions";
     return made;
   }();
   return configs[choice % configs.size()];
@@ -55,7 +56,7 @@ std::unique_ptr<KeyValueStore> begun(const Config& config) {
   auto store = make_memory_store();
   auto join = Join::open(config, 1, *store);
   SLUICE_CHECK(join.has_value());
-  SLUICE_CHECK((*join)->commit(std::vector<IntakeState>(kStreams), 0, 1).has_value());
+  SLUICE_CHECK((*join)->commit(std::vector<IntakeState>(config.streams.count()), 0, 1).has_value());
   return store;
 }
 
@@ -69,11 +70,11 @@ void check_open(const Config& config, KeyValueStore& store) {
   (*join)->next_deadline();
   (*join)->open_impressions();
   (*join)->waiting_records();
-  SLUICE_CHECK((*join)->committed().intakes.size() == kStreams);
+  SLUICE_CHECK((*join)->committed().intakes.size() == config.streams.count());
 }
 
 void check_progress(const Config& config, std::string_view body) {
-  for (const std::uint8_t format : {1, 2, 3}) {
+  for (const std::uint8_t format : {1, 2, 3, 4}) {
     const std::string framed = framed_progress(format, body);
     const auto progress = JoinProgress::decode(framed);
     if (progress) {
@@ -90,7 +91,7 @@ void check_progress(const Config& config, std::string_view body) {
 // impression numbers of the queue (front and next, u8 each), count (u8), impressions
 void check_page(const Config& config, Input input) {
   JoinProgress progress;
-  progress.intakes.resize(kStreams);
+  progress.intakes.resize(config.streams.count());
   progress.shards = {{input.byte(), input.byte()}};
   std::string value;
   ByteWriter bytes(value);

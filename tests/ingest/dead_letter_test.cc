@@ -41,7 +41,7 @@ TEST(DeadLetterTest, DamageIsFound) {
   EXPECT_FALSE(decode_dead_letter(key, value + "x"));
   EXPECT_FALSE(decode_dead_letter(key.substr(1), value));
   std::string other = encode_dead_letter(kRecord, 0);
-  other[1] = 3;  // no such stream
+  other[1] = 4;  // no such stream
   EXPECT_FALSE(decode_dead_letter(key, other));
 }
 

@@ -116,15 +116,18 @@ TEST_F(DecoderTest, RequiredIdsFollowTheAttribution) {
   const std::string only_impression_id = R"({"ts":1700000000000,"impression_id":"a"})";
   const std::string only_user_item = R"({"ts":1700000000000,"user_id":"u","item_id":"x"})";
   const std::string only_user = R"({"ts":1700000000000,"impression_id":"a","user_id":"u"})";
-  for (const Stream stream : {Stream::impressions, Stream::clicks, Stream::purchases}) {
+  for (const Stream stream :
+       {Stream::impressions, Stream::clicks, Stream::actions, Stream::purchases}) {
     EXPECT_TRUE(accepts(only_impression_id, stream));
     EXPECT_TRUE(is_malformed(only_user_item, stream));
   }
   join_.attribution = JoinConfig::Attribution::user_item;
   EXPECT_TRUE(is_malformed(only_user_item, Stream::impressions));  // always needs its own id
   EXPECT_TRUE(accepts(only_user_item, Stream::clicks));
+  EXPECT_TRUE(accepts(only_user_item, Stream::actions));
   EXPECT_TRUE(accepts(only_user_item, Stream::purchases));
-  for (const Stream stream : {Stream::impressions, Stream::clicks, Stream::purchases}) {
+  for (const Stream stream :
+       {Stream::impressions, Stream::clicks, Stream::actions, Stream::purchases}) {
     EXPECT_TRUE(is_malformed(only_impression_id, stream));
     EXPECT_TRUE(is_malformed(only_user, stream));
   }
@@ -337,6 +340,7 @@ TEST_F(ValueDecoding, WhatIsNoNumberIsNoneAndRefusesNothing) {
 
 TEST_F(ValueDecoding, OnlyPurchasesHaveOneAndOnlyWhereItIsAskedFor) {
   EXPECT_EQ(value(R"({"total":7})", Stream::clicks), std::nullopt);
+  EXPECT_EQ(value(R"({"total":7})", Stream::actions), std::nullopt);
   EXPECT_EQ(value(R"({"total":7})", Stream::impressions), std::nullopt);
   join_.purchase_value = JoinConfig::PurchaseValue::none;
   EXPECT_EQ(value(R"({"total":7})"), std::nullopt);

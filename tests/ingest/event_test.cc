@@ -36,13 +36,14 @@ TEST(Event, HoldsItsTexts) {
 }
 
 TEST(Event, TheTotalOrder) {
-  // Time, stream, then id bytes, those without one last, then position.
+  // Time, rank of the stream, then id bytes, those without one last, then position.
   const std::vector<Event> ordered = {
       event(Stream::purchases, 1, "z", 90),    event(Stream::impressions, 2, "z", 80),
       event(Stream::clicks, 2, "10", 70),      event(Stream::clicks, 2, "9", 10),
       event(Stream::clicks, 2, "9", 11),       event(Stream::clicks, 2, "9a", 5),
       event(Stream::clicks, 2, "\xc3\xa4", 4),  // bytes, not signed characters
       event(Stream::clicks, 2, "", 1),         event(Stream::clicks, 2, "", 2),
+      event(Stream::actions, 2, "z", 0),       event(Stream::actions, 2, "", 0),
       event(Stream::purchases, 2, "a", 0),     event(Stream::purchases, 2, "", 0),
       event(Stream::impressions, 3, "a", 0),
   };

@@ -449,6 +449,12 @@ TEST_F(FileSourceTest, PartitionsMustBeThere) {
   write("impressions/1.jsonl.zst", zstd(""));
   write("purchases/00001/0.jsonl", "");
   EXPECT_EQ(open()->partitions().value(), 2u);
+  config_.streams.topic[3] = "actions";
+  EXPECT_THAT(partitions_error(), HasSubstr("actions"));
+  write("actions/0.jsonl", "");
+  EXPECT_THAT(partitions_error(), HasSubstr("all streams need the same number"));
+  write("actions/1.jsonl", "");
+  EXPECT_EQ(open()->partitions().value(), 2u);
   write("clicks/0.jsonl.gz", gzip(""));
   EXPECT_THAT(partitions_error(), HasSubstr("one partition twice"));
   fs::remove_all(folder_.path() / "clicks");

@@ -42,7 +42,7 @@ class KafkaMockTest : public ::testing::Test {
     config_.source.properties["fetch.error.backoff.ms"] = "50";
     // Many small fetches.
     config_.source.max_queued_bytes = 30'000;
-    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    for (std::size_t stream = 0; stream < kStreamsWithoutActions; ++stream) {
       config_.streams.topic[stream] = kTopics[stream];
       ASSERT_EQ(rd_kafka_mock_topic_create(cluster_.get(), kTopics[stream], 1, kNodes),
                 RD_KAFKA_RESP_ERR_NO_ERROR);
@@ -101,7 +101,7 @@ class KafkaMockTest : public ::testing::Test {
       partitions = source->partitions();
     }
     EXPECT_EQ(partitions.value_or(0), 1U);
-    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    for (std::size_t stream = 0; stream < kStreamsWithoutActions; ++stream) {
       const Status sought = source->seek({static_cast<Stream>(stream), 0}, 0);
       EXPECT_TRUE(sought) << sought.error().message;
     }

@@ -47,7 +47,7 @@ class LogReaderTest : public ::testing::Test {
   void open(const EndPolicy& policy) {
     reader_.emplace(config_, source_, clock_, partitions_, policy);
     const Status started =
-        reader_->start(std::vector<IntakeState>(kStreams * partitions_), true, {});
+        reader_->start(std::vector<IntakeState>(kStreamsWithoutActions * partitions_), true, {});
     ASSERT_TRUE(started) << started.error().message;
   }
   // A process of its own: it goes on from what the former one left.
@@ -355,7 +355,8 @@ Outcome drive(const Config& config, ScriptedSource source, std::uint64_t seed,
       }
     }
   };
-  SLUICE_CHECK(reader->start(std::vector<IntakeState>(kStreams * partitions), true, {}));
+  SLUICE_CHECK(
+      reader->start(std::vector<IntakeState>(kStreamsWithoutActions * partitions), true, {}));
   std::vector<IntakeState> states = reader->states();
   const std::vector<Position> pinned = reader->pinned_ends();
   int crashes_left = crash_one_in == 0 ? 0 : 10;

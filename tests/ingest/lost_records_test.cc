@@ -87,7 +87,7 @@ class LostRecordsTest : public ::testing::Test {
     return reader_->start(std::move(states), is_first, std::move(pinned), lost);
   }
   void begin(const EndPolicy& policy = kLive) {
-    const Status started = start(std::vector<IntakeState>(kStreams), true, policy);
+    const Status started = start(std::vector<IntakeState>(kStreamsWithoutActions), true, policy);
     ASSERT_TRUE(started) << started.error().message;
   }
   // One read of each log.

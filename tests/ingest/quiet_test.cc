@@ -33,7 +33,7 @@ class QuietTest : public ::testing::Test {
   }
   void open() {
     reader_.emplace(config_, source_, clock_, 1U, kLive);
-    ASSERT_TRUE(reader_->start(std::vector<IntakeState>(kStreams), true, {}));
+    ASSERT_TRUE(reader_->start(std::vector<IntakeState>(kStreamsWithoutActions), true, {}));
   }
   // Until nothing more is there.
   void read() {
@@ -221,7 +221,7 @@ TEST_F(QuietTest, ALogThatIsOnlyReplayedIsNeverQuiet) {
   append(kImpressions, now - 90'000);
   append(kClicks, now - 90'000);
   reader_.emplace(config_, source_, clock_, 1U, EndPolicy{EndPolicy::Kind::hold, 0, false});
-  ASSERT_TRUE(reader_->start(std::vector<IntakeState>(kStreams), true, {}));
+  ASSERT_TRUE(reader_->start(std::vector<IntakeState>(kStreamsWithoutActions), true, {}));
   read();
   clock_.pass(10 * kIdleAfter);
   for (const StreamPartition where : kAll) confirm(where);

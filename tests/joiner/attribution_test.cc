@@ -153,5 +153,35 @@ TEST(Attribution, APurchaseGoesToTheLatestClickInItsWindowWithoutOne) {
   EXPECT_EQ(purchase(join, {{60, 61, kNone}, {105, kNone, kNone}}, 115), "no_click");
 }
 
+// By its own window and whether there was an action; purchases say nothing of it.
+TEST(Attribution, AnActionGoesToTheLatestClickInItsWindowWithoutOne) {
+  JoinConfig join = windows(50, 1'000);
+  join.action_window = 20;
+  join.purchase_value = JoinConfig::PurchaseValue::sum;
+  const auto action = [&join](const std::vector<Candidate>& candidates, TimeMs time) {
+    return text(attribute_action(join, candidates, time));
+  };
+  EXPECT_EQ(action({}, 115), "unknown");
+  EXPECT_EQ(action({{100, kNone, kNone, kNone}}, 115), "no_click");
+  EXPECT_EQ(action({{100, 105, kNone, kNone}}, 104), "no_click");
+  EXPECT_EQ(action({{100, 105, kNone, kNone}}, 105), "use 0");
+  EXPECT_EQ(action({{100, 105, kNone, kNone}}, 124), "use 0");
+  EXPECT_EQ(action({{100, 105, kNone, kNone}}, 125), "no_click");
+  EXPECT_EQ(action({{100, 105, 106, kNone}}, 110), "use 0");
+  EXPECT_EQ(action({{100, 105, kNone, 106}}, 110), "repeat");
+  EXPECT_EQ(action({{100, 105, kNone, 106}}, 130), "repeat");
+  EXPECT_EQ(action({{100, 105, kNone, kNone}, {101, 107, kNone, kNone}}, 110), "use 1");
+  EXPECT_EQ(action({{100, 105, kNone, kNone}, {101, 107, kNone, 108}}, 110), "use 0");
+  EXPECT_EQ(action({{100, 105, kNone, kNone}, {101, 105, kNone, kNone}}, 110), "use 1");
+}
+
+// Of an impression with an action a further click may be the attributed one all the same.
+TEST(Attribution, ActionsDecideNothingOfClicksAndPurchases) {
+  JoinConfig join = windows(50, 20);
+  join.attributed_click = JoinConfig::AttributedClick::last;
+  EXPECT_EQ(click(join, {{100, 105, kNone, 106}}, 110), "use 0");
+  EXPECT_EQ(purchase(join, {{100, 105, kNone, 106}}, 110), "use 0");
+}
+
 }  // namespace
 }  // namespace sluice

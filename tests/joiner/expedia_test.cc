@@ -97,7 +97,7 @@ TEST_F(Expedia, EverySampleEqualsTheOracles) {
   EXPECT_EQ(counters_.labelled_impressions, 25'149u);
   EXPECT_EQ(counters_.clicked, 1'110u);
   EXPECT_EQ(counters_.converted, 673u);
-  EXPECT_EQ(counters_.used, (std::array<std::uint64_t, kStreams>{25'149, 1'110, 673}));
+  EXPECT_EQ(counters_.used, (std::array<std::uint64_t, kStreams>{25'149, 1'110, 673, 0}));
   EXPECT_EQ(count_keys(*store_, Space::state), 0u);
 }
 

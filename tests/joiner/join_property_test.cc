@@ -69,7 +69,10 @@ struct Settings {
   bool by_last_click = false;
   bool at_close = false;
   bool sums_values = false;  // then at_close too
-  std::vector<int> max_out_of_orderness = {0, 0, 0};
+  bool has_actions = false;  // else what is written as an action is a purchase
+  int action_window = 20;
+  bool action_at_close = false;
+  std::vector<int> max_out_of_orderness = {0, 0, 0, 0};
   int max_ahead = 5;
 };
 
@@ -77,9 +80,11 @@ void showValue(const Settings& s, std::ostream& out) {
   out << "partitions " << s.partitions << " click_window " << s.click_window
       << " conversion_window " << s.conversion_window << " tick " << s.tick << " clock_skew "
       << s.clock_skew << " by_user_item " << s.by_user_item << " by_last_click " << s.by_last_click
-      << " at_close " << s.at_close << " sums_values " << s.sums_values << " max_out_of_orderness "
-      << s.max_out_of_orderness[0] << " " << s.max_out_of_orderness[1] << " "
-      << s.max_out_of_orderness[2] << " max_ahead " << s.max_ahead;
+      << " at_close " << s.at_close << " sums_values " << s.sums_values << " has_actions "
+      << s.has_actions << " action_window " << s.action_window << " action_at_close "
+      << s.action_at_close << " max_out_of_orderness";
+  for (const int disorder : s.max_out_of_orderness) out << " " << disorder;
+  out << " max_ahead " << s.max_ahead;
 }
 
 rc::Gen<int> between(int low, int high) {  // both included
@@ -93,7 +98,7 @@ rc::Gen<int> mostly(int usual, rc::Gen<int> other) {
 
 rc::Gen<Writing> any_writing() {
   return rc::gen::build<Writing>(
-      rc::gen::set(&Writing::stream, rc::gen::element(0, 0, 0, 1, 1, 1, 2, 2)),
+      rc::gen::set(&Writing::stream, rc::gen::element(0, 0, 0, 1, 1, 1, 2, 2, 3, 3)),
       rc::gen::set(&Writing::partition, mostly(-1, between(0, 3))),
       rc::gen::set(&Writing::pause, rc::gen::element(0, 0, 1, 1, 2, 3, 7)),
       rc::gen::set(&Writing::delay, rc::gen::element(0, 0, 0, 1, 2, 3, 5, 8, 13, 30)),
@@ -114,8 +119,10 @@ rc::Gen<Settings> any_settings() {
       rc::gen::set(&Settings::clock_skew, rc::gen::element(0, 0, 1, 3, 10)),
       rc::gen::set(&Settings::by_user_item), rc::gen::set(&Settings::by_last_click),
       rc::gen::set(&Settings::at_close), rc::gen::set(&Settings::sums_values),
+      rc::gen::set(&Settings::has_actions), rc::gen::set(&Settings::action_at_close),
+      rc::gen::set(&Settings::action_window, between(1, 80)),
       rc::gen::set(&Settings::max_out_of_orderness,
-                   rc::gen::container<std::vector<int>>(3, rc::gen::element(0, 3, 10, 30))),
+                   rc::gen::container<std::vector<int>>(kStreams, rc::gen::element(0, 3, 10, 30))),
       rc::gen::set(&Settings::max_ahead, between(0, 10)));
 }
 
@@ -156,6 +163,9 @@ Config make_config(const Settings& settings) {
   for (std::size_t stream = 0; stream < kStreams; ++stream) {
     config.streams.max_out_of_orderness[stream] = settings.max_out_of_orderness[stream];
   }
+  if (settings.has_actions) config.streams.topic[3] = "actions";
+  config.join.action_window = settings.action_window;
+  if (settings.action_at_close) config.join.action_label = JoinConfig::ActionLabel::at_close;
   config.streams.max_ahead = settings.max_ahead;
   config.streams.log_time = "written";
   config.streams.max_record_bytes = 400;
@@ -204,8 +214,8 @@ Logs write_logs(const std::vector<Writing>& writings, const Settings& settings) 
   for (const Writing& w : writings) {
     const int key = settings.by_user_item ? w.user : w.impression;
     const int partition = (w.partition < 0 ? key : w.partition) % settings.partitions;
-    const StreamPartition where{static_cast<Stream>(w.stream),
-                                static_cast<std::uint32_t>(partition)};
+    const int stream = w.stream == 3 && !settings.has_actions ? 2 : w.stream;
+    const StreamPartition where{static_cast<Stream>(stream), static_cast<std::uint32_t>(partition)};
     now += w.pause;
     OracleRecord fact;
     fact.time = now - w.delay;
@@ -258,7 +268,7 @@ void check_not_early(const Stages& stages, const std::vector<Sample>& added, con
     refused_at_reading.insert({refusal.where, refusal.position});
   }
   TimeMs watermark = kTimeMax;
-  for (std::uint32_t index = 0; index < kStreams * partitions; ++index) {
+  for (std::uint32_t index = 0; index < config.streams.count() * partitions; ++index) {
     const StreamPartition where{static_cast<Stream>(index / partitions), index % partitions};
     if (stages.is_at_end(where)) continue;
     TimeMs highest = kTimeMin;
@@ -277,18 +287,29 @@ void check_not_early(const Stages& stages, const std::vector<Sample>& added, con
   for (const Sample& sample : added) RC_ASSERT(sample.time < watermark);
 }
 
-void check_each_labelled_once(const std::vector<Sample>& samples, std::uint64_t impressions) {
+void check_each_labelled_once(const std::vector<Sample>& samples, std::uint64_t impressions,
+                              bool has_actions) {
   using Key = std::tuple<std::uint32_t, std::string, TimeMs>;
   std::map<Key, int> y_final;
+  std::map<Key, int> action_final;
   std::map<Key, int> z_final;
+  std::map<Key, int> last;
   for (const Sample& sample : samples) {
     const Key key{sample.shard, sample.impression_id, sample.impression_time};
     y_final[key] += sample.y_final ? 1 : 0;
+    RC_ASSERT(y_final[key] == 1);  // y is never later than the others
     z_final[key] += sample.z_final ? 1 : 0;
-    RC_ASSERT(sample.y_final || sample.z_final);
+    action_final[key] += sample.action_final ? 1 : 0;
+    RC_ASSERT(last[key] == 0);  // none comes after the last one
+    last[key] += is_last_sample(sample) ? 1 : 0;
+    RC_ASSERT(sample.y_final || sample.action_final || sample.z_final);
     RC_ASSERT(!sample.z || (sample.y && sample.z_final));
+    RC_ASSERT(!sample.action || (sample.y && has_actions && action_final[key] == 1));
+    RC_ASSERT(sample.action == sample.action_time.has_value());
   }
   RC_ASSERT(y_final.size() == impressions);
+  for (const auto& [key, count] : action_final) RC_ASSERT(count == (has_actions ? 1 : 0));
+  for (const auto& [key, count] : last) RC_ASSERT(count == 1);
   for (const auto& [key, count] : y_final) RC_ASSERT(count == 1);
   for (const auto& [key, count] : z_final) RC_ASSERT(count == 1);
 }
@@ -336,6 +357,29 @@ void check_labels_stay(const OracleLogs& facts, std::uint32_t partitions, Config
   for (const Sample& sample : summed.samples) RC_ASSERT(sample.value == 0 || sample.z);
 }
 
+// Actions add labels and samples, and change nothing of the others; but where their window is the
+// longer one impressions are open for longer.
+void check_y_and_z_stay(OracleLogs facts, std::uint32_t partitions, Config config,
+                        const OracleResult& acted) {
+  if (config.join.action_window > config.join.conversion_window) return;
+  std::erase_if(facts, [](const auto& log) { return log.first.stream == Stream::actions; });
+  config.streams.topic[3].clear();
+  const OracleResult plain = expected_join(facts, partitions, config.streams, config.join);
+  std::vector<Sample> without;
+  for (Sample sample : acted.samples) {
+    if (!sample.y_final && !sample.z_final) continue;
+    sample.sequence = without.size() + 1;
+    sample.action = sample.action_final = sample.z_earlier = sample.action_later = false;
+    sample.action_time.reset();
+    without.push_back(sample);
+  }
+  RC_ASSERT(difference(without, plain.samples) == "");
+  for (std::size_t stream = 0; stream < kStreamsWithoutActions; ++stream) {
+    RC_ASSERT(plain.used[stream] == acted.used[stream]);
+    RC_ASSERT(plain.refused[stream] == acted.refused[stream]);
+  }
+}
+
 OracleResult join_equals_oracle(const Settings& settings, const std::vector<Writing>& writings,
                                 const Rhythm& rhythm) {
   const Config config = make_config(settings);
@@ -354,7 +398,8 @@ OracleResult join_equals_oracle(const Settings& settings, const std::vector<Writ
   const OracleResult expected = expected_join(logs.facts, partitions, config.streams, config.join);
   const std::size_t quiet = static_cast<std::size_t>(Refusal::late_after_quiet);
   const bool has_late_after_quiet =
-      expected.refused[0][quiet] + expected.refused[1][quiet] + expected.refused[2][quiet] > 0;
+      std::any_of(expected.refused.begin(), expected.refused.end(),
+                  [quiet](const auto& stream) { return stream[quiet] > 0; });
   RC_ASSERT(rhythm.quiets || !has_late_after_quiet);
 
   const std::string wrong_samples = difference(samples, expected.samples);
@@ -366,15 +411,18 @@ OracleResult join_equals_oracle(const Settings& settings, const std::vector<Writ
   RC_ASSERT(progress.is_closed);
   RC_ASSERT(progress.irreproducible_from.has_value() == has_late_after_quiet);
   if (config.join.sums_values()) check_labels_stay(logs.facts, partitions, config, expected);
+  const bool has_actions = config.streams.has_actions();
+  RC_ASSERT(progress.streams() == config.streams.count());
+  if (has_actions) check_y_and_z_stay(logs.facts, partitions, config, expected);
   const std::string wrong_counters = difference(progress.counters, expected);
   if (!wrong_counters.empty()) RC_FAIL(wrong_counters);
   std::uint64_t read = 0;
-  for (const Stream stream : {Stream::impressions, Stream::clicks, Stream::purchases}) {
-    read += progress.counters.read(stream);
+  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+    read += progress.counters.read(static_cast<Stream>(stream));
   }
   RC_ASSERT(read == logs.count);
   check_dead_letters(*store, logs, expected);
-  check_each_labelled_once(samples, expected.used[0]);
+  check_each_labelled_once(samples, expected.used[0], has_actions);
   RC_ASSERT(count_keys(*store, Space::state) == 0u);
   RC_ASSERT(stages.join().open_impressions() == 0u);
   RC_ASSERT(stages.join().waiting_records() == 0u);
@@ -395,6 +443,9 @@ struct Coverage {
   std::uint64_t further_clicks = 0;     // that became the attributed one
   std::uint64_t further_purchases = 0;  // that added to a sum
   std::uint64_t at_an_end = 0;          // sums beyond 64 bits
+  std::uint64_t acted = 0;
+  std::uint64_t third_samples = 0;
+  std::uint64_t repeated_actions = 0;
 };
 
 // In the rhythms of any_rhythm(), with quiet partitions or without.
@@ -422,7 +473,13 @@ Coverage check_property(bool quiets, int cases) {
         coverage.converted += expected.converted;
         coverage.further_clicks += further_clicks(expected);
         coverage.further_purchases += expected.further_purchases;
+        coverage.acted += expected.acted;
+        coverage.repeated_actions += expected.refused[3][static_cast<std::size_t>(Refusal::repeat)];
         for (const Sample& sample : expected.samples) {
+          const bool is_third =
+              !sample.y_final && is_last_sample(sample) &&
+              (sample.z_earlier || (settings.has_actions && !sample.action_final));
+          if (is_third) ++coverage.third_samples;
           if (sample.value == INT64_MAX || sample.value == INT64_MIN) ++coverage.at_an_end;
         }
       },
@@ -455,6 +512,12 @@ TEST(JoinProperty, EqualsTheOracleInAnyRhythm) {
   EXPECT_GT(coverage.further_purchases, 500u);
   RecordProperty("at_an_end", std::to_string(coverage.at_an_end));
   EXPECT_GT(coverage.at_an_end, 50u);
+  RecordProperty("acted", std::to_string(coverage.acted));
+  EXPECT_GT(coverage.acted, 500u);
+  RecordProperty("third_samples", std::to_string(coverage.third_samples));
+  EXPECT_GT(coverage.third_samples, 500u);
+  RecordProperty("repeated_actions", std::to_string(coverage.repeated_actions));
+  EXPECT_GT(coverage.repeated_actions, 100u);
 }
 
 TEST(JoinProperty, WithQuietPartitionsNothingIsLostOrCountedTwice) {
@@ -476,7 +539,10 @@ TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
     settings.by_last_click = seed % 3 != 1;
     settings.at_close = seed % 2 == 0;
     settings.sums_values = seed % 4 == 0;
-    settings.max_out_of_orderness = {10, 30, 30};
+    settings.has_actions = seed % 2 == 1;
+    settings.action_window = seed % 4 == 1 ? 2'000 : 4'000;
+    settings.action_at_close = seed == 5;
+    settings.max_out_of_orderness = {10, 30, 30, 30};
     settings.max_ahead = 5;
     std::vector<Writing> writings;
     for (int count = 0; count < 4'000; ++count) {
@@ -484,7 +550,7 @@ TEST(JoinProperty, EqualsTheOracleOnLongLogs) {
         return static_cast<int>(random.below(static_cast<std::uint64_t>(bound)));
       };
       Writing w;
-      w.stream = std::max(0, below(8) - 5);
+      w.stream = std::max(0, below(9) - 5);
       w.partition = -1;
       w.pause = below(3);
       w.delay = below(12);

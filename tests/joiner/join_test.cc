@@ -433,6 +433,46 @@ TEST_F(JoinTest, AProgressRecordOfTheFirstFormatIsRead) {
   EXPECT_EQ(read->encode(), now);
 }
 
+// Bytes of lineages without actions are what they were.
+TEST_F(JoinTest, OnlyALineageWithActionsCountsThem) {
+  JoinProgress progress;
+  progress.shards.resize(2);
+  progress.intakes.resize(6);
+  progress.counters.used[3] = 5;
+  EXPECT_EQ(progress.streams(), 3u);
+  EXPECT_EQ(progress.encode().at(0), 3);
+  const auto without = JoinProgress::decode(progress.encode());
+  ASSERT_TRUE(without.has_value());
+  EXPECT_EQ(without->counters.used[3], 0u);
+  progress.intakes.resize(8);
+  progress.counters.refused[3][2] = 7;
+  progress.counters.acted = 300;
+  EXPECT_EQ(progress.streams(), 4u);
+  EXPECT_EQ(progress.encode().at(0), 4);
+  const auto with = JoinProgress::decode(progress.encode());
+  ASSERT_TRUE(with.has_value());
+  EXPECT_EQ(with->counters.used, progress.counters.used);
+  EXPECT_EQ(with->counters.refused, progress.counters.refused);
+  EXPECT_EQ(with->counters.acted, 300u);
+  EXPECT_EQ(with->encode(), progress.encode());
+}
+
+TEST_F(JoinTest, ALineageHasActionsFromItsBeginningOrNever) {
+  open();
+  config_.streams.topic[3] = "carts";
+  config_.join.action_window = 5;
+  EXPECT_THAT(open_error(), HasSubstr("streams.actions.topic was empty, names a stream. Take"));
+  store_ = make_memory_store();
+  EXPECT_EQ(open()->committed().intakes.size(), 8u);
+  config_.join.action_window = 6;
+  EXPECT_THAT(open_error(), HasSubstr("join.action_window was \"5 ms\", is \"6 ms\". Take"));
+  config_.join.action_window = 5;
+  config_.streams.topic[3] = "favourites";
+  EXPECT_EQ(open_error(), "");
+  config_.streams.topic[3] = "";
+  EXPECT_THAT(open_error(), HasSubstr("streams.actions.topic named a stream, is empty. Take"));
+}
+
 TEST_F(JoinTest, ADamagedProgressRecordIsAnError) {
   const auto join = open();
   process(*join, 500, {impression(0, "a")});

@@ -1,6 +1,7 @@
 #include "oracle.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <tuple>
 #include <utility>
@@ -25,11 +26,16 @@ std::string order_id(const Fact& fact) {
   return fact.record.event_id;
 }
 
+int rank(Stream stream) {
+  const std::array<Stream, 4> order = {Stream::impressions, Stream::clicks, Stream::actions,
+                                       Stream::purchases};
+  return static_cast<int>(std::find(order.begin(), order.end(), stream) - order.begin());
+}
+
 bool comes_first(const Fact& a, const Fact& b) {
   const auto order = [](const Fact& fact) {
     const std::string id = order_id(fact);
-    return std::tuple(fact.record.time, index_of(fact.stream), id.empty(), id,
-                      fact.record.position);
+    return std::tuple(fact.record.time, rank(fact.stream), id.empty(), id, fact.record.position);
   };
   return order(a) < order(b);
 }
@@ -40,17 +46,24 @@ struct Labelled {
   std::string id;
   std::optional<TimeMs> click;
   std::optional<TimeMs> purchase;
+  std::optional<TimeMs> action;
   std::vector<std::int64_t> values;  // of its purchases, in the order in which they came
   bool click_window_is_closed = false;
   bool conversion_window_is_closed = false;
+  bool action_window_is_closed = false;  // of the click that counts
   bool z_is_told = false;
-  bool is_open() const {
-    return !click_window_is_closed || (click && !conversion_window_is_closed);
-  }
+  bool action_is_told = false;
 };
 
 // Of one time, timers fire in this order.
-enum TimerKind { conversion_close, click_close, waiting_click, waiting_purchase };
+enum TimerKind {
+  conversion_close,
+  action_close,
+  click_close,
+  waiting_click,
+  waiting_action,
+  waiting_purchase
+};
 struct Timer {
   // (time, kind, has no id, id, order of the impression or position of the waiting record)
   std::tuple<TimeMs, int, bool, std::string, std::uint64_t> order;
@@ -76,8 +89,8 @@ std::int64_t sum(const std::vector<std::int64_t>& values) {
 
 class ShardOracle {
  public:
-  ShardOracle(std::uint32_t shard, const JoinConfig& join, OracleResult& result)
-      : shard_(shard), join_(join), result_(result) {}
+  ShardOracle(std::uint32_t shard, const JoinConfig& join, bool has_actions, OracleResult& result)
+      : shard_(shard), join_(join), has_actions_(has_actions), result_(result) {}
 
   void run(std::vector<Fact> facts) {
     std::sort(facts.begin(), facts.end(), comes_first);
@@ -89,6 +102,12 @@ class ShardOracle {
   }
 
  private:
+  bool is_open(const Labelled& one) const {
+    if (!one.click_window_is_closed) return true;
+    if (!one.click) return false;
+    return !one.conversion_window_is_closed || (has_actions_ && !one.action_window_is_closed);
+  }
+
   // Looks at everything that is open or waiting.
   std::optional<Timer> earliest_timer() const {
     std::optional<Timer> earliest;
@@ -103,13 +122,18 @@ class ShardOracle {
       if (one.click && !one.conversion_window_is_closed) {
         offer(*one.click + join_.conversion_window, conversion_close, one.id, index, index);
       }
+      if (has_actions_ && one.click && !one.action_window_is_closed) {
+        offer(*one.click + join_.action_window, action_close, one.id, index, index);
+      }
       if (!one.click_window_is_closed) {
         offer(one.record.time + join_.click_window, click_close, one.id, index, index);
       }
     }
     for (std::size_t index = 0; index < waiting_.size(); ++index) {
       const Fact& fact = waiting_[index];
-      const TimerKind kind = fact.stream == Stream::clicks ? waiting_click : waiting_purchase;
+      const TimerKind kind = fact.stream == Stream::clicks    ? waiting_click
+                             : fact.stream == Stream::actions ? waiting_action
+                                                              : waiting_purchase;
       offer(fact.record.time + join_.clock_skew + 1, kind, fact.record.event_id,
             fact.record.position, index);
     }
@@ -123,6 +147,8 @@ class ShardOracle {
         close_click_window(impressions_[timer->index], timer->time());
       } else if (timer->kind() == conversion_close) {
         close_conversion_window(impressions_[timer->index], timer->time());
+      } else if (timer->kind() == action_close) {
+        close_action_window(impressions_[timer->index], timer->time());
       } else {
         refuse(waiting_[timer->index], Refusal::no_open_impression);
         waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(timer->index));
@@ -135,32 +161,40 @@ class ShardOracle {
     const bool at_purchase = join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
     const bool z_is_final =
         !one.click || one.conversion_window_is_closed || (at_purchase && one.purchase);
-    one.z_is_told = z_is_final;
-    tell(one, time, true, z_is_final);
+    const bool at_action = join_.action_label == JoinConfig::ActionLabel::at_action;
+    const bool action_is_final =
+        has_actions_ && (!one.click || one.action_window_is_closed || (at_action && one.action));
+    tell(one, time, true, action_is_final, z_is_final);
   }
 
   void close_conversion_window(Labelled& one, TimeMs time) {
     one.conversion_window_is_closed = true;
     if (!one.click_window_is_closed || one.z_is_told) return;
-    one.z_is_told = true;
-    tell(one, time, false, true);
+    tell(one, time, false, false, true);
+  }
+
+  void close_action_window(Labelled& one, TimeMs time) {
+    one.action_window_is_closed = true;
+    if (!one.click_window_is_closed || one.action_is_told) return;
+    tell(one, time, false, true, false);
   }
 
   void apply(const Fact& fact) {
     if (fact.stream == Stream::impressions) {
       for (const Labelled& other : impressions_) {
-        if (other.is_open() && other.record.impression_id == fact.record.impression_id) {
+        if (is_open(other) && other.record.impression_id == fact.record.impression_id) {
           refuse(fact, Refusal::duplicate);
           return;
         }
       }
-      impressions_.push_back({fact.record, order_id(fact), {}, {}, {}, false, false, false});
+      Labelled& opened = impressions_.emplace_back();
+      opened.record = fact.record;
+      opened.id = order_id(fact);
       ++result_.used[index_of(Stream::impressions)];
       apply_waiting(fact);
       return;
     }
-    const bool is_decided = fact.stream == Stream::clicks ? click(fact) : purchase(fact);
-    if (is_decided) return;
+    if (follow(fact)) return;
     if (join_.clock_skew > 0) {
       waiting_.push_back(fact);
     } else {
@@ -176,13 +210,13 @@ class ShardOracle {
     for (const Fact& fact : all) {
       (is_about(fact, impression.record) ? mine : waiting_).push_back(fact);
     }
-    for (const Fact& fact : mine) {
-      if (fact.stream == Stream::clicks) {
-        click(fact);
-      } else {
-        purchase(fact);
-      }
-    }
+    for (const Fact& fact : mine) follow(fact);
+  }
+
+  // False where no open impression is meant.
+  bool follow(const Fact& fact) {
+    if (fact.stream == Stream::clicks) return click(fact);
+    return fact.stream == Stream::actions ? action(fact) : purchase(fact);
   }
 
   bool is_about(const Fact& fact, const OracleRecord& impression) const {
@@ -192,13 +226,12 @@ class ShardOracle {
     return fact.record.user_id == impression.user_id && fact.record.item_id == impression.item_id;
   }
 
-  // False where no open impression is meant.
   bool click(const Fact& fact) {
     Labelled* latest = nullptr;
     bool any_open = false;
     bool any_clicked = false;
     for (Labelled& one : impressions_) {
-      if (!one.is_open() || !is_about(fact, one.record)) continue;
+      if (!is_open(one) || !is_about(fact, one.record)) continue;
       any_open = true;
       if (one.click) any_clicked = true;
       const bool is_in_window = one.record.time - join_.clock_skew <= fact.record.time &&
@@ -212,6 +245,7 @@ class ShardOracle {
       refuse(fact, Refusal::repeat);
     } else {
       latest->click = fact.record.time;
+      latest->action_window_is_closed = false;
       ++result_.used[index_of(Stream::clicks)];
     }
     return true;
@@ -223,12 +257,39 @@ class ShardOracle {
     return *one.click <= time && time < *one.click + join_.conversion_window;
   }
 
+  bool action(const Fact& fact) {
+    Labelled* latest = nullptr;
+    bool any_open = false;
+    bool any_acted = false;
+    for (Labelled& one : impressions_) {
+      if (!is_open(one) || !is_about(fact, one.record)) continue;
+      any_open = true;
+      if (one.action) any_acted = true;
+      if (!one.click || one.action) continue;
+      const bool is_in_window =
+          *one.click <= fact.record.time && fact.record.time < *one.click + join_.action_window;
+      if (is_in_window && (latest == nullptr || *latest->click <= *one.click)) latest = &one;
+    }
+    if (!any_open) return false;
+    if (latest == nullptr) {
+      refuse(fact, any_acted ? Refusal::repeat : Refusal::no_click);
+      return true;
+    }
+    latest->action = fact.record.time;
+    ++result_.used[index_of(Stream::actions)];
+    const bool at_action = join_.action_label == JoinConfig::ActionLabel::at_action;
+    if (at_action && latest->click_window_is_closed) {
+      tell(*latest, fact.record.time, false, true, false);
+    }
+    return true;
+  }
+
   bool purchase(const Fact& fact) {
     Labelled* latest = nullptr;
     bool any_open = false;
     bool any_purchased = false;
     for (Labelled& one : impressions_) {
-      if (!one.is_open() || !is_about(fact, one.record)) continue;
+      if (!is_open(one) || !is_about(fact, one.record)) continue;
       any_open = true;
       if (one.purchase) any_purchased = true;
       if (!one.click || one.purchase) continue;
@@ -247,8 +308,7 @@ class ShardOracle {
     take(*latest, fact);
     const bool at_purchase = join_.purchase_label == JoinConfig::PurchaseLabel::at_purchase;
     if (at_purchase && latest->click_window_is_closed) {
-      latest->z_is_told = true;
-      tell(*latest, fact.record.time, false, true);
+      tell(*latest, fact.record.time, false, false, true);
     }
     return true;
   }
@@ -258,7 +318,7 @@ class ShardOracle {
     if (join_.purchase_value != JoinConfig::PurchaseValue::sum) return false;
     Labelled* latest = nullptr;
     for (Labelled& one : impressions_) {
-      if (!one.is_open() || !is_about(fact, one.record) || !one.click || !one.purchase) continue;
+      if (!is_open(one) || !is_about(fact, one.record) || !one.click || !one.purchase) continue;
       const bool is_in_window =
           *one.click <= fact.record.time && fact.record.time < *one.click + join_.conversion_window;
       if (is_in_window && (latest == nullptr || *latest->click <= *one.click)) latest = &one;
@@ -276,8 +336,11 @@ class ShardOracle {
     one.values.push_back(fact.record.value.value_or(0));
   }
 
-  void tell(const Labelled& one, TimeMs time, bool y_final, bool z_final) {
+  void tell(Labelled& one, TimeMs time, bool y_final, bool action_final, bool z_final) {
     Sample sample;
+    sample.z_earlier = has_actions_ && one.z_is_told;
+    if (z_final) one.z_is_told = true;
+    if (action_final) one.action_is_told = true;
     sample.shard = shard_;
     sample.time = time;
     sample.impression_time = one.record.time;
@@ -288,6 +351,12 @@ class ShardOracle {
     sample.y_final = y_final;
     sample.z = z_final && one.purchase;
     sample.z_final = z_final;
+    // Once it is final the action is known, as the click is.
+    if (one.action_is_told) sample.action_time = one.action;
+    sample.action = one.action_is_told && one.action;
+    sample.action_final = action_final;
+    sample.action_later = has_actions_ && !one.action_is_told;
+    if (action_final && sample.action) ++result_.acted;
     sample.impression_id = one.record.impression_id;
     sample.user_id = one.record.user_id;
     sample.item_id = one.record.item_id;
@@ -305,6 +374,7 @@ class ShardOracle {
 
   std::uint32_t shard_;
   const JoinConfig& join_;
+  const bool has_actions_;
   OracleResult& result_;
   std::vector<Labelled> impressions_;  // in the order of events; also those that are closed
   std::vector<Fact> waiting_;
@@ -350,7 +420,7 @@ OracleResult expected_join(const OracleLogs& logs, std::uint32_t partitions,
     }
   }
   for (std::uint32_t shard = 0; shard < partitions; ++shard) {
-    ShardOracle(shard, join, result).run(std::move(accepted[shard]));
+    ShardOracle(shard, join, streams.has_actions(), result).run(std::move(accepted[shard]));
   }
   std::stable_sort(result.samples.begin(), result.samples.end(),
                    [&join](const Sample& a, const Sample& b) {

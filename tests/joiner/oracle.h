@@ -49,6 +49,7 @@ struct OracleResult {
   std::uint64_t labelled_impressions = 0;
   std::uint64_t clicked = 0;
   std::uint64_t converted = 0;
+  std::uint64_t acted = 0;
   // Where values are summed (join.purchase_value).
   std::uint64_t further_purchases = 0;  // used, of impressions that were purchased already
   std::uint64_t without_value = 0;      // used ones

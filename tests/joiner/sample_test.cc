@@ -37,6 +37,17 @@ Sample sample(std::uint64_t sequence) {
   return sample;
 }
 
+// The same and its action labels, in all forms.
+Sample sample_with_action(std::uint64_t sequence) {
+  Sample one = sample(sequence);
+  one.action = (sequence & 1) != 0;
+  one.action_final = (sequence & 2) != 0;
+  one.z_earlier = (sequence & 4) != 0;
+  one.action_later = (sequence & 8) != 0;
+  if ((sequence & 16) != 0) one.action_time = one.impression_time + static_cast<TimeMs>(sequence);
+  return one;
+}
+
 std::vector<Sample> samples(std::uint64_t first, std::uint64_t last) {
   std::vector<Sample> all;
   for (std::uint64_t sequence = first; sequence <= last; ++sequence) {
@@ -59,6 +70,36 @@ TEST(SampleCodec, ASampleSurvivesItsBytes) {
     EXPECT_EQ(read->item_id, sample(sequence).item_id);
   }
   EXPECT_TRUE(rest.empty());
+}
+
+TEST(SampleCodec, ASampleWithAnActionSurvivesItsBytes) {
+  for (std::uint64_t sequence = 1; sequence < 64; ++sequence) {
+    std::string bytes;
+    encode_sample(sample_with_action(sequence), bytes);
+    std::string_view rest = bytes;
+    const auto read = decode_sample(rest);
+    ASSERT_TRUE(read.has_value());
+    EXPECT_TRUE(rest.empty());
+    EXPECT_EQ(to_string(*read), to_string(sample_with_action(sequence)));
+    for (std::size_t size = 0; size < bytes.size(); ++size) {
+      std::string_view cut = std::string_view(bytes).substr(0, size);
+      EXPECT_FALSE(decode_sample(cut).has_value()) << size;
+    }
+  }
+}
+
+TEST(Sample, IsTheLastOnceAllItsLabelsAreFinal) {
+  Sample one;
+  EXPECT_FALSE(is_last_sample(one));
+  one.z_final = true;
+  EXPECT_TRUE(is_last_sample(one));
+  one.action_later = true;
+  EXPECT_FALSE(is_last_sample(one));
+  one.z_final = one.action_later = false;
+  one.action_final = true;
+  EXPECT_FALSE(is_last_sample(one));
+  one.z_earlier = true;
+  EXPECT_TRUE(is_last_sample(one));
 }
 
 TEST(SampleCodec, ACutSampleIsAnError) {
@@ -88,6 +129,23 @@ TEST(SamplesDigest, ChainsTheBytesOfTheFormat) {
   // sequence; y + z + z_final + click + purchase; time; time − impression, click and purchase −
   // impression, zigzag; ids with their lengths.
   const std::string bytes("\xac\x02\x3d\x80\x01\x78\x04\x01\x02\x61\x62\x01\x75\x00", 14);
+  const Digest before = hash128("before");
+  EXPECT_EQ(chain_sample(before, one), chain(before, bytes));
+}
+
+// A second byte of flags and a last number, of samples with something to say there.
+TEST(SamplesDigest, ChainsTheLabelsOfAnAction) {
+  Sample one;
+  one.sequence = 1;
+  one.time = 64;
+  one.impression_time = 4;
+  one.click_time = 6;
+  one.y = true;
+  one.impression_id = "a";
+  one.z_earlier = true;
+  one.action = one.action_final = true;
+  one.action_time = 7;
+  const std::string bytes("\x01\x91\x0f\x80\x01\x78\x04\x06\x01\x61\x00\x00", 12);
   const Digest before = hash128("before");
   EXPECT_EQ(chain_sample(before, one), chain(before, bytes));
 }

@@ -46,9 +46,13 @@ class ShardTest : public testing::Test {
     pending_.push_back(event(Stream::purchases, time, id, user, item));
   }
 
+  static std::string label(const char* name, bool value, bool is_final) {
+    return std::string(name) + (value ? "1" : "0") + (is_final ? "!" : "");
+  }
+
   // Processes what is pending; what came out, in words.
   std::vector<std::string> run_to(TimeMs frontier) {
-    if (!shard_) shard_ = std::make_unique<Shard>(2, join_, *store_);
+    if (!shard_) shard_ = std::make_unique<Shard>(2, join_, has_actions_, *store_);
     std::sort(pending_.begin(), pending_.end(), happens_before);
     ShardOutput out;
     EXPECT_TRUE(shard_->process(pending_, frontier, out).has_value());
@@ -58,9 +62,15 @@ class ShardTest : public testing::Test {
       EXPECT_EQ(sample.shard, 2u);
       EXPECT_EQ(sample.features, "features");
       words.push_back(std::to_string(sample.time) + " " + std::string(sample.impression_id) + "@" +
-                      std::to_string(sample.impression_time) + " y" + (sample.y ? "1" : "0") +
-                      (sample.y_final ? "!" : "") + " z" + (sample.z ? "1" : "0") +
-                      (sample.z_final ? "!" : ""));
+                      std::to_string(sample.impression_time) +
+                      label(" y", sample.y, sample.y_final) +
+                      (has_actions_ ? label(" a", sample.action, sample.action_final) : "") +
+                      label(" z", sample.z, sample.z_final) +
+                      (has_actions_ && is_last_sample(sample) ? " last" : ""));
+      EXPECT_EQ(sample.action, sample.action_time.has_value());
+      if (!has_actions_) {
+        EXPECT_EQ(is_last_sample(sample), sample.z_final);
+      }
       if (tells_clicks_ && sample.click_time) {
         words.back() += " click " + std::to_string(*sample.click_time);
       }
@@ -75,6 +85,7 @@ class ShardTest : public testing::Test {
   using Words = std::vector<std::string>;
 
   JoinConfig join_;
+  bool has_actions_ = false;
   std::unique_ptr<KeyValueStore> store_ = make_memory_store();
   std::unique_ptr<Shard> shard_;
   std::vector<Event> pending_;
@@ -102,7 +113,7 @@ class LastClickTest : public ShardTest {
     shard_->persist(batch);
     const ShardProgress progress = shard_->progress();
     ASSERT_TRUE(store_->commit(batch).has_value());
-    shard_ = std::make_unique<Shard>(2, join_, *store_);
+    shard_ = std::make_unique<Shard>(2, join_, has_actions_, *store_);
     ASSERT_TRUE(shard_->restore(progress).has_value());
   }
 };
@@ -119,6 +130,21 @@ class ValueTest : public LastClickTest {
   void purchase_of(std::optional<Micros> value, TimeMs time, const std::string& id = "a",
                    const std::string& user = "u", const std::string& item = "x") {
     pending_.push_back(event(Stream::purchases, time, id, user, item, value));
+  }
+};
+
+// And with in-shop actions.
+class ActionTest : public LastClickTest {
+ protected:
+  ActionTest() {
+    has_actions_ = true;
+    join_.action_window = 500;
+    join_.attributed_click = JoinConfig::AttributedClick::first;
+    tells_clicks_ = false;
+  }
+  void action(TimeMs time, const std::string& id = "a", const std::string& user = "u",
+              const std::string& item = "x") {
+    pending_.push_back(event(Stream::actions, time, id, user, item));
   }
 };
 
@@ -263,7 +289,7 @@ TEST_F(LastClickTest, AStateWithTheImpressionBehindAClickedOneInItsWindowIsRead)
   batch.put(Space::state, key, value);
   ASSERT_TRUE(store_->commit(batch).has_value());
   const ShardProgress progress = shard_->progress();
-  shard_ = std::make_unique<Shard>(2, join_, *store_);
+  shard_ = std::make_unique<Shard>(2, join_, has_actions_, *store_);
   ASSERT_TRUE(shard_->restore(progress).has_value());
   EXPECT_EQ(run(), (Words{"110 a@10 y1! z0 click 20", "1020 a@10 y1 z0! click 20"}));
 }
@@ -552,6 +578,234 @@ TEST_F(ValueTest, ASumStaysAtTheEndOfItsRangeUntilItComesBack) {
   purchase_of(5, 60);
   purchase_of(-7, 70);
   EXPECT_EQ(run(), (Words{"110 a@10 y1! z0", "1020 a@10 y1 z1! value 9223372036854.7758"}));
+}
+
+TEST_F(ActionTest, UnclickedAllLabelsAreFinalAtOnce) {
+  impression(10);
+  EXPECT_EQ(run(), (Words{"110 a@10 y0! a0! z0! last"}));
+  EXPECT_EQ(shard_->next_deadline(), kTimeMax);
+}
+
+TEST_F(ActionTest, WithoutAnActionItsLabelIsFinalWhenTheActionWindowCloses) {
+  impression(10);
+  click(20);
+  EXPECT_EQ(run_to(600), (Words{"110 a@10 y1! a0 z0", "520 a@10 y1 a0! z0"}));
+  EXPECT_EQ(shard_->open_impressions(), 1u);
+  EXPECT_EQ(run(), (Words{"1020 a@10 y1 a0 z0! last"}));
+  EXPECT_EQ(counters_.acted, 0u);
+  EXPECT_EQ(shard_->open_impressions(), 0u);
+}
+
+TEST_F(ActionTest, LabelsBecomeFinalInTheOrderOfWhatHappens) {
+  impression(10);
+  click(20);
+  action(300);
+  purchase(400);
+  impression(2'010);
+  click(2'020);
+  purchase(2'300);
+  action(2'400);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! a0 z0", "300 a@10 y1 a1! z0", "400 a@10 y1 a1 z1! last",
+                          "2110 a@2010 y1! a0 z0", "2300 a@2010 y1 a0 z1!",
+                          "2400 a@2010 y1 a1! z0 last"}));
+  EXPECT_EQ(counters_.acted, 2u);
+  EXPECT_EQ(counters_.converted, 2u);
+  EXPECT_EQ(counters_.used[3], 2u);
+}
+
+TEST_F(ActionTest, APurchaseWithoutAnActionIsNone) {
+  impression(10);
+  click(20);
+  purchase(300);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! a0 z0", "300 a@10 y1 a0 z1!", "520 a@10 y1 a0! z0 last"}));
+}
+
+TEST_F(ActionTest, WhatIsFinalByTheClickWindowsCloseIsInOneSample) {
+  impression(10);
+  click(20);
+  action(50);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! a1! z0", "1020 a@10 y1 a1 z0! last"}));
+  impression(2'010);
+  click(2'020);
+  action(2'050);
+  purchase(2'050);
+  EXPECT_EQ(run(), (Words{"2110 a@2010 y1! a1! z1! last"}));
+}
+
+TEST_F(ActionTest, AtCloseTheActionWaitsForItsWindow) {
+  join_.action_label = JoinConfig::ActionLabel::at_close;
+  impression(10);
+  click(20);
+  action(50);
+  purchase(400);
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! a0 z0", "400 a@10 y1 a0 z1!", "520 a@10 y1 a1! z0 last"}));
+}
+
+TEST_F(ActionTest, AWindowThatClosesWithTheClickWindowIsInItsSample) {
+  for (const DurationMs window : {30, 89, 90}) {
+    shard_.reset();
+    join_.action_window = window;
+    impression(10);
+    click(20);
+    EXPECT_EQ(run(), (Words{"110 a@10 y1! a0! z0", "1020 a@10 y1 a0 z0! last"})) << window;
+  }
+}
+
+// Each timer and each event says one thing.
+TEST_F(ActionTest, OfOneMomentEachLabelHasASampleOfItsOwn) {
+  join_.action_window = 1'000;
+  impression(10);
+  click(20);
+  impression(10, "b");
+  click(20, "b");
+  impression(3'000, "c");
+  click(3'010, "c");
+  action(3'500, "c");
+  purchase(3'500, "c");
+  EXPECT_EQ(run(), (Words{"110 a@10 y1! a0 z0", "110 b@10 y1! a0 z0", "1020 a@10 y1 a0 z0!",
+                          "1020 b@10 y1 a0 z0!", "1020 a@10 y1 a0! z0 last",
+                          "1020 b@10 y1 a0! z0 last", "3100 c@3000 y1! a0 z0",
+                          "3500 c@3000 y1 a1! z0", "3500 c@3000 y1 a1 z1! last"}));
+}
+
+TEST_F(ActionTest, TheActionWindowIsHalfOpenAndTheFirstActionCounts) {
+  impression(10);
+  action(19);
+  click(20);
+  action(520);
+  impression(10, "b");
+  click(20, "b");
+  action(20, "b");
+  action(519, "b");
+  action(30, "c");
+  run();
+  EXPECT_EQ(counters_.acted, 1u);
+  EXPECT_EQ(refused(Refusal::no_click), 2u);
+  EXPECT_EQ(refused(Refusal::repeat), 1u);
+  EXPECT_EQ(refused(Refusal::no_open_impression), 1u);
+  EXPECT_EQ(counters_.read(Stream::actions), 5u);
+  EXPECT_EQ(refused_.size(), 3u);
+}
+
+TEST_F(ActionTest, AnImpressionIsOpenUntilItsLastWindowHasClosed) {
+  for (const bool restarts : {false, true}) {
+    begin();
+    join_.action_window = 2'000;
+    impression(10);
+    click(20);
+    EXPECT_EQ(run_to(1'500), (Words{"110 a@10 y1! a0 z0", "1020 a@10 y1 a0 z0!"}));
+    if (restarts) restart();
+    impression(1'500);
+    purchase(1'600);
+    action(1'700);
+    action(1'800);
+    EXPECT_EQ(run_to(2'020), (Words{"1700 a@10 y1 a1! z0 last"}));
+    EXPECT_EQ(refused(Refusal::duplicate), 1u);
+    EXPECT_EQ(refused(Refusal::no_click), 1u);
+    EXPECT_EQ(refused(Refusal::repeat), 1u);
+    if (restarts) restart();
+    EXPECT_EQ(shard_->open_impressions(), 1u);
+    EXPECT_EQ(run(), Words{});
+    EXPECT_EQ(shard_->open_impressions(), 0u);
+  }
+}
+
+// Whose conversion is measured does not depend on actions: an action keeps no click.
+TEST_F(ActionTest, ByTheLastClickTheActionWindowBeginsAnewAndAnActionStays) {
+  for (const bool restarts : {false, true}) {
+    begin();
+    join_.attributed_click = JoinConfig::AttributedClick::last;
+    tells_clicks_ = true;
+    join_.action_window = 30;
+    impression(10);
+    click(20);
+    impression(10, "b");
+    click(20, "b");
+    action(40, "b");
+    EXPECT_EQ(run_to(60), Words{});  // both action windows have closed
+    if (restarts) restart();
+    click(90);
+    click(90, "b");
+    action(95, "b");
+    EXPECT_EQ(run_to(115), (Words{"110 a@10 y1! a0 z0 click 90", "110 b@10 y1! a1! z0 click 90"}));
+    EXPECT_EQ(refused(Refusal::repeat), 1u);
+    if (restarts) restart();
+    action(119);
+    EXPECT_EQ(run(), (Words{"119 a@10 y1 a1! z0 click 90", "1090 a@10 y1 a1 z0! last click 90",
+                            "1090 b@10 y1 a1 z0! last click 90"}));
+  }
+}
+
+TEST_F(ActionTest, ByUserAndItemAnActionGoesToTheLatestClickWithoutOne) {
+  join_.attribution = JoinConfig::Attribution::user_item;
+  for (const bool restarts : {false, true}) {
+    begin();
+    impression(10, "a");
+    click(20, "");
+    impression(30, "b");
+    click(40, "");
+    purchase(45, "");
+    EXPECT_EQ(run_to(50), Words{});
+    if (restarts) restart();
+    action(50, "");
+    EXPECT_EQ(run_to(55), Words{});
+    if (restarts) restart();
+    action(60, "");
+    action(70, "");
+    action(75, "", "u", "y");
+    purchase(80, "");
+    EXPECT_EQ(run(), (Words{"110 a@10 y1! a1! z1! last", "130 b@30 y1! a1! z1! last"}));
+    EXPECT_EQ(refused(Refusal::repeat), 1u);
+    EXPECT_EQ(refused(Refusal::no_open_impression), 1u);
+    EXPECT_EQ(shard_->open_impressions(), 0u);
+  }
+}
+
+TEST_F(ActionTest, AnActionThatComesBeforeItsImpressionWaits) {
+  join_.clock_skew = 5;
+  for (const bool restarts : {false, true}) {
+    begin();
+    purchase(12);
+    action(11);
+    action(11, "b");
+    click(11);
+    EXPECT_EQ(run_to(14), Words{});
+    if (restarts) restart();
+    EXPECT_EQ(shard_->waiting_records(), 4u);
+    impression(14);
+    EXPECT_EQ(run_to(17), Words{});
+    EXPECT_EQ(shard_->waiting_records(), 1u);
+    EXPECT_EQ(run(), (Words{"114 a@14 y1! a1! z1! last"}));
+    EXPECT_EQ(refused(Refusal::no_open_impression), 1u);
+    EXPECT_EQ(shard_->waiting_records(), 0u);
+  }
+}
+
+// Which is not the order of the streams' numbers.
+TEST_F(ActionTest, WaitingRecordsExpireClickThenActionThenPurchase) {
+  join_.clock_skew = 5;
+  purchase(11);
+  action(11);
+  click(11);
+  EXPECT_EQ(run(), Words{});
+  ASSERT_EQ(refused_.size(), 3u);
+  EXPECT_EQ(refused_[0].where.stream, Stream::clicks);
+  EXPECT_EQ(refused_[1].where.stream, Stream::actions);
+  EXPECT_EQ(refused_[2].where.stream, Stream::purchases);
+}
+
+TEST_F(ActionTest, AStateWithoutActionsIsNoneWithThem) {
+  has_actions_ = false;
+  begin();
+  impression(10);
+  click(20);
+  EXPECT_EQ(run_to(50), Words{});
+  restart();
+  WriteBatch batch;
+  shard_->persist(batch);
+  const ShardProgress progress = shard_->progress();
+  shard_ = std::make_unique<Shard>(2, join_, true, *store_);
+  EXPECT_FALSE(shard_->restore(progress).has_value());
 }
 
 }  // namespace

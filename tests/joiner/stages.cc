@@ -85,7 +85,7 @@ void Stages::start() {
   partitions_ = value_of(source_.partitions());
   join_ = value_of(Join::open(config_, partitions_, store_));
   SLUICE_CHECK(join_->committed().next_sequence == samples_.size() + 1);
-  for (std::size_t index = 0; index < kStreams * partitions_; ++index) {
+  for (std::size_t index = 0; index < config_.streams.count() * partitions_; ++index) {
     const StreamPartition where{static_cast<Stream>(index / partitions_),
                                 static_cast<std::uint32_t>(index % partitions_)};
     const IntakeState& state = join_->committed().intakes[index];
@@ -216,8 +216,10 @@ std::string to_string(const Sample& sample) {
   out << "sequence " << sample.sequence << " shard " << sample.shard << " time " << sample.time
       << " impression " << sample.impression_id << " at " << sample.impression_time << " user "
       << sample.user_id << " item " << sample.item_id << " click " << text(sample.click_time)
-      << " purchase " << text(sample.purchase_time) << " value " << sample.value << " y "
-      << sample.y << (sample.y_final ? "!" : "") << " z " << sample.z << (sample.z_final ? "!" : "")
+      << " action " << text(sample.action_time) << " purchase " << text(sample.purchase_time)
+      << " value " << sample.value << " y " << sample.y << (sample.y_final ? "!" : "") << " action "
+      << sample.action << (sample.action_final ? "!" : "") << (sample.action_later ? " later" : "")
+      << " z " << sample.z << (sample.z_final ? "!" : "") << (sample.z_earlier ? " earlier" : "")
       << " features of " << sample.features.size() << " bytes, hash " << hash64(sample.features);
   return out.str();
 }
@@ -247,6 +249,7 @@ std::string difference(const JoinCounters& counters, const OracleResult& expecte
   compare("labelled impressions", counters.labelled_impressions, expected.labelled_impressions);
   compare("clicked", counters.clicked, expected.clicked);
   compare("converted", counters.converted, expected.converted);
+  compare("acted", counters.acted, expected.acted);
   compare("purchases without value", counters.without_value, expected.without_value);
   MicrosSum value;
   for (const Sample& sample : expected.samples) value.add(sample.value);
@@ -258,9 +261,10 @@ std::string difference(const JoinCounters& counters, const OracleResult& expecte
 }
 
 OracleLogs read_facts(Source& source, std::uint32_t partitions,
-                      const std::function<OracleRecord(Stream, const Record&)>& parse) {
+                      const std::function<OracleRecord(Stream, const Record&)>& parse,
+                      std::size_t streams) {
   OracleLogs logs;
-  for (std::uint32_t index = 0; index < kStreams * partitions; ++index) {
+  for (std::uint32_t index = 0; index < streams * partitions; ++index) {
     const StreamPartition where{static_cast<Stream>(index / partitions), index % partitions};
     SLUICE_CHECK(source.seek(where, 0).has_value());
     while (true) {

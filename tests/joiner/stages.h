@@ -109,7 +109,8 @@ class Stages {
 
 // Every record of the source's logs as `parse` reads it. Errors end the test program.
 OracleLogs read_facts(Source& source, std::uint32_t partitions,
-                      const std::function<OracleRecord(Stream, const Record&)>& parse);
+                      const std::function<OracleRecord(Stream, const Record&)>& parse,
+                      std::size_t streams = kStreamsWithoutActions);
 
 // A dead letter as the store holds it (docs/formats.md).
 struct StoredDeadLetter {

@@ -389,6 +389,79 @@ TEST(Trainer, SecondSampleRepeatsTheFirstPrediction) {
   EXPECT_EQ(trainer.metrics(), metrics.json());
 }
 
+// In the batch and in N, but without a term.
+TEST(Trainer, ASampleOfAnActionAloneTouchesNoRowAndKeepsThePrediction) {
+  for (Config config : configs_by_products()) {
+    config.training.batch_size = 5;
+    Workers workers(1);
+    Trainer trainer(config, workers);
+    SampleStream stream(config, 9);
+    std::vector<Sample> samples = stream.take(5);
+    std::vector<Prediction> first;
+    trainer.set_listener([&](const TrainedBatch& batch) {
+      if (first.empty()) first.assign(batch.predictions.begin(), batch.predictions.end());
+      EXPECT_TRUE(std::equal(first.begin(), first.end(), batch.predictions.begin()));
+      return Status();
+    });
+    const auto train = [&](std::uint64_t from, auto change) {
+      for (std::size_t s = 0; s < samples.size(); ++s) {
+        Sample& sample = samples[s];
+        sample.sequence = from + s;
+        sample.impression_id = "i" + std::to_string(s);
+        sample.y = true;
+        sample.y_final = sample.z = sample.z_final = sample.action_final = false;
+        sample.purchase_time.reset();
+        change(sample);
+      }
+      offer_all(trainer, samples);
+      EXPECT_EQ(trainer.trained_sequence(), from + 4);
+      return trainer.save();
+    };
+    const LearnerState before = train(1, [](Sample& s) { s.y_final = s.action_later = true; });
+    const LearnerState after = train(6, [](Sample& s) {
+      s.action = s.action_final = true;
+      s.action_later = false;
+    });
+    ASSERT_FALSE(before.tensors.at("kept_predictions").bytes.empty());
+    for (const auto& [name, tensor] : before.tensors) {
+      const bool stays =
+          name.starts_with("embedding.") || name == "kept_predictions" || name == "metrics";
+      if (!stays) continue;
+      EXPECT_EQ(after.tensors.at(name).bytes, tensor.bytes) << name;
+    }
+    EXPECT_NE(after.tensors.at("tower.ctr.0.weight").bytes,
+              before.tensors.at("tower.ctr.0.weight").bytes);  // by Adam's mean of gradients
+    const LearnerState last = train(11, [](Sample& s) { s.z_final = true; });
+    EXPECT_TRUE(last.tensors.at("kept_predictions").bytes.empty());
+  }
+}
+
+// With z first, then the action.
+TEST(Trainer, APredictionIsKeptUntilTheLastSample) {
+  Config config = small_config();
+  config.training.batch_size = 1;
+  Workers workers(1);
+  Trainer trainer(config, workers);
+  Sample sample = SampleStream(config, 9).next();
+  const auto kept_after = [&](auto change) {
+    change(sample);
+    offer_all(trainer, {sample});
+    ++sample.sequence;
+    return !trainer.save().tensors.at("kept_predictions").bytes.empty();
+  };
+  sample.y = true;
+  sample.z = false;
+  sample.purchase_time.reset();
+  EXPECT_TRUE(kept_after([](Sample& s) {
+    s.y_final = s.z_final = true;
+    s.action_later = true;
+  }));
+  EXPECT_FALSE(kept_after([](Sample& s) {
+    s.y_final = s.z_final = s.action_later = false;
+    s.action_final = s.z_earlier = true;
+  }));
+}
+
 TEST(Trainer, OtherStatesAreRefusedAndLeaveTheTrainerAsItWas) {
   const Config config = small_config();
   Workers workers(1);

@@ -156,11 +156,16 @@ void JoinMonitor::check_sample(const Sample& sample, const JoinProgress& now) {
     findings_.fail("outside of its commit's event time: " + to_string(sample));
   }
   int& told = told_[{sample.shard, sample.impression_id, sample.impression_time}];
-  const int telling = (sample.y_final ? 1 : 0) + (sample.z_final ? 2 : 0);
-  if (telling == 0 || (told & telling) != 0 || (!sample.y_final && told != 1)) {
+  const int telling =
+      (sample.y_final ? 1 : 0) + (sample.z_final ? 2 : 0) + (sample.action_final ? 4 : 0);
+  const int all = config_.streams.has_actions() ? 7 : 3;
+  if (telling == 0 || (told & telling) != 0 || sample.y_final != (told == 0)) {
     findings_.fail("labelled twice, or in a wrong order: " + to_string(sample));
   }
   told |= telling;
+  if (is_last_sample(sample) != (told == all)) {
+    findings_.fail("not the last sample, or one that should be: " + to_string(sample));
+  }
   if (!is_strict_) return;
   const std::size_t index = samples_.size();
   if (index >= expected_.samples.size()) {
@@ -203,7 +208,8 @@ std::array<std::uint64_t, kStreams> JoinMonitor::waiting() const {
       store_.scan(Space::state, {}, {}, [&](std::string_view key, std::string_view value) {
         if (key.size() != 5 || key[4] != 'w') return true;
         ByteReader in(value);
-        for (const Stream stream : {Stream::clicks, Stream::purchases}) {
+        for (const Stream stream : {Stream::clicks, Stream::actions, Stream::purchases}) {
+          if (stream == Stream::actions && !config_.streams.has_actions()) continue;
           const std::uint64_t count = in.varint();
           counts[static_cast<std::size_t>(stream)] += count;
           for (std::uint64_t left = count; left > 0; --left) skip_event(in);
@@ -218,7 +224,7 @@ std::array<std::uint64_t, kStreams> JoinMonitor::waiting() const {
 void JoinMonitor::check_counters(const JoinProgress& now) {
   const auto waits = waiting();
   std::uint64_t dead_letters = 0;
-  for (std::size_t stream = 0; stream < kStreams; ++stream) {
+  for (std::size_t stream = 0; stream < config_.streams.count(); ++stream) {
     std::array<std::uint64_t, kRefusals> refused{};
     std::uint64_t processed = 0;
     for (std::uint32_t p = 0; p < plan_.shape.partitions; ++p) {

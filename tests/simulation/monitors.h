@@ -89,7 +89,7 @@ class JoinMonitor {
   std::optional<JoinProgress> progress_;
   std::vector<Sample> samples_;
   std::vector<Digest> digests_ = {Digest{}};
-  // Labels told of each impression: 1 y, 2 z.
+  // Labels told of each impression: 1 y, 2 z, 4 action.
   std::map<std::tuple<std::uint32_t, std::string, TimeMs>, int> told_;
 };
 

@@ -66,8 +66,9 @@ Config draw_config(Random& random, const Shape& shape) {
   config.source.type = shape.is_like_files ? SourceConfig::Type::files : SourceConfig::Type::kafka;
   config.source.root = config.source.brokers = "simulated";
   config.source.max_delay = random.pick({0, span / 200, span / 50, span / 10}) + 1;
-  for (DurationMs& disorder : config.streams.max_out_of_orderness) {
-    disorder = random.pick({0, span / 500, span / 100, span / 20});
+  for (std::size_t stream = 0; stream < kStreamsWithoutActions; ++stream) {
+    config.streams.max_out_of_orderness[stream] =
+        random.pick({0, span / 500, span / 100, span / 20});
   }
   config.streams.max_ahead = random.pick({0, span / 50, 3'600'000});
   config.streams.max_record_bytes = 600;
@@ -118,6 +119,23 @@ Rates draw_rates(Random& random, std::uint64_t turns) {
   rates.wall_step = rate(random, {50, 200});
   rates.stall = rate(random, {50, 200});
   return rates;
+}
+
+// A sequence of its own, as the other draws were there before it.
+void draw_actions(Random& random, Plan& plan) {
+  if (!random.one_in(2)) return;
+  const DurationMs span = plan.shape.span;
+  StreamsConfig& streams = plan.config.streams;
+  constexpr auto kActions = static_cast<std::size_t>(Stream::actions);
+  streams.topic[kActions] = "actions";
+  streams.max_out_of_orderness[kActions] =
+      plan.may_be_late_quiet ? random.pick({span / 10, span / 4})
+                             : random.pick({0, span / 500, span / 100, span / 20});
+  plan.shape.actions = static_cast<std::uint64_t>(random.pick({200, 500, 800}));
+  JoinConfig& join = plan.config.join;
+  join.action_window =
+      random.pick({1, span / 300, span / 100, span / 20, span / 3, join.conversion_window}) + 1;
+  if (random.one_in(2)) join.action_label = JoinConfig::ActionLabel::at_close;
 }
 
 // How products are computed: nothing else of a run depends on it.
@@ -176,7 +194,7 @@ Plan draw_plan(std::uint64_t seed) {
     plan.config.source.max_delay = random.pick({1, span / 500, span / 100}) + 1;
     plan.config.streams.max_out_of_orderness = {random.pick({span / 500, span / 100}),
                                                 random.pick({span / 10, span / 4}),
-                                                random.pick({span / 10, span / 4})};
+                                                random.pick({span / 10, span / 4}), 0};
     plan.config.source.idle_after = random.pick({30, 200, span / 200 + 30});
   }
   if (plan.mode != Mode::live) plan.rates.may_step_forward = true;
@@ -191,6 +209,8 @@ Plan draw_plan(std::uint64_t seed) {
     plan.config.join.purchase_label = JoinConfig::PurchaseLabel::at_close;
     plan.config.join.purchase_value = JoinConfig::PurchaseValue::sum;
   }
+  Random actions(seed, 12);
+  draw_actions(actions, plan);
   return plan;
 }
 
@@ -206,10 +226,10 @@ std::string describe(const Plan& plan) {
       << (shape.has_log_times ? ", log times" : "") << (shape.has_bursts ? ", bursts" : "")
       << (plan.may_be_late_quiet ? ", may be late after quiet" : "") << "\n  users " << shape.users
       << " items " << shape.items << "; of 1,000: clicks " << shape.clicks << " purchases "
-      << shape.purchases << " repeats " << shape.repeats << " duplicates " << shape.duplicates
-      << " orphans " << shape.orphans << " malformed " << shape.malformed << " too disordered "
-      << shape.too_disordered << " ahead " << shape.ahead << " too delayed " << shape.too_delayed
-      << " silent " << shape.silent << "\n";
+      << shape.purchases << " actions " << shape.actions << " repeats " << shape.repeats
+      << " duplicates " << shape.duplicates << " orphans " << shape.orphans << " malformed "
+      << shape.malformed << " too disordered " << shape.too_disordered << " ahead " << shape.ahead
+      << " too delayed " << shape.too_delayed << " silent " << shape.silent << "\n";
   for (const KeyGroup group : {KeyGroup::join, KeyGroup::learner, KeyGroup::operational}) {
     out << " ";
     for (const auto& [key, value] : semantic_keys(config, group)) {

@@ -52,6 +52,7 @@ struct Shape {
   std::uint64_t items = 1;
   std::uint64_t clicks = 0;     // of impressions
   std::uint64_t purchases = 0;  // of clicks
+  std::uint64_t actions = 0;    // of clicks; where there is a stream of them
   std::uint64_t repeats = 0, duplicates = 0, orphans = 0, malformed = 0, nonsense_times = 0;
   std::uint64_t wrong_partitions = 0, odd_features = 0;
   std::uint64_t too_disordered = 0;  // by more than streams.max_out_of_orderness

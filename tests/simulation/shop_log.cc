@@ -30,7 +30,8 @@ class ShopWriter {
         shape_(plan.shape),
         config_(plan.config),
         random_(plan.seed, 2),
-        values_(plan.seed, 11) {}
+        values_(plan.seed, 11),
+        actions_(plan.seed, 13) {}
 
   ShopLog write() {
     draw_silence();
@@ -43,6 +44,7 @@ class ShopWriter {
       now += in_burst ? random_.between(0, 1) : random_.between(0, 2 * mean);
       impression(number, now);
       if (random_.permille(shape_.orphans)) orphan(now);
+      if (has_actions()) orphan_action(now);
     }
     return place();
   }
@@ -65,6 +67,7 @@ class ShopWriter {
     if (!random_.permille(shape_.clicks)) return;
     const TimeMs click = time + near(config_.join.click_window, config_.join.clock_skew);
     add(Stream::clicks, click, ids);
+    if (has_actions()) draw_actions(click, ids);
     if (random_.permille(shape_.repeats)) {
       add(Stream::clicks, click + random_.between(-3, config_.join.click_window), ids);
     }
@@ -74,6 +77,30 @@ class ShopWriter {
     if (random_.permille(shape_.repeats)) {
       add(Stream::purchases, purchase + random_.between(-3, 1'000), ids);
     }
+  }
+
+  bool has_actions() const { return config_.streams.has_actions(); }
+
+  // All that is random of actions comes from a sequence of its own: the rest of the log is as it
+  // would be without.
+  void draw_actions(TimeMs click, const Ids& ids) {
+    std::swap(random_, actions_);
+    if (random_.permille(shape_.actions)) {
+      const TimeMs action = click + near(config_.join.action_window, 1);
+      add(Stream::actions, action, ids);
+      if (random_.permille(shape_.repeats)) {
+        add(Stream::actions, action + random_.between(-3, 1'000), ids);
+      }
+    }
+    std::swap(random_, actions_);
+  }
+
+  void orphan_action(TimeMs time) {
+    std::swap(random_, actions_);
+    if (random_.permille(shape_.orphans)) {
+      add(Stream::actions, time, {"nobody" + std::to_string(random_.below(5)), "u0", "none"});
+    }
+    std::swap(random_, actions_);
   }
 
   void orphan(TimeMs time) {
@@ -259,12 +286,22 @@ class ShopWriter {
 
   // ---- logs
 
+  std::vector<StreamPartition> all_partitions() const {
+    std::vector<StreamPartition> all;
+    for (std::size_t stream = 0; stream < config_.streams.count(); ++stream) {
+      for (std::uint32_t partition = 0; partition < shape_.partitions; ++partition) {
+        all.push_back({static_cast<Stream>(stream), partition});
+      }
+    }
+    return all;
+  }
+  Random& random_of(Stream stream) { return stream == Stream::actions ? actions_ : random_; }
+
   void draw_silence() {
-    for (std::uint32_t index = 0; index < kStreams * shape_.partitions; ++index) {
-      const StreamPartition where{static_cast<Stream>(index / shape_.partitions),
-                                  index % shape_.partitions};
-      if (!random_.permille(shape_.silent)) continue;
-      silent_after_[where] = random_.one_in(2) ? 0 : kLogBegin + random_.between(0, shape_.span);
+    for (const StreamPartition where : all_partitions()) {
+      Random& random = random_of(where.stream);
+      if (!random.permille(shape_.silent)) continue;
+      silent_after_[where] = random.one_in(2) ? 0 : kLogBegin + random.between(0, shape_.span);
     }
   }
 
@@ -275,11 +312,10 @@ class ShopWriter {
     log.has_too_delayed = has_too_delayed_;
     log.first_arrival = drafts_.empty() ? kLogBegin : drafts_.front().arrival;
     log.last_arrival = drafts_.empty() ? kLogBegin : drafts_.back().arrival;
-    for (std::uint32_t index = 0; index < kStreams * shape_.partitions; ++index) {
-      const StreamPartition where{static_cast<Stream>(index / shape_.partitions),
-                                  index % shape_.partitions};
+    for (const StreamPartition where : all_partitions()) {
       log.partitions[where].begin =
-          shape_.is_like_files ? 0 : static_cast<Position>(random_.pick({0, 7, 1'000}));
+          shape_.is_like_files ? 0
+                               : static_cast<Position>(random_of(where.stream).pick({0, 7, 1'000}));
       log.facts[where];
     }
     for (Draft& draft : drafts_) {
@@ -291,7 +327,8 @@ class ShopWriter {
       record.bytes = std::move(draft.bytes);
       draft.fact.position = record.position;
       log.facts[draft.where].push_back(std::move(draft.fact));
-      const Position gap = shape_.has_gaps && random_.one_in(4) ? 1 + random_.below(3) : 0;
+      Random& random = random_of(draft.where.stream);
+      const Position gap = shape_.has_gaps && random.one_in(4) ? 1 + random.below(3) : 0;
       partition.records.push_back({std::move(record), draft.arrival, gap});
     }
     cut_oversized(log);
@@ -349,6 +386,7 @@ class ShopWriter {
   const Config& config_;
   Random random_;
   Random values_;
+  Random actions_;
   std::map<StreamPartition, TimeMs> silent_after_;
   std::vector<Draft> drafts_;
   bool has_too_delayed_ = false;
