@@ -415,11 +415,11 @@ class ConfigRecipe : public ::testing::Test {
   void write(const std::string& name, const std::string& text) const {
     std::ofstream(folder_ / name) << text;
   }
-  LoadedConfig load(const std::string& recipe) const {
+  LoadedConfig load(const std::string& recipe, const std::string& more = "") const {
     const std::string text =
         "[source]\nroot = \"logs\"\n[features]\na = { path = \"a\", type = \"id\" }\n"
         "[model]\nrecipe = \"" +
-        recipe + "\"\n";
+        recipe + "\"\n" + more;
     return parse_config(text, "c.toml", folder_, {});
   }
   std::string problem_of(const std::string& recipe) const {
@@ -477,6 +477,20 @@ TEST_F(ConfigRecipe, ProblemsHaveTheirPlace) {
   EXPECT_THAT(problem_of("wrong.toml"), HasSubstr("wrong.toml:8:17: rates.pctr: unknown name"));
   write("no.toml", "[towers");
   EXPECT_THAT(problem_of("no.toml"), HasSubstr("no.toml:1:"));
+}
+
+TEST_F(ConfigRecipe, AnActionNeedsItsStream) {
+  const std::string stream = "[streams.actions]\ntopic = \"actions\"\n";
+  for (const char* recipe : {"esm2", "esmc", "esmg", "esms"}) {
+    EXPECT_THAT(problem_of(recipe), HasSubstr("streams.actions.topic")) << recipe;
+    EXPECT_TRUE(load(recipe, stream).problems.empty()) << recipe;
+  }
+  std::string both(find_built_in_recipe("esm2")->text);
+  both += "[[terms]]\nname = \"both\"\nsamples = \"acted\"\nloss = \"bce(z, pcvr)\"\n";
+  write("both.toml", both);
+  const LoadedConfig loaded = load("both.toml", stream);
+  ASSERT_EQ(loaded.problems.size(), 1U);
+  EXPECT_THAT(loaded.problems[0].text(), HasSubstr("term both uses both action and z"));
 }
 
 TEST(RecipeOf, WhatThisBuildDoesNotHaveIsAnError) {

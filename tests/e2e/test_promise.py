@@ -209,6 +209,7 @@ class ShopPromise(Promise, sluice.Case):
 
 
 class ActionsPromise(ShopPromise):
-    """The same shop with a fourth stream."""
+    """The same shop with a fourth stream, and a model that learns from it."""
 
     options = ["--actions", "--action-window", "2 h"]
+    settings = {**ShopPromise.settings, "model.recipe": '"esm2"'}
