@@ -47,7 +47,7 @@ Status TruthTable::load_file(FileSystem& files, const fs::path& path) {
     std::size_t begin = 0;
     for (std::size_t end; (end = rest.find('\n', begin)) != std::string::npos; begin = end + 1) {
       const std::string_view line(rest.data() + begin, end - begin);
-      if (++line_number == 1 ? line == kHeader : add_line(line)) continue;
+      if (++line_number == 1 ? read_header(line) : add_line(line)) continue;
       return stop_error(path.string() + ":" + std::to_string(line_number) + ": expected " +
                         std::string(kHeader) + (line_number == 1 ? "" : ", both rates in [0, 1]"));
     }
@@ -56,8 +56,21 @@ Status TruthTable::load_file(FileSystem& files, const fs::path& path) {
   }
 }
 
+// Further columns may follow: a shop with actions has theirs.
+bool TruthTable::read_header(std::string_view line) {
+  if (!line.starts_with(kHeader)) return false;
+  const std::string_view further = line.substr(kHeader.size());
+  further_columns_ = std::ranges::count(further, ',');
+  return further.empty() || further.front() == ',';
+}
+
 bool TruthTable::add_line(std::string_view line) {
   // From the end: an id may hold anything but a line end.
+  for (auto left = further_columns_; left > 0; --left) {
+    const auto comma = line.rfind(',');
+    if (comma == std::string_view::npos) return false;
+    line = line.substr(0, comma);
+  }
   const auto second = line.rfind(',');
   if (second == std::string_view::npos || second == 0) return false;
   const auto first = line.rfind(',', second - 1);

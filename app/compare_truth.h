@@ -1,6 +1,7 @@
 // The true rates of impressions, which only a synthetic shop knows (docs/generate.md: truth/).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string_view>
@@ -28,9 +29,11 @@ class TruthTable {
     TrueRates rates;
   };
   Status load_file(FileSystem& files, const std::filesystem::path& path);
+  bool read_header(std::string_view line);
   bool add_line(std::string_view line);
 
-  std::vector<Entry> entries_;  // by impression
+  std::ptrdiff_t further_columns_ = 0;  // of the file that is read
+  std::vector<Entry> entries_;          // by impression
 };
 
 }  // namespace sluice

@@ -119,6 +119,16 @@ TEST_F(CompareEvaluationTest, TruthIsFoundByImpression) {
   EXPECT_EQ(table->find(hash64("8")), nullptr);
 }
 
+TEST_F(CompareEvaluationTest, TruthMayHaveFurtherColumns) {
+  const auto table = truth("impression_id,pctr,pcvr,paction,more\na,b,0.25,0.5,0.125,x\n");
+  ASSERT_TRUE(table) << table.error().message;
+  ASSERT_NE(table->find(hash64("a,b")), nullptr);
+  EXPECT_EQ(table->find(hash64("a,b"))->pctr, 0.25F);
+  EXPECT_EQ(table->find(hash64("a,b"))->pcvr, 0.5F);
+  EXPECT_FALSE(truth("impression_id,pctr,pcvr,paction\n0.25,0.5\n"));
+  EXPECT_FALSE(truth("impression_id,pctr,pcvrs\n7,0.25,0.5\n"));
+}
+
 TEST_F(CompareEvaluationTest, WhatIsNoTruthIsRefusedByLine) {
   const std::string header = "impression_id,pctr,pcvr\n";
   for (const auto& [text, line] :
