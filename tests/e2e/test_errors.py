@@ -165,7 +165,7 @@ class OperatingErrors(sluice.Case):
             features["item"]["quality"] = 1e300
         spoiled = self.spoil_impressions(huge_number)
         self.stops_at_a_number("logits", settings | {"training.dense.learning_rate": 0.3},
-                               "its logits are not finite", spoiled)
+                               "the logit of tower ", spoiled)
         shutil.copytree(self.folder / "sound", self.logs, dirs_exist_ok=True)
         def huge_weights(features):
             features["user"]["brands"] = {"seldom": 1e300}

@@ -213,3 +213,4 @@ class ActionsPromise(ShopPromise):
 
     options = ["--actions", "--action-window", "2 h"]
     settings = {**ShopPromise.settings, "model.recipe": '"esm2"'}
+    test_values_are_the_expected_ones = None  # of a shop of its own, the same as above
