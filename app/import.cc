@@ -44,7 +44,8 @@ class Aside {
   fs::path path() const { return folder_ / kAside; }
 
   Status move_up() {
-    for (const char* stream : kStreamNames) SLUICE_TRY(move(stream));
+    // A table has no in-shop actions.
+    for (std::size_t s = 0; s < kStreamsWithoutActions; ++s) SLUICE_TRY(move(kStreamNames[s]));
     SLUICE_TRY(move(kConfig));
     return move(kExpected);
   }
@@ -174,7 +175,9 @@ class Import {
     for (const auto& [reason, count] : summary_.bad_rows) json["table"]["bad_rows"][reason] = count;
     json["table"]["implied_clicks"] = counts.implied_clicks;
     json["table"]["skipped_conversions"] = counts.skipped_conversions;
-    for (std::size_t s = 0; s < kStreams; ++s) json["records"][kStreamNames[s]] = counts.records[s];
+    for (std::size_t s = 0; s < kStreamsWithoutActions; ++s) {
+      json["records"][kStreamNames[s]] = counts.records[s];
+    }
     json["labels"] = {{"impressions", counts.records[0]},
                       {"clicked", counts.clicked},
                       {"converted", counts.converted}};
