@@ -33,7 +33,7 @@ template <std::unsigned_integral Bits>
 class FingerprintTable {
  public:
   void add(std::uint64_t fingerprint, ImpressionNumber number) {
-    const Place place(fingerprint);
+    const Place place(tag_of(fingerprint));
     Part& part = parts_[place.part()];
     if ((part.size + 1) * 5 > part.slots.size() * 4) part.grow();
     part.insert({place.tag, static_cast<Bits>(number)});
@@ -43,7 +43,7 @@ class FingerprintTable {
 
   // The entry must be there.
   void remove(std::uint64_t fingerprint, ImpressionNumber number) {
-    const Place place(fingerprint);
+    const Place place(tag_of(fingerprint));
     Part& part = parts_[place.part()];
     SLUICE_CHECK(part.size > 0);
     const Slot wanted = {place.tag, static_cast<Bits>(number)};
@@ -60,7 +60,7 @@ class FingerprintTable {
   // Calls found(number's bits) for each entry of the fingerprint, in no order.
   template <class Found>
   void find(std::uint64_t fingerprint, const Found& found) const {
-    const Place place(fingerprint);
+    const Place place(tag_of(fingerprint));
     const Part& part = parts_[place.part()];
     if (part.size == 0) return;
     for (std::size_t at = part.home(place); part.slots[at].tag != kEmpty; at = part.after(at)) {
@@ -71,7 +71,7 @@ class FingerprintTable {
   // Always inlined: GCC takes a function that does nothing else for one without effect, and drops
   // the call.
   [[gnu::always_inline]] void prefetch(std::uint64_t fingerprint) const {
-    const Place place(fingerprint);
+    const Place place(tag_of(fingerprint));
     const Part& part = parts_[place.part()];
     if (!part.slots.empty()) __builtin_prefetch(&part.slots[part.home(place)], 1);
   }
@@ -87,19 +87,17 @@ class FingerprintTable {
     Bits number = 0;
   };
 
+  static Bits tag_of(std::uint64_t fingerprint) {
+    return std::max<Bits>(static_cast<Bits>(fingerprint >> (64 - 8 * sizeof(Bits))), 1);
+  }
+
   // Where a fingerprint belongs: the hash's low half says the slot, the six bits above it the part.
   struct Place {
-    explicit Place(std::uint64_t fingerprint)
-        : Place(std::max<Bits>(static_cast<Bits>(fingerprint >> (64 - 8 * sizeof(Bits))), 1), {}) {}
-    explicit Place(const Slot& slot) : Place(slot.tag, {}) {}
+    explicit Place(Bits its_tag) : tag(its_tag), hash(mix64(its_tag)) {}
     std::size_t part() const { return hash >> 32 & (kParts - 1); }
 
     Bits tag;
     std::uint64_t hash;
-
-   private:
-    struct ByTag {};
-    Place(Bits its_tag, ByTag) : tag(its_tag), hash(mix64(its_tag)) {}
   };
 
   struct Part {
@@ -115,7 +113,7 @@ class FingerprintTable {
     }
 
     void insert(const Slot& slot) {
-      std::size_t at = home(Place(slot));
+      std::size_t at = home(Place(slot.tag));
       while (slots[at].tag != kEmpty) at = after(at);
       slots[at] = slot;
     }
@@ -123,7 +121,7 @@ class FingerprintTable {
     // Moves later entries of the run back, so that no probe ends at the gap too early.
     void close_gap(std::size_t gap) {
       for (std::size_t at = after(gap); slots[at].tag != kEmpty; at = after(at)) {
-        if (distance(home(Place(slots[at])), at) < distance(gap, at)) continue;
+        if (distance(home(Place(slots[at].tag)), at) < distance(gap, at)) continue;
         slots[gap] = slots[at];
         gap = at;
       }
