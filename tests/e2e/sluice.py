@@ -173,6 +173,26 @@ def kill_many_times(words, data, kills, seed):
             shutil.rmtree(data)
 
 
+def add_clicks_and_purchases(logs, clicks, purchases):
+    """To the logs of a shop so small that it sells next to nothing: a click for every so-many-th
+    impression, and a purchase."""
+    for path in sorted((logs / "impressions").iterdir()):
+        more = {"clicks": [], "purchases": []}
+        for number, line in enumerate(path.read_text().splitlines()):
+            shown = json.loads(line)
+            for stream, every, delay_ms in (("clicks", clicks, 20_000),
+                                            ("purchases", purchases, 1_000_000)):
+                if number % every == 0:
+                    more[stream].append({"ts": shown["ts"] + delay_ms + number % 7 * 10_000,
+                                         "event_id": f"{stream}-{shown['impression_id']}",
+                                         "impression_id": shown["impression_id"]})
+        for stream, events in more.items():
+            log = logs / stream / path.name
+            events += [json.loads(line) for line in log.read_text().splitlines()]
+            events.sort(key=lambda event: event["ts"])
+            log.write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
 def load_topics(root, prefix):
     """Puts the logs under root onto topics of the broker; returns the topics by stream."""
     topics = ["impressions", "clicks", "purchases"]

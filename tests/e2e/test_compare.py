@@ -31,24 +31,6 @@ MODELS = {
 RESAMPLINGS = 40
 
 
-def more_clicks_and_purchases(logs):
-    """So small a shop sells next to nothing: every fifth impression is clicked, every tenth sold."""
-    for path in sorted((logs / "impressions").iterdir()):
-        more = {"clicks": [], "purchases": []}
-        for number, line in enumerate(path.read_text().splitlines()):
-            shown = json.loads(line)
-            for stream, every, delay_ms in (("clicks", 5, 20_000), ("purchases", 10, 1_000_000)):
-                if number % every == 0:
-                    more[stream].append({"ts": shown["ts"] + delay_ms + number % 7 * 10_000,
-                                         "event_id": f"{stream}-{shown['impression_id']}",
-                                         "impression_id": shown["impression_id"]})
-        for stream, events in more.items():
-            log = logs / stream / path.name
-            events += [json.loads(line) for line in log.read_text().splitlines()]
-            events.sort(key=lambda event: event["ts"])
-            log.write_text("".join(json.dumps(event) + "\n" for event in events))
-
-
 def write_configs(shop):
     """One config a model; returns their paths by name."""
     text = shop.read_text()
@@ -190,7 +172,7 @@ class Compare(sluice.Case):
         super().setUp()
         shop = sluice.generate(self.folder / "shop", *SHOP)
         self.shop = shop.parent
-        more_clicks_and_purchases(self.shop)
+        sluice.add_clicks_and_purchases(self.shop, clicks=5, purchases=10)
         self.configs = write_configs(shop)
         for name, settings in MODELS.items():
             settings_in(self.configs[name], {**SMALL, **settings})

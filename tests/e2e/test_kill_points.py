@@ -43,24 +43,6 @@ WANTED = {
 WANTED_AFTER_A_KILL = {"predictions.cut", "scores.cut", "predictions.append"}
 
 
-def add_clicks_and_purchases(logs):
-    """So small a shop sells next to nothing: every sixth impression is clicked, every twelfth sold."""
-    for path in sorted((logs / "impressions").iterdir()):
-        more = {"clicks": [], "purchases": []}
-        for number, line in enumerate(path.read_text().splitlines()):
-            shown = json.loads(line)
-            for stream, every, delay_ms in (("clicks", 6, 20_000), ("purchases", 12, 1_000_000)):
-                if number % every == 0:
-                    more[stream].append({"ts": shown["ts"] + delay_ms + number % 7 * 10_000,
-                                         "event_id": f"{stream}-{shown['impression_id']}",
-                                         "impression_id": shown["impression_id"]})
-        for stream, events in more.items():
-            log = logs / stream / path.name
-            events += [json.loads(line) for line in log.read_text().splitlines()]
-            events.sort(key=lambda event: event["ts"])
-            log.write_text("".join(json.dumps(event) + "\n" for event in events))
-
-
 def memory_folder():
     """A parent for the data folders: a kill needs no disk, and memory is ten times as fast."""
     memory = pathlib.Path("/dev/shm")
@@ -119,7 +101,7 @@ class KillPoints(unittest.TestCase):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="sluice-kill-", dir=memory_folder()))
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
         cls.config = sluice.generate(cls.folder / "shop", *SHOP)
-        add_clicks_and_purchases(cls.folder / "shop")
+        sluice.add_clicks_and_purchases(cls.folder / "shop", clicks=6, purchases=12)
         cls.undisturbed = Run(cls, "undisturbed")
         done = cls.undisturbed.start()
         assert done.returncode == 0, done.stderr
