@@ -54,11 +54,10 @@ class ScoreWalk {
   explicit ScoreWalk(const ComparedSamples& samples) : samples_(samples), judge_(samples.users()) {}
 
   void add(const FinalLabels& labels, const Prediction& prediction) {
-    const RateScores scores = rate_scores(prediction);
     const TrueRates* const truth = samples_.truth(index_);
-    slice_.add(0, labels, scores, truth);
+    slice_.add(0, labels, prediction, truth);
     if (index_ >= samples_.begin()) {
-      judge_.add(samples_.user(index_), labels, scores, truth);
+      judge_.add(samples_.user(index_), labels, prediction, truth);
     }
     ++index_;
     if (index_ != samples_.slices()[slices_.size()].end) return;

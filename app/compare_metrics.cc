@@ -29,21 +29,14 @@ double entropy(double rate) {
 
 }  // namespace
 
-RateScores rate_scores(const Prediction& prediction) {
-  const auto score = [](const PredictedRate& rate) {
-    return RateScore{rate.logit, rate.yes, rate.log_yes, rate.log_no};
-  };
-  return {score(prediction.ctr), score(prediction.cvr), score(prediction.ctcvr)};
-}
-
 // ---- labels
 
-void LabelJudge::add(std::uint32_t user, bool label, const RateScore& score) {
+void LabelJudge::add(std::uint32_t user, bool label, const PredictedRate& score) {
   const double loss = -finite_log(label ? score.log_yes : score.log_no);
   const auto count = [&](Sums& sums) {
     sums.samples += 1;
     sums.positives += label ? 1 : 0;
-    sums.rate += score.rate;
+    sums.rate += score.yes;
     sums.loss += loss;
   };
   count(sums_);
@@ -181,8 +174,8 @@ PerReplica<LabelMetrics> LabelJudge::metrics(std::span<const float> weights) con
 
 // ---- the truth
 
-void TruthJudge::add(std::uint32_t user, double truth, const RateScore& score) {
-  const double error = score.rate - truth;
+void TruthJudge::add(std::uint32_t user, double truth, const PredictedRate& score) {
+  const double error = score.yes - truth;
   // Kullback-Leibler divergence: what the log loss will be above that of the true rate.
   const double divergence =
       (truth > 0 ? truth * (std::log(truth) - finite_log(score.log_yes)) : 0) +
@@ -192,7 +185,7 @@ void TruthJudge::add(std::uint32_t user, double truth, const RateScore& score) {
     sums.error += std::abs(error);
     sums.square += error * error;
     sums.divergence += divergence;
-    sums.rate += score.rate;
+    sums.rate += score.yes;
     sums.truth += truth;
   };
   count(sums_);
@@ -236,7 +229,7 @@ ModelJudge::ModelJudge(std::size_t users) {
   truths_.fill(TruthJudge(users));
 }
 
-void ModelJudge::add(std::uint32_t user, const FinalLabels& labels, const RateScores& scores,
+void ModelJudge::add(std::uint32_t user, const FinalLabels& labels, const Prediction& scores,
                      const TrueRates* truth) {
   auto& [ctr, cvr, ctcvr] = labels_;
   if (labels.y_final) ctr.add(user, labels.y, scores.ctr);

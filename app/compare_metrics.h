@@ -16,19 +16,6 @@
 
 namespace sluice {
 
-// What a model said of one rate.
-struct RateScore {
-  double logit = 0;
-  double rate = 0;
-  double log_yes = 0;  // log rate, ≤ 0
-  double log_no = 0;   // log(1 − rate), ≤ 0
-};
-
-struct RateScores {
-  RateScore ctr, cvr, ctcvr;
-};
-RateScores rate_scores(const Prediction& prediction);
-
 // Of one impression, where they are known.
 struct TrueRates {
   float pctr = 0;
@@ -52,7 +39,7 @@ class LabelJudge {
  public:
   // Users are numbered from 0; with 0 users there is no GAUC and no weighting.
   explicit LabelJudge(std::size_t users = 0) : users_(users) {}
-  void add(std::uint32_t user, bool label, const RateScore& score);
+  void add(std::uint32_t user, bool label, const PredictedRate& score);
   // After the last add(), before what follows.
   void end();
 
@@ -95,7 +82,7 @@ using TruthMetrics = std::array<double, kTruthMetrics>;
 class TruthJudge {
  public:
   explicit TruthJudge(std::size_t users = 0) : users_(users) {}
-  void add(std::uint32_t user, double truth, const RateScore& score);
+  void add(std::uint32_t user, double truth, const PredictedRate& score);
 
   double samples() const { return sums_.samples; }
   TruthMetrics metrics() const;  // sums in the order of add()
@@ -132,7 +119,7 @@ class ModelJudge {
   explicit ModelJudge(std::size_t users = 0);
   // One sample. CTR counts where y is final, CTCVR where z is, CVR where z is and y is 1; the
   // truth, of all three, on an impression's first sample. `truth`: null where it is not known.
-  void add(std::uint32_t user, const FinalLabels& labels, const RateScores& scores,
+  void add(std::uint32_t user, const FinalLabels& labels, const Prediction& scores,
            const TrueRates* truth);
   void end();
   Metrics metrics() const;

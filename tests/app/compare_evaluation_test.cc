@@ -13,18 +13,11 @@
 
 #include "app/compare_facts.h"
 #include "base/hash.h"
-#include "config/recipe.h"
-#include "learner/objective.h"
+#include "tests/learner/test_data.h"
 #include "tests/store/temporary_folder.h"
 
 namespace sluice {
 namespace {
-
-// Of ESMM.
-Prediction predict(float ctr_logit, float cvr_logit) {
-  static const Objective objective(recipe_of(ModelConfig()).value(), 0);
-  return objective.predict(std::array{ctr_logit, cvr_logit});
-}
 
 using ::testing::HasSubstr;
 
@@ -155,7 +148,7 @@ TEST_F(CompareEvaluationTest, JudgesARangeAndEverySliceAsIfTheyWereAlone) {
   };
   const auto prediction = [](std::uint64_t i) {
     const auto logit = [](std::uint64_t x) { return static_cast<float>(mix64(x) % 9) / 2 - 2; };
-    return predict(logit(i), logit(i + 77));
+    return testing::esmm_prediction(logit(i), logit(i + 77));
   };
   const ReadScores read_scores = [&](const ScoreVisitor& visit) -> Result<bool> {
     for (std::uint64_t i = 0; i < kCount; ++i) visit(labels(i), prediction(i));
@@ -185,7 +178,7 @@ TEST_F(CompareEvaluationTest, JudgesARangeAndEverySliceAsIfTheyWereAlone) {
     for (std::uint64_t i = begin; i < end; ++i) {
       const auto next = static_cast<std::uint32_t>(numbers.size());
       const std::uint32_t user = numbers.emplace(facts_of(samples[i]).user, next).first->second;
-      judge.add(user, labels(i), rate_scores(prediction(i)), nullptr);
+      judge.add(user, labels(i), prediction(i), nullptr);
     }
     judge.end();
     return judge.metrics();

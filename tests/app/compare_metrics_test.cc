@@ -12,18 +12,10 @@
 #include <vector>
 
 #include "app/compare_result.h"
-#include "config/recipe.h"
-#include "learner/esmm_loss.h"
-#include "learner/objective.h"
+#include "tests/learner/test_data.h"
 
 namespace sluice {
 namespace {
-
-// Of ESMM.
-Prediction predict(float ctr_logit, float cvr_logit) {
-  static const Objective objective(recipe_of(ModelConfig()).value(), 0);
-  return objective.predict(std::array{ctr_logit, cvr_logit});
-}
 
 struct Drawn {
   std::uint32_t user = 0;
@@ -32,10 +24,8 @@ struct Drawn {
   double truth = 0;
 };
 
-RateScore score_of(int quarters) {
-  const double logit = quarters / 4.0;
-  const LogRate log = log_rate_of(logit);
-  return {logit, std::exp(log.yes), log.yes, log.no};
+PredictedRate score_of(int quarters) {
+  return testing::esmm_prediction(static_cast<float>(quarters) / 4, 0).ctr;
 }
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
@@ -172,18 +162,18 @@ RC_GTEST_PROP(CompareMetrics, OfTheTruthAreThoseOfTheFormulas, ()) {
 }
 
 TEST(CompareMetrics, ThreeScoresOfAPrediction) {
-  const RateScores scores = rate_scores(predict(-1.5F, 0.5F));
-  EXPECT_NEAR(scores.ctr.rate, 1 / (1 + std::exp(1.5)), 1e-12);
-  EXPECT_NEAR(scores.cvr.rate, 1 / (1 + std::exp(-0.5)), 1e-12);
-  const double ctcvr = scores.ctr.rate * scores.cvr.rate;
-  EXPECT_NEAR(scores.ctcvr.rate, ctcvr, 1e-12);
+  const Prediction scores = testing::esmm_prediction(-1.5F, 0.5F);
+  EXPECT_NEAR(scores.ctr.yes, 1 / (1 + std::exp(1.5)), 1e-12);
+  EXPECT_NEAR(scores.cvr.yes, 1 / (1 + std::exp(-0.5)), 1e-12);
+  const double ctcvr = scores.ctr.yes * scores.cvr.yes;
+  EXPECT_NEAR(scores.ctcvr.yes, ctcvr, 1e-12);
   EXPECT_NEAR(scores.ctcvr.log_yes, std::log(ctcvr), 1e-12);
   EXPECT_NEAR(scores.ctcvr.log_no, std::log(1 - ctcvr), 1e-12);
   EXPECT_NEAR(scores.ctcvr.logit, std::log(ctcvr / (1 - ctcvr)), 1e-12);
 }
 
 TEST(CompareMetrics, WhichSamplesCountForWhich) {
-  const RateScores scores = rate_scores(predict(0.0F, 0.0F));  // 1/2, 1/2, 1/4
+  const Prediction scores = testing::esmm_prediction(0.0F, 0.0F);  // 1/2, 1/2, 1/4
   const TrueRates truth = {0.25F, 0.75F};
   ModelJudge judge(1);
   judge.add(0, {false, true, false, true}, scores, &truth);  // unclicked: y and z final

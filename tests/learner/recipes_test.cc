@@ -14,6 +14,9 @@
 namespace sluice {
 namespace {
 
+using testing::Machine;
+using testing::model_digests;
+using testing::offer_all;
 using testing::SampleStream;
 
 // Every second recipe has a feature group, every third is in bf16: what a recipe's towers cannot
@@ -31,33 +34,18 @@ std::vector<Config> configs_by_recipe() {
   return configs;
 }
 
-void offer_all(Trainer& trainer, const std::vector<Sample>& samples) {
-  for (const Sample& sample : samples) ASSERT_TRUE(trainer.offer(sample).has_value());
-}
-
 LearnerState by_way_of_bytes(const LearnerState& state) {
   return {nlohmann::ordered_json::parse(state.json.dump()),
           *decode_tensors(encode_tensors(state.tensors))};
 }
 
 TEST(Recipes, AnyNumberOfThreadsAndAnyLaneGiveTheSameModel) {
-  struct Machine {
-    std::size_t threads;
-    std::uint64_t lane;
-  };
   std::set<std::string> distinct;
-  for (Config config : configs_by_recipe()) {
+  for (const Config& config : configs_by_recipe()) {
     SCOPED_TRACE(config.model.recipe);
     const std::vector<Sample> samples = SampleStream(config, 1).take(333);
-    std::set<std::string> digests;
-    for (const Machine& machine : {Machine{1, 4096}, Machine{2, 1}, Machine{3, 64}}) {
-      config.training.lane = machine.lane;
-      Workers workers(machine.threads);
-      Trainer trainer(config, workers);
-      offer_all(trainer, samples);
-      ASSERT_TRUE(trainer.finish().has_value());
-      digests.insert(trainer.model_digest().hex());
-    }
+    std::set<std::string> digests =
+        model_digests(config, samples, std::array{Machine{1, 4096}, Machine{2, 1}, Machine{3, 64}});
     EXPECT_EQ(digests.size(), 1U);
     distinct.merge(digests);
   }

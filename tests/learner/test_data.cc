@@ -4,6 +4,9 @@
 #include <array>
 #include <map>
 
+#include <gtest/gtest.h>
+
+#include "base/lanes.h"
 #include "config/recipe.h"
 #include "ingest/features.h"
 #include "learner/objective.h"
@@ -232,6 +235,24 @@ std::vector<Sample> SampleStream::take(std::size_t count) {
   std::vector<Sample> samples;
   for (std::size_t n = 0; n < count; ++n) samples.push_back(next());
   return samples;
+}
+
+void offer_all(Trainer& trainer, const std::vector<Sample>& samples) {
+  for (const Sample& sample : samples) ASSERT_TRUE(trainer.offer(sample).has_value());
+}
+
+std::set<std::string> model_digests(Config config, const std::vector<Sample>& samples,
+                                    std::span<const Machine> machines) {
+  std::set<std::string> digests;
+  for (const Machine& machine : machines) {
+    config.training.lane = machine.lane;
+    Workers workers(machine.threads);
+    Trainer trainer(config, workers);
+    offer_all(trainer, samples);
+    EXPECT_TRUE(trainer.finish().has_value());
+    digests.insert(trainer.model_digest().hex());
+  }
+  return digests;
 }
 
 }  // namespace sluice::testing

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <random>
+#include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,6 +13,7 @@
 #include "config/config.h"
 #include "joiner/sample.h"
 #include "learner/prediction.h"
+#include "learner/trainer.h"
 
 namespace sluice::testing {
 
@@ -60,5 +63,16 @@ class SampleStream {
   std::uint32_t left_on_page_ = 0;  // impressions
   std::vector<Sample> open_;        // first samples whose z is not final
 };
+
+void offer_all(Trainer& trainer, const std::vector<Sample>& samples);
+
+// How a model may be computed without changing a bit of it.
+struct Machine {
+  std::size_t threads;
+  std::uint64_t lane;
+};
+// The digests of the models that these machines make of the samples.
+std::set<std::string> model_digests(Config config, const std::vector<Sample>& samples,
+                                    std::span<const Machine> machines);
 
 }  // namespace sluice::testing

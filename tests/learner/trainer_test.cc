@@ -15,12 +15,11 @@
 namespace sluice {
 namespace {
 
+using testing::Machine;
+using testing::model_digests;
+using testing::offer_all;
 using testing::SampleStream;
 using testing::small_config;
-
-void offer_all(Trainer& trainer, const std::vector<Sample>& samples) {
-  for (const Sample& sample : samples) ASSERT_TRUE(trainer.offer(sample).has_value());
-}
 
 using Precision = ModelConfig::Precision;
 
@@ -42,25 +41,13 @@ std::vector<Config> configs_by_products() {
 }
 
 // What differs between two runs and must change nothing.
-struct Machine {
-  std::size_t threads;
-  std::uint64_t lane;
-};
-
 TEST(Trainer, AnyNumberOfThreadsAndAnyLaneGiveTheSameModel) {
   std::set<std::string> distinct;
-  for (Config config : configs_by_products()) {
+  for (const Config& config : configs_by_products()) {
     const std::vector<Sample> samples = SampleStream(config, 1).take(777);
-    std::set<std::string> digests;
-    for (const Machine& machine :
-         {Machine{1, 16}, Machine{2, 1}, Machine{3, 64}, Machine{2, 4096}}) {
-      config.training.lane = machine.lane;
-      Workers workers(machine.threads);
-      Trainer trainer(config, workers);
-      offer_all(trainer, samples);
-      ASSERT_TRUE(trainer.finish().has_value());
-      digests.insert(trainer.model_digest().hex());
-    }
+    std::set<std::string> digests =
+        model_digests(config, samples,
+                      std::array{Machine{1, 16}, Machine{2, 1}, Machine{3, 64}, Machine{2, 4096}});
     EXPECT_EQ(digests.size(), 1U);
     distinct.merge(digests);
   }
