@@ -7,8 +7,6 @@
 #include <cmath>
 #include <limits>
 
-#include "learner/esmm_loss.h"
-
 namespace sluice {
 
 // Where two factors are multiplied that may be below this, it is done in logs.
@@ -48,9 +46,11 @@ inline NodeValue constant_value(double p) {
   return {p, 1 - p, log_p, log_no, log_p - log_no};
 }
 
+// Where a·b is small the sum would lose it beside 1.
 inline NodeValue product_value(const NodeValue& a, const NodeValue& b) {
   const double log_p = a.log_p + b.log_p;
-  const double log_no = log_no_conversion({a.log_p, a.log_no}, {b.log_p, b.log_no});
+  const double log_no =
+      log_p < -0.7 ? std::log1p(-std::exp(log_p)) : log_add_exp(a.log_no, a.log_p + b.log_no);
   return {a.p * b.p, a.no + a.p * b.no, log_p, log_no, log_p - log_no};
 }
 

@@ -281,7 +281,7 @@ void Objective::differentiate(const Term& term, double scale, const Values& valu
         (a.p < b.p ? to_b : to_a) += g;
         break;
       case Op::softplus:
-        to_a += g * rate_of(a.p).yes;
+        to_a += g * sigmoid_value(a.p).p;
         break;
       case Op::bce:
         to_b += g * (a.p != 0 ? -b.no : b.p);

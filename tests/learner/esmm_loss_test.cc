@@ -1,4 +1,4 @@
-#include "learner/esmm_loss.h"
+#include "tests/learner/esmm_loss.h"
 
 #include <cmath>
 #include <memory>

@@ -14,7 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/lanes.h"
-#include "learner/esmm_loss.h"
+#include "tests/learner/esmm_loss.h"
 
 namespace sluice {
 namespace {
