@@ -109,16 +109,15 @@ Status write_out(const std::string& text) {
   return {};
 }
 
-Result<Scorer> open_scorer(const ScoreOptions& options) {
+Result<std::shared_ptr<const Scorer>> find_scorer(const ScoreOptions& options) {
   RealFileSystem files;
   SLUICE_ASSIGN(const fs::path folder,
                 find_snapshot(files, options.snapshot, options.model, std::nullopt));
-  SLUICE_ASSIGN(Snapshot snapshot, read_snapshot(files, folder));
-  return Scorer(std::move(snapshot));
+  return open_scorer(files, folder);
 }
 
 // Whether every line got its score.
-Result<bool> score_all(Scorer& scorer, int input) {
+Result<bool> score_all(const Scorer& scorer, int input) {
   LineReader reader(input, scorer.max_record_bytes());
   std::uint64_t line = 0;
   bool all_scored = true;
@@ -148,8 +147,8 @@ int score(const ScoreOptions& options) {
   if (input < 0) {
     return report_error(usage_error("cannot read " + options.in + ": " + std::strerror(errno)));
   }
-  auto scorer = open_scorer(options);
-  auto all_scored = scorer ? score_all(*scorer, input) : Result<bool>(scorer.error());
+  const auto scorer = find_scorer(options);
+  auto all_scored = scorer ? score_all(**scorer, input) : Result<bool>(scorer.error());
   if (!is_stdin) ::close(input);
   if (!all_scored) return report_error(all_scored.error());
   return *all_scored ? 0 : 1;

@@ -2,13 +2,18 @@
 // impression means the same in training and in serving.
 #pragma once
 
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <tl/expected.hpp>
 
+#include "base/file.h"
+#include "base/result.h"
 #include "ingest/decoder.h"
 #include "serving/snapshots.h"
 
@@ -19,24 +24,36 @@ struct Score {
   Prediction prediction;
 };
 
-// Used by one thread at a time.
+// One version of a model. Any thread; shared by all that serve from it.
 class Scorer {
  public:
   explicit Scorer(Snapshot snapshot);
 
   const nlohmann::ordered_json& manifest() const { return manifest_; }
   // Longer impressions are refused; a reader need not keep more of them.
-  std::uint64_t max_record_bytes() const { return max_record_bytes_; }
+  std::uint64_t max_record_bytes() const { return streams_.max_record_bytes; }
 
   // One result for each impression (a JSON object as in the log), in their order: its score, or why
   // it has none. A score's bits do not depend on the other impressions.
-  std::vector<tl::expected<Score, std::string>> score(std::span<const std::string> impressions);
+  std::vector<tl::expected<Score, std::string>> score(
+      std::span<const std::string> impressions) const;
 
  private:
+  std::unique_ptr<Decoder> take_decoder() const;
+  void give_back(std::unique_ptr<Decoder> decoder) const;
+
   nlohmann::ordered_json manifest_;
-  std::uint64_t max_record_bytes_;
+  StreamsConfig streams_;
   Model model_;
-  Decoder decoder_;
+  // A decoder is one thread's at a time: those that nobody uses now.
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<Decoder>> decoders_;
 };
+
+// The snapshot in `folder`, read and checked whole. What it has in common with `near`, an earlier
+// version, may be shared with it.
+Result<std::shared_ptr<const Scorer>> open_scorer(FileSystem& files,
+                                                  const std::filesystem::path& folder,
+                                                  const std::shared_ptr<const Scorer>& near = {});
 
 }  // namespace sluice

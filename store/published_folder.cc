@@ -12,6 +12,7 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr const char* kManifest = "manifest.json";
+constexpr const char* kAliases = "aliases";
 constexpr std::size_t kNameDigits = 12;
 
 bool is_plain_name(std::string_view name) {
@@ -290,18 +291,48 @@ Status set_latest(FileSystem& files, const fs::path& parent, std::uint64_t seque
   return write_atomically(files, parent / kLatest, numbered_folder_name(sequence) + "\n");
 }
 
-Result<std::optional<std::uint64_t>> read_latest(FileSystem& files, const fs::path& parent) {
-  const fs::path path = parent / kLatest;
+namespace {
+
+Result<std::optional<std::uint64_t>> read_name(FileSystem& files, const fs::path& path) {
   if (!files.exists(path)) return std::optional<std::uint64_t>();
   SLUICE_ASSIGN(std::string text, files.read(path));
   if (text.ends_with('\n')) text.pop_back();
   const auto number = folder_number(text);
   if (!number) {
     return stop_error(path.string() +
-                      " does not name a folder beside it: write the name of the"
+                      " does not name one of the numbered folders: write the name of the"
                       " wanted one into it, or remove it");
   }
   return number;
+}
+
+Status check_alias(const std::string& alias) {
+  const bool is_fine =
+      !alias.empty() && alias.size() <= 64 && std::all_of(alias.begin(), alias.end(), [](char c) {
+        return ('a' <= c && c <= 'z') || ('A' <= c && c <= 'Z') || ('0' <= c && c <= '9') ||
+               c == '-' || c == '_';
+      });
+  if (is_fine) return {};
+  return usage_error("'" + alias + "' is no alias: letters, digits, - and _, at most 64 of them");
+}
+
+}  // namespace
+
+Result<std::optional<std::uint64_t>> read_latest(FileSystem& files, const fs::path& parent) {
+  return read_name(files, parent / kLatest);
+}
+
+Status set_alias(FileSystem& files, const fs::path& parent, const std::string& alias,
+                 std::uint64_t sequence) {
+  SLUICE_TRY(check_alias(alias));
+  SLUICE_TRY(make_durable_folders(files, parent / kAliases));
+  return write_atomically(files, parent / kAliases / alias, numbered_folder_name(sequence) + "\n");
+}
+
+Result<std::optional<std::uint64_t>> read_alias(FileSystem& files, const fs::path& parent,
+                                                const std::string& alias) {
+  SLUICE_TRY(check_alias(alias));
+  return read_name(files, parent / kAliases / alias);
 }
 
 }  // namespace sluice

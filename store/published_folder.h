@@ -79,4 +79,13 @@ Status set_latest(FileSystem& files, const std::filesystem::path& parent, std::u
 Result<std::optional<std::uint64_t>> read_latest(FileSystem& files,
                                                  const std::filesystem::path& parent);
 
+// Aliases: names that an operator gives to snapshots, in aliases/<name> beside them, each a file as
+// LATEST. A name is of letters, digits, '-' and '_', at most 64 of them (else a usage error).
+Status set_alias(FileSystem& files, const std::filesystem::path& parent, const std::string& alias,
+                 std::uint64_t sequence);
+// None where there is no such alias.
+Result<std::optional<std::uint64_t>> read_alias(FileSystem& files,
+                                                const std::filesystem::path& parent,
+                                                const std::string& alias);
+
 }  // namespace sluice

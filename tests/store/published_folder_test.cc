@@ -201,6 +201,20 @@ TEST(PublishedFolder, RetentionKeepsTheNewestTheProtectedAndLatest) {
                                                          "000000000005", "000000000006", "LATEST"));
 }
 
+TEST(PublishedFolder, AliasesMoveBothWaysAndAreNamesOnly) {
+  TemporaryFolder temporary;
+  RealFileSystem files;
+  EXPECT_EQ(*read_alias(files, temporary.path(), "champion"), std::nullopt);
+  for (const std::uint64_t sequence : {7, 5}) {
+    ASSERT_TRUE(set_alias(files, temporary.path(), "champion", sequence));
+    EXPECT_EQ(*read_alias(files, temporary.path(), "champion"), sequence);
+  }
+  for (const char* name : {"", "../LATEST", ".hidden", "a b"}) {
+    EXPECT_FALSE(set_alias(files, temporary.path(), name, 1)) << name;
+    EXPECT_FALSE(read_alias(files, temporary.path(), name)) << name;
+  }
+}
+
 TEST(PublishedFolder, LatestNeverMovesBack) {
   const TemporaryFolder temporary;
   RealFileSystem files;
