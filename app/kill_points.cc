@@ -32,6 +32,7 @@ std::string kind_in_model(const fs::path& rest) {
   const std::string first = rest.begin()->string();
   if (first == "checkpoints") return "checkpoint";
   if (first == "snapshots") {
+    if (rest.parent_path().filename() == kAliases) return "alias";
     const std::string name = rest.filename().string();
     return name == kLatest || name == std::string(kLatest) + ".tmp" ? "latest" : "snapshot";
   }

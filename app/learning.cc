@@ -133,6 +133,8 @@ Status Learning::recover() {
   SLUICE_TRY(remove_temporary_folders(files_, folder_ / "snapshots"));
   SLUICE_ASSIGN(auto checkpoints, list_numbered_folders(files_, folder_ / "checkpoints"));
   SLUICE_ASSIGN(last_snapshot_, newest_published(files_, folder_ / "snapshots"));
+  SLUICE_ASSIGN(candidate_, read_alias(files_, folder_ / "snapshots", kCandidate));
+  last_snapshot_ = std::max(last_snapshot_, candidate_);
   while (!checkpoints.empty()) {
     const std::uint64_t sequence = checkpoints.back();
     checkpoints.pop_back();
@@ -377,9 +379,10 @@ Status Learning::put_into_use(std::uint64_t sequence, const Json& manifest) {
       latest_manifest = *std::move(read);
     }
   }
-  const auto refusal = gate_refusal(config_.snapshots.gate, manifest, latest_manifest);
+  const bool was_held = candidate_ > latest;  // no LATEST is before every snapshot
+  const auto refusal = gate_refusal(config_.snapshots.gate, manifest, latest_manifest, was_held);
   if (!refusal) return set_latest(files_, parent, sequence);
-  ++snapshots_held_;
+  candidate_ = sequence;
   spdlog::warn("snapshot {} is kept as {} and does not become LATEST: {}", sequence, kCandidate,
                *refusal);
   return set_alias(files_, parent, kCandidate, sequence);

@@ -61,8 +61,8 @@ class Learning final : public LearnStage {
   std::uint64_t first_needed() const override { return first_needed_; }
   std::optional<std::uint64_t> last_snapshot() const override { return last_snapshot_; }
   const Trainer& trainer() const { return trainer_; }
-  // Snapshots that did not become LATEST, since this process began (app/snapshot_gate.h).
-  std::uint64_t snapshots_held() const { return snapshots_held_; }
+  // The newest snapshot that did not become LATEST (app/snapshot_gate.h).
+  std::optional<std::uint64_t> candidate() const { return candidate_; }
   Result<nlohmann::ordered_json> second_half_metrics();
   // Of every trained sample in order, as predicted before it was learned; false where they were not
   // kept from the first on.
@@ -103,8 +103,8 @@ class Learning final : public LearnStage {
   TimeMs last_tick_ = kTimeMin;                 // of the last trained batch
   TimeMs next_snapshot_ = kTimeMin;             // event time; kTimeMin before the first batch
   std::uint64_t snapshot_at_ = 0;               // sequence of the last snapshot of this lineage
-  std::optional<std::uint64_t> last_snapshot_;  // the newest that LATEST named
-  std::uint64_t snapshots_held_ = 0;
+  std::optional<std::uint64_t> last_snapshot_;  // the newest that was published
+  std::optional<std::uint64_t> candidate_;
   Committed committed_;
 };
 

@@ -29,10 +29,15 @@ std::string number(double value) {
 }  // namespace
 
 std::optional<std::string> gate_refusal(const GateConfig& gate, const ordered_json& manifest,
-                                        const ordered_json& latest) {
+                                        const ordered_json& latest, bool was_held) {
+  const bool is_off =
+      gate.max_auc_drop >= 1 && gate.calibration_min <= 0 && gate.calibration_max <= 0;
+  if (is_off) return std::nullopt;
+  bool is_judged = false;
   for (const char* task : {"ctr", "ctcvr"}) {
     const auto positives = window_metric(manifest, task, "positives");
     if (positives.value_or(0) < static_cast<double>(gate.min_positives)) continue;
+    is_judged = true;
     const auto calibration = window_metric(manifest, task, "calibration");
     if (calibration && *calibration < gate.calibration_min) {
       return std::string(task) + " calibration " + number(*calibration) +
@@ -49,7 +54,8 @@ std::optional<std::string> gate_refusal(const GateConfig& gate, const ordered_js
              ", by more than snapshots.gate.max_auc_drop = " + number(gate.max_auc_drop);
     }
   }
-  return std::nullopt;
+  if (is_judged || !was_held) return std::nullopt;
+  return "the one before was held back, and since then there are too few positives to judge by";
 }
 
 }  // namespace sluice

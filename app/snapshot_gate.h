@@ -18,9 +18,10 @@ inline constexpr const char* kCandidate = "candidate";
 // that is, over the samples since the snapshot before, each predicted before it was learned: the
 // AUC against that of the snapshot which LATEST names (`latest`, its manifest; null where there is
 // none or where it cannot be read, which holds nothing up), the calibration by itself. A task with
-// fewer than gate.min_positives in its window is not judged.
+// fewer than gate.min_positives in its window is not judged; where neither is, what was decided of
+// the snapshot before holds on: `was_held`, whether that is a candidate.
 std::optional<std::string> gate_refusal(const GateConfig& gate,
                                         const nlohmann::ordered_json& manifest,
-                                        const nlohmann::ordered_json& latest);
+                                        const nlohmann::ordered_json& latest, bool was_held);
 
 }  // namespace sluice

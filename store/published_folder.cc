@@ -12,7 +12,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr const char* kManifest = "manifest.json";
-constexpr const char* kAliases = "aliases";
 constexpr const char* kRolledBackFrom = "ROLLED_BACK_FROM";
 constexpr std::size_t kNameDigits = 12;
 

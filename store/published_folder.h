@@ -91,6 +91,7 @@ Result<std::optional<std::uint64_t>> newest_published(FileSystem& files,
 
 // Aliases: names that an operator gives to snapshots, in aliases/<name> beside them, each a file as
 // LATEST. A name is of letters, digits, '-' and '_', at most 64 of them (else a usage error).
+inline constexpr const char* kAliases = "aliases";
 Status set_alias(FileSystem& files, const std::filesystem::path& parent, const std::string& alias,
                  std::uint64_t sequence);
 // None where there is no such alias.

@@ -9,6 +9,11 @@ namespace {
 using nlohmann::ordered_json;
 using testing::HasSubstr;
 
+std::optional<std::string> gate_refusal(const GateConfig& gate, const ordered_json& manifest,
+                                        const ordered_json& latest) {
+  return sluice::gate_refusal(gate, manifest, latest, false);
+}
+
 ordered_json manifest(double auc, double calibration, std::uint64_t positives = 1000) {
   const ordered_json task = {{"positives", positives}, {"auc", auc}, {"calibration", calibration}};
   return {{"window_metrics", {{"ctr", task}, {"ctcvr", task}}}};
@@ -51,6 +56,17 @@ TEST(SnapshotGate, DoesNotJudgeFewPositivesOrWhatIsUndefined) {
         ordered_json();
   }
   EXPECT_EQ(gate_refusal(gate, undefined, manifest(0.9, 1)), std::nullopt);
+}
+
+// Else a quiet minute after a bad hour would put the bad hour's model into use.
+TEST(SnapshotGate, WhatCannotBeJudgedIsDecidedAsTheOneBefore) {
+  GateConfig gate;
+  gate.calibration_max = 2;
+  const ordered_json few = manifest(0.5, 1, 99);
+  EXPECT_EQ(sluice::gate_refusal(gate, few, {}, false), std::nullopt);
+  EXPECT_THAT(sluice::gate_refusal(gate, few, {}, true).value_or(""), HasSubstr("too few"));
+  EXPECT_EQ(sluice::gate_refusal(gate, manifest(0.5, 1), {}, true), std::nullopt);
+  EXPECT_EQ(sluice::gate_refusal({}, few, {}, true), std::nullopt);  // no gate, no candidates
 }
 
 // A burst that spoils clicks alone shows in CTCVR too, but not the other way round.

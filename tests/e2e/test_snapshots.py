@@ -53,12 +53,12 @@ class Snapshots(sluice.Case):
         gated = self.replay(self.config, "gated", {**SETTINGS, **GATE})
         free = self.replay(self.config, "free", SETTINGS)
         self.assertEqual(gated["model_digest"], free["model_digest"])
-        self.assertGreater(gated["snapshots_held"], 0)
-        self.assertNotIn("snapshots_held", free)
+        self.assertNotIn("candidate", free)
         entries = self.snapshot("list", "gated")
         self.assertEqual([entry["sequence"] for entry in entries],
                          [entry["sequence"] for entry in self.snapshot("list", "free")])
         candidate, = [entry for entry in entries if "candidate" in entry["names"]]
+        self.assertEqual(gated["candidate"], candidate["sequence"])
         calibration = self.snapshot("show", "gated", "candidate")["window_metrics"]["ctr"]
         self.assertFalse(0.5 <= calibration["calibration"] <= 2, calibration)
         moved = self.snapshot("alias", "gated", "LATEST", "candidate")
