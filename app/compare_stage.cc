@@ -47,11 +47,14 @@ Result<bool> CompareStage::learn(const Committed& committed, std::size_t max_sam
   const std::size_t at_once = std::max<std::size_t>(1, max_samples / learnings_.size());
   SLUICE_ASSIGN(auto samples, read_committed(store_, next_sequence(), committed, at_once));
   SLUICE_TRY(facts_->add(samples));
+  bool has_more = false;
   for (const auto& learning : learnings_) {
     const bool is_last = learning == learnings_.back();
-    SLUICE_TRY(learning->learn_from(committed, is_last ? std::move(samples) : samples));
+    SLUICE_ASSIGN(const bool more,
+                  learning->learn_from(committed, is_last ? std::move(samples) : samples));
+    has_more = has_more || more;
   }
-  return next_sequence() < committed.next_sequence;
+  return has_more || next_sequence() < committed.next_sequence;
 }
 
 Status CompareStage::finish() {
