@@ -61,9 +61,10 @@ class CompareTask final : public ServiceTask {
   Result<std::unique_ptr<LearnStage>> open_learner(const ServiceParts& parts) override {
     // Before a model that is new to the folder is begun in it.
     SLUICE_TRY(compare_join_identity(join_config(models_), parts.store));
-    SLUICE_ASSIGN(auto stage,
-                  CompareStage::open(models_, {options_.data_dir, std::nullopt, parts.provenance},
-                                     parts.store, parts.files, parts.clock, parts.workers));
+    LearningOptions options{options_.data_dir, std::nullopt, parts.provenance};
+    options.make_background = make_background_thread;
+    SLUICE_ASSIGN(auto stage, CompareStage::open(models_, options, parts.store, parts.files,
+                                                 parts.clock, parts.workers));
     stage_ = stage.get();
     files_ = &parts.files;
     workers_ = &parts.workers;

@@ -49,16 +49,19 @@ Result<bool> CompareStage::learn(const Committed& committed, std::size_t max_sam
   const std::size_t at_once = std::max<std::size_t>(1, max_samples / learnings_.size());
   SLUICE_ASSIGN(auto samples, read_committed(store_, next_sequence(), committed, at_once));
   SLUICE_TRY(facts_->add(samples));
+  bool has_more = false;
   for (std::size_t model = 0; model < learnings_.size(); ++model) {
     const bool is_last = model + 1 == learnings_.size();
-    SLUICE_TRY(learn_from(model, committed, is_last ? std::move(samples) : samples));
+    SLUICE_ASSIGN(const bool more,
+                  learn_from(model, committed, is_last ? std::move(samples) : samples));
+    has_more = has_more || more;
   }
-  return next_sequence() < committed.next_sequence;
+  return has_more || next_sequence() < committed.next_sequence;
 }
 
 // The samples become those of a join of this model alone.
-Status CompareStage::learn_from(std::size_t model, const Committed& committed,
-                                std::vector<Sample> samples) {
+Result<bool> CompareStage::learn_from(std::size_t model, const Committed& committed,
+                                      std::vector<Sample> samples) {
   const FeatureColumns& columns = columns_[model];
   for (Sample& sample : samples) {
     if (columns.are_all()) break;
@@ -70,8 +73,7 @@ Status CompareStage::learn_from(std::size_t model, const Committed& committed,
     }
     sample.features = *std::move(features);
   }
-  SLUICE_TRY(learnings_[model]->learn_from(committed, std::move(samples)));
-  return {};
+  return learnings_[model]->learn_from(committed, std::move(samples));
 }
 
 Status CompareStage::finish() {

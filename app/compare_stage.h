@@ -48,7 +48,8 @@ class CompareStage final : public LearnStage {
 
  private:
   explicit CompareStage(KeyValueStore& store) : store_(store) {}
-  Status learn_from(std::size_t model, const Committed& committed, std::vector<Sample> samples);
+  Result<bool> learn_from(std::size_t model, const Committed& committed,
+                          std::vector<Sample> samples);
   Status check_log(const std::vector<ComparedModel>& models) const;
 
   KeyValueStore& store_;

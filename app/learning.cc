@@ -6,7 +6,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include "app/snapshot_gate.h"
 #include "base/check.h"
 #include "joiner/sample_log.h"
 #include "store/published_folder.h"
@@ -20,7 +19,6 @@ using Json = nlohmann::ordered_json;
 constexpr int kCheckpointFormat = 1;
 constexpr int kSnapshotFormat = 1;
 constexpr const char* kStateFile = "state.safetensors";
-constexpr const char* kWeightsFile = "weights.safetensors";
 
 Json keys_json(const Config& config, KeyGroup group) {
   Json json = Json::object();
@@ -76,7 +74,11 @@ Learning::Learning(const Config& config, const LearningOptions& options, KeyValu
       store_(store),
       files_(files),
       clock_(clock),
-      trainer_(config, workers) {}
+      trainer_(config, workers),
+      writer_(folder_ / "snapshots", config.snapshots, options.provenance, files, clock,
+              options.make_background ? options.make_background() : make_foreground()) {
+  trainer_.set_rows_at_once(options.rows_at_once);
+}
 
 Result<std::unique_ptr<Learning>> Learning::open(const Config& config,
                                                  const LearningOptions& options,
@@ -130,11 +132,8 @@ Status compare_learner_identity(const Config& config, FileSystem& files, const f
 
 Status Learning::recover() {
   SLUICE_TRY(remove_temporary_folders(files_, folder_ / "checkpoints"));
-  SLUICE_TRY(remove_temporary_folders(files_, folder_ / "snapshots"));
+  SLUICE_TRY(writer_.open());
   SLUICE_ASSIGN(auto checkpoints, list_numbered_folders(files_, folder_ / "checkpoints"));
-  SLUICE_ASSIGN(last_snapshot_, newest_published(files_, folder_ / "snapshots"));
-  SLUICE_ASSIGN(candidate_, read_alias(files_, folder_ / "snapshots", kCandidate));
-  last_snapshot_ = std::max(last_snapshot_, candidate_);
   while (!checkpoints.empty()) {
     const std::uint64_t sequence = checkpoints.back();
     checkpoints.pop_back();
@@ -173,10 +172,13 @@ Status Learning::restore(std::uint64_t sequence, const PublishedFolder& folder) 
   const auto file = folder.files.find(kStateFile);
   // Of another type than ours an entry is other damage, not an exception.
   const Json snapshot_at = folder.manifest.value("snapshot_at", Json(std::uint64_t{0}));
+  // An earlier version wrote full ones only and did not count them.
+  const Json ordinal = folder.manifest.value("snapshot_ordinal", Json(std::uint64_t{0}));
+  const Json checksum = folder.manifest.value("snapshot_checksum", Json(""));
   if (folder.manifest.value("format", Json()) != kCheckpointFormat ||
       state == folder.manifest.end() || tick == folder.manifest.end() ||
       !tick->is_number_integer() || !snapshot_at.is_number_unsigned() ||
-      file == folder.files.end()) {
+      !ordinal.is_number_unsigned() || !checksum.is_string() || file == folder.files.end()) {
     return damaged;
   }
   SLUICE_ASSIGN(auto tensors, decode_tensors(file->second));
@@ -184,6 +186,8 @@ Status Learning::restore(std::uint64_t sequence, const PublishedFolder& folder) 
   if (trainer_.trained_sequence() != sequence) return damaged;
   last_tick_ = tick->get<TimeMs>();
   snapshot_at_ = snapshot_at.get<std::uint64_t>();
+  snapshot_ordinal_ = ordinal.get<std::uint64_t>();
+  snapshot_checksum_ = checksum.get<std::string>();
   next_snapshot_ = floor_to(last_tick_, config_.snapshots.every) + config_.snapshots.every;
   return {};
 }
@@ -213,6 +217,7 @@ Result<bool> Learning::learn(const Committed& committed, std::size_t max_samples
 
 Result<bool> Learning::learn_from(const Committed& committed, std::vector<Sample> samples) {
   committed_ = committed;
+  SLUICE_TRY(writer_.check());
   for (Sample& sample : samples) {
     if (sample.sequence < trainer_.next_sequence()) continue;
     offered_digest_ = chain_sample(offered_digest_, sample);
@@ -225,10 +230,15 @@ Result<bool> Learning::learn_from(const Committed& committed, std::vector<Sample
                       offered_digest_.hex() + " for " + committed.samples_digest.hex() +
                       "); the data folder is damaged: replay into a new one");
   }
-  return false;
+  if (!copying_) return false;
+  // No batch is there that would copy some.
+  trainer_.copy_snapshot();
+  SLUICE_TRY(go_on_with_snapshot());
+  return copying_.has_value();
 }
 
 Status Learning::on_batch(const TrainedBatch& batch) {
+  SLUICE_TRY(writer_.check());
   if (predictions_ != nullptr) SLUICE_TRY(predictions_->add(batch));
   SLUICE_TRY(scores_->add(batch));
   if (options_.freshness != nullptr) options_.freshness->add(batch.samples, clock_.wall_ms());
@@ -238,8 +248,9 @@ Status Learning::on_batch(const TrainedBatch& batch) {
     next_snapshot_ = floor_to(first_tick, config_.snapshots.every) + config_.snapshots.every;
   }
   last_tick_ = batch.tick;
+  if (copying_) SLUICE_TRY(go_on_with_snapshot());
   // A snapshot first: it ends a window of the metrics, which is part of the checkpoint.
-  if (is_snapshot_due(batch.tick)) SLUICE_TRY(snapshot(batch.tick, is_finishing_));
+  if (is_snapshot_due(batch.tick)) SLUICE_TRY(begin_snapshot(batch.tick, is_finishing_));
   const std::uint64_t every = config_.checkpoints.every;
   const bool is_due_by_count = batch.last_sequence / every > last_checkpoint_ / every;
   const bool is_due_by_time =
@@ -259,36 +270,41 @@ Status Learning::finish() {
   SLUICE_TRY(trainer_.finish());
   const std::uint64_t sequence = trainer_.trained_sequence();
   if (sequence == 0) return {};
-  if (snapshot_at_ < sequence) SLUICE_TRY(snapshot(last_tick_, true));
+  if (snapshot_at_ < sequence) SLUICE_TRY(begin_snapshot(last_tick_, true));
   if (last_checkpoint_ < sequence) SLUICE_TRY(checkpoint());
-  return {};
+  return await_snapshot();
 }
 
 Status Learning::stop() {
-  if (trainer_.trained_sequence() > last_checkpoint_) return checkpoint();
-  return {};
+  if (trainer_.trained_sequence() > last_checkpoint_) SLUICE_TRY(checkpoint());
+  return await_snapshot();
 }
 
 // ---- what is published
 
 Status Learning::checkpoint() {
   const std::uint64_t sequence = trainer_.trained_sequence();
+  // A start from this checkpoint would not make it again.
+  SLUICE_TRY(await_snapshot());
   // The checkpoint says that these lines are there.
   if (predictions_ != nullptr) SLUICE_TRY(predictions_->sync());
   SLUICE_TRY(scores_->sync());
   if (options_.before_checkpoint) SLUICE_TRY(options_.before_checkpoint());
   LearnerState state = trainer_.save();
+  const Digest model_digest = trainer_.model_digest();
   Json manifest;
   manifest["format"] = kCheckpointFormat;
   manifest["sequence"] = sequence;
   manifest["tick"] = last_tick_;
   manifest["snapshot_at"] = snapshot_at_;
+  manifest["snapshot_ordinal"] = snapshot_ordinal_;
+  manifest["snapshot_checksum"] = snapshot_checksum_;
   manifest["samples_digest"] = trainer_.samples_digest().hex();
-  manifest["model_digest"] = trainer_.model_digest().hex();
+  manifest["model_digest"] = model_digest.hex();
   manifest["state"] = std::move(state.json);
   const fs::path parent = folder_ / "checkpoints";
-  // The line first: a start from this checkpoint would not make it again.
-  SLUICE_TRY(write_digest_line("checkpoint"));
+  // The line first, for the same reason.
+  SLUICE_TRY(write_digest_line("checkpoint", sequence, trainer_.samples_digest(), model_digest));
   SLUICE_TRY(publish_folder(files_, parent, numbered_folder_name(sequence), manifest,
                             {{kStateFile, encode_tensors(state.tensors)}}, {}));
   last_checkpoint_ = sequence;
@@ -322,22 +338,28 @@ Status Learning::update_first_needed() {
 // `is_last`: at the end of closed logs, where the last batch ends with them. A sample that would
 // have been the very last, of that batch, may be missing then, with none behind it that would bear
 // the mark.
-Status Learning::snapshot(TimeMs tick, bool is_last) {
-  const std::uint64_t sequence = trainer_.trained_sequence();
-  const fs::path parent = folder_ / "snapshots";
-  LearnerState state = trainer_.snapshot();
-  snapshot_at_ = sequence;
-  SLUICE_TRY(write_digest_line("snapshot"));
-  const std::string name = numbered_folder_name(sequence);
-  // One that was published and then pruned does not come back.
-  if (last_snapshot_.value_or(0) >= sequence && !files_.exists(parent / name)) return {};
+Status Learning::begin_snapshot(TimeMs tick, bool is_last) {
+  SLUICE_TRY(await_snapshot());  // the one before: a delta names it
+  ++snapshot_ordinal_;
+  const bool is_full = (snapshot_ordinal_ - 1) % config_.snapshots.full_every == 0;
+  copying_ = snapshot_manifest(tick, is_last);
+  snapshot_at_ = trainer_.trained_sequence();
+  trainer_.begin_snapshot(is_full ? CutRows::all : CutRows::changed);
+  return go_on_with_snapshot();
+}
 
+// All that is known when it begins.
+Json Learning::snapshot_manifest(TimeMs tick, bool is_last) const {
+  const std::uint64_t sequence = trainer_.trained_sequence();
   const std::string learner_hash = semantic_hash(config_, KeyGroup::learner).hex();
   const auto& from = committed_.irreproducible_from;
   const bool is_reproducible = !from || (!is_last && sequence < *from);
+  const bool is_full = (snapshot_ordinal_ - 1) % config_.snapshots.full_every == 0;
   Json manifest;
   manifest["format"] = kSnapshotFormat;
-  manifest["kind"] = "full";
+  manifest["kind"] = is_full ? "full" : "delta";
+  manifest["ordinal"] = snapshot_ordinal_;
+  if (!is_full) manifest["base"] = {{"sequence", snapshot_at_}, {"checksum", snapshot_checksum_}};
   manifest["sequence"] = sequence;
   manifest["tick"] = tick;
   manifest["time"] = format_time(tick);
@@ -348,7 +370,6 @@ Status Learning::snapshot(TimeMs tick, bool is_last) {
   manifest["lineage"] = lineage(config_, learner_hash, sequence);
   manifest["reproducible"] = is_reproducible;
   manifest["samples_digest"] = trainer_.samples_digest().hex();
-  manifest["model_digest"] = trainer_.model_digest().hex();
   manifest["streams"] = {{"ts", config_.streams.ts},
                          {"event_id", config_.streams.event_id},
                          {"impression_id", config_.streams.impression_id},
@@ -357,35 +378,32 @@ Status Learning::snapshot(TimeMs tick, bool is_last) {
                          {"not_before", config_.streams.not_before},
                          {"max_record_bytes", config_.streams.max_record_bytes},
                          {"max_depth", config_.streams.max_depth}};
-  for (const auto& [key, value] : state.json.items()) manifest[key] = value;
-
-  Json provenance = Json::parse(options_.provenance, nullptr, false);
-  provenance["published"] = format_time(clock_.wall_ms());
-  SLUICE_TRY(publish_folder(files_, parent, name, manifest,
-                            {{kWeightsFile, encode_tensors(state.tensors)}},
-                            {{"provenance.json", provenance.dump(2) + "\n"}}));
-  SLUICE_TRY(put_into_use(sequence, manifest));
-  last_snapshot_ = std::max(last_snapshot_.value_or(0), sequence);
-  return keep_newest(files_, parent, config_.snapshots.keep);
+  return manifest;
 }
 
-// LATEST, or a candidate where the gate holds it back.
-Status Learning::put_into_use(std::uint64_t sequence, const Json& manifest) {
-  const fs::path parent = folder_ / "snapshots";
-  SLUICE_ASSIGN(const auto latest, read_latest(files_, parent));
-  Json latest_manifest;
-  if (latest && *latest < sequence) {
-    if (auto read = read_manifest(files_, parent / numbered_folder_name(*latest))) {
-      latest_manifest = *std::move(read);
-    }
+// Where all rows are copied: the line in digests.jsonl, then it is written beside.
+Status Learning::go_on_with_snapshot() {
+  if (!trainer_.is_snapshot_copied()) return {};
+  Json manifest = *std::exchange(copying_, std::nullopt);
+  FrozenModel model = trainer_.take_snapshot();
+  SLUICE_TRY(write_digest_line("snapshot", snapshot_at_, model.samples_digest, model.model_digest));
+  manifest["model_digest"] = model.model_digest.hex();
+  manifest["weights_digest"] = model.weights_digest.hex();
+  manifest["rows"] = model.rows_by_table();
+  for (const auto& [key, value] : model.json.items()) manifest[key] = value;
+  writer_.start({std::move(manifest), std::move(model)});
+  return writer_.check();
+}
+
+// Until the snapshot that was begun is published.
+Status Learning::await_snapshot() {
+  if (copying_) {
+    while (!trainer_.copy_snapshot()) continue;
+    SLUICE_TRY(go_on_with_snapshot());
   }
-  const bool was_held = candidate_ > latest;  // no LATEST is before every snapshot
-  const auto refusal = gate_refusal(config_.snapshots.gate, manifest, latest_manifest, was_held);
-  if (!refusal) return set_latest(files_, parent, sequence);
-  candidate_ = sequence;
-  spdlog::warn("snapshot {} is kept as {} and does not become LATEST: {}", sequence, kCandidate,
-               *refusal);
-  return set_alias(files_, parent, kCandidate, sequence);
+  SLUICE_TRY(writer_.wait());
+  if (!writer_.checksum().empty()) snapshot_checksum_ = writer_.checksum();
+  return {};
 }
 
 // ---- digests.jsonl
@@ -413,11 +431,11 @@ Status Learning::load_digests() {
 }
 
 // A sequence that was written before must have had the same digests: the promise checks itself.
-Status Learning::write_digest_line(const char* kind) {
+Status Learning::write_digest_line(const char* kind, std::uint64_t sequence,
+                                   const Digest& samples_digest, const Digest& model_digest) {
   const fs::path path = options_.data_dir / "digests.jsonl";
-  const std::uint64_t sequence = trainer_.trained_sequence();
-  const std::string samples = trainer_.samples_digest().hex();
-  const std::string model = trainer_.model_digest().hex();
+  const std::string samples = samples_digest.hex();
+  const std::string model = model_digest.hex();
   if (const auto before = digest_lines_.find(sequence); before != digest_lines_.end()) {
     const Json json = Json::parse(before->second, nullptr, false);
     if (json.value("samples_digest", Json()) != Json(samples) ||

@@ -5,6 +5,10 @@
 // snapshots/<sequence>/ and snapshots/LATEST, scores.bin; digests.jsonl lies in <data-dir>.
 // Recovery: the newest checkpoint whose checksums hold; then the samples after it are trained
 // again.
+//
+// A snapshot does not halt training: its rows are copied between batches, then it is written beside
+// (SnapshotWriter). A checkpoint, the next snapshot and the end wait until it is published: so the
+// samples behind a checkpoint make all snapshots that are not there.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +24,7 @@
 #include "app/handoff.h"
 #include "app/learn_stage.h"
 #include "app/predictions_file.h"
+#include "app/snapshot_writer.h"
 #include "base/file.h"
 #include "base/lanes.h"
 #include "base/result.h"
@@ -37,6 +42,9 @@ struct LearningOptions {
   Freshness* freshness = nullptr;  // of a live service: told of every batch
   // What must be on disk before a checkpoint that speaks of it; none: nothing else.
   std::function<Status()> before_checkpoint = {};
+  // Where snapshots are written; none: on the learning thread, at once.
+  std::function<std::unique_ptr<Background>()> make_background = {};
+  std::size_t rows_at_once = 32'768;  // of a snapshot, copied between two batches
 };
 
 // Owned by the learning thread once opened.
@@ -59,10 +67,10 @@ class Learning final : public LearnStage {
   std::uint64_t next_sequence() const override { return trainer_.next_sequence(); }
   std::uint64_t trained_sequence() const override { return trainer_.trained_sequence(); }
   std::uint64_t first_needed() const override { return first_needed_; }
-  std::optional<std::uint64_t> last_snapshot() const override { return last_snapshot_; }
+  std::optional<std::uint64_t> last_snapshot() const override { return writer_.newest(); }
   const Trainer& trainer() const { return trainer_; }
   // The newest snapshot that did not become LATEST (app/snapshot_gate.h).
-  std::optional<std::uint64_t> candidate() const { return candidate_; }
+  std::optional<std::uint64_t> candidate() const { return writer_.candidate(); }
   Result<nlohmann::ordered_json> second_half_metrics();
   // Of every trained sample in order, as predicted before it was learned; false where they were not
   // kept from the first on.
@@ -79,9 +87,12 @@ class Learning final : public LearnStage {
   Status restore(std::uint64_t sequence, const PublishedFolder& folder);
   Status on_batch(const TrainedBatch& batch);
   Status checkpoint();
-  Status snapshot(TimeMs tick, bool is_last);
-  Status put_into_use(std::uint64_t sequence, const nlohmann::ordered_json& manifest);
-  Status write_digest_line(const char* kind);
+  Status begin_snapshot(TimeMs tick, bool is_last);
+  nlohmann::ordered_json snapshot_manifest(TimeMs tick, bool is_last) const;
+  Status go_on_with_snapshot();
+  Status await_snapshot();
+  Status write_digest_line(const char* kind, std::uint64_t sequence, const Digest& samples,
+                           const Digest& model);
   Status update_first_needed();
   bool is_snapshot_due(TimeMs tick);
 
@@ -100,12 +111,16 @@ class Learning final : public LearnStage {
   bool is_finishing_ = false;  // the last batch of closed logs is being trained
   std::uint64_t last_checkpoint_ = 0;
   DurationMs last_checkpoint_steady_ = 0;
-  TimeMs last_tick_ = kTimeMin;                 // of the last trained batch
-  TimeMs next_snapshot_ = kTimeMin;             // event time; kTimeMin before the first batch
-  std::uint64_t snapshot_at_ = 0;               // sequence of the last snapshot of this lineage
-  std::optional<std::uint64_t> last_snapshot_;  // the newest that was published
-  std::optional<std::uint64_t> candidate_;
+  TimeMs last_tick_ = kTimeMin;      // of the last trained batch
+  TimeMs next_snapshot_ = kTimeMin;  // event time; kTimeMin before the first batch
+  // Of this lineage's last snapshot: its sequence, which one it is (from 1), and the checksum of
+  // its manifest, once it is written.
+  std::uint64_t snapshot_at_ = 0;
+  std::uint64_t snapshot_ordinal_ = 0;
+  std::string snapshot_checksum_;
+  std::optional<nlohmann::ordered_json> copying_;  // the manifest of one whose rows are copied
   Committed committed_;
+  SnapshotWriter writer_;  // ends first
 };
 
 // The committed samples from `first` on, about `max_samples` of them, at least one; none where

@@ -385,11 +385,11 @@ class OneModel final : public ServiceTask {
       : options_(options), config_(config) {}
 
   Result<std::unique_ptr<LearnStage>> open_learner(const ServiceParts& parts) override {
-    SLUICE_ASSIGN(
-        auto learning,
-        Learning::open(config_,
-                       {options_.data_dir, options_.predictions, parts.provenance, parts.freshness},
-                       parts.store, parts.files, parts.clock, parts.workers));
+    LearningOptions options{options_.data_dir, options_.predictions, parts.provenance,
+                            parts.freshness};
+    options.make_background = make_background_thread;
+    SLUICE_ASSIGN(auto learning, Learning::open(config_, options, parts.store, parts.files,
+                                                parts.clock, parts.workers));
     learning_ = learning.get();
     files_ = &parts.files;
     return std::unique_ptr<LearnStage>(std::move(learning));

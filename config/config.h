@@ -165,7 +165,7 @@ struct GateConfig {
 
 struct SnapshotsConfig {
   DurationMs every = 3'600'000;  // of event time; semantic
-  std::uint64_t full_every = 1;  // every n-th snapshot is full; semantic; this version: 1
+  std::uint64_t full_every = 1;  // every n-th snapshot is full, others are deltas; semantic
   std::uint64_t keep = 4;        // operational
   GateConfig gate;
   friend bool operator==(const SnapshotsConfig&, const SnapshotsConfig&) = default;

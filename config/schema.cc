@@ -418,11 +418,13 @@ void add_published(std::vector<Key<Config>>& keys) {
   KeyList snapshots(keys, "snapshots", KeyGroup::learner, &Config::snapshots);
   snapshots.duration("every", &SnapshotsConfig::every, {1, 3'660 * kDay}, "event time",
                      "A snapshot at the first batch end at or after each multiple of this.");
-  snapshots.count("full_every", &SnapshotsConfig::full_every, {1, 1}, "snapshots",
-                  "One in so many is a full one; this version writes full ones only.");
+  snapshots.count(
+      "full_every", &SnapshotsConfig::full_every, {1, 1'000}, "snapshots",
+      "Every so many is a full one, the others hold the rows that changed since the one "
+      "before.");
   snapshots.group(KeyGroup::operational);
   snapshots.count("keep", &SnapshotsConfig::keep, {1, 1e6}, "snapshots",
-                  "The newest so many are kept.");
+                  "The newest so many are kept, and what these are deltas to.");
   KeyList gate(
       keys, "snapshots.gate", KeyGroup::operational,
       [](auto& config) -> auto& { return config.snapshots.gate; });

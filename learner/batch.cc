@@ -77,7 +77,8 @@ std::uint32_t DistinctKeys::number_of(const DecodedSamples::Key& key, std::uint6
   return next;
 }
 
-void BatchRows::gather(std::size_t set, std::span<EmbeddingTable> tables, std::size_t part,
+void BatchRows::gather(std::size_t set, std::span<EmbeddingTable> tables,
+                       std::span<TableChanges> changes, std::size_t part,
                        std::span<DecodedSamples* const> decoded, std::uint64_t step,
                        GatherScratch& scratch) {
   const auto is_reached = [set](const DecodedSamples::Key& key) -> std::uint32_t {
@@ -107,7 +108,7 @@ void BatchRows::gather(std::size_t set, std::span<EmbeddingTable> tables, std::s
     rows_.clear();
     return;
   }
-  find_rows(tables, scratch.distinct, step);
+  find_rows(tables, changes, scratch.distinct, step);
   for (std::size_t n = 0; n < rows_.size(); ++n) begins_[n + 1] += begins_[n];
   // A stable counting sort by row keeps (sample, field, id) order inside each row.
   scratch.next.assign(begins_.begin(), begins_.end());
@@ -127,7 +128,7 @@ void BatchRows::gather(std::size_t set, std::span<EmbeddingTable> tables, std::s
 // Most of the rows are in memory that no cache holds: ask for them some look-ups ahead (for their
 // entries gather() did), and copy the weights while they are at hand, for they are pooled only when
 // all rows are found.
-void BatchRows::find_rows(std::span<EmbeddingTable> tables,
+void BatchRows::find_rows(std::span<EmbeddingTable> tables, std::span<TableChanges> changes,
                           std::span<const GatherScratch::Distinct> distinct, std::uint64_t step) {
   constexpr std::size_t kAhead = 12;
   const std::size_t count = distinct.size();
@@ -150,6 +151,7 @@ void BatchRows::find_rows(std::span<EmbeddingTable> tables,
       continue;
     }
     EmbeddingRow* const row = table.find_or_create(now.key, now.hash);
+    changes[now.table].touch(table, now.hash, *row);
     row->last_batch = step;
     std::copy_n(row->values(), dim, weights);
     rows_[n - kAhead] = row;

@@ -12,6 +12,7 @@
 #include "joiner/sample.h"
 #include "learner/embedding_table.h"
 #include "learner/kernels.h"
+#include "learner/row_changes.h"
 #include "learner/schema.h"
 
 namespace sluice {
@@ -108,9 +109,10 @@ class BatchRows {
   // set to a copy of its weights, which stays until the next call. A row that a sample reaches
   // (DecodedSamples::Key) is made where it is not there, and marked as changed by `step`; one that
   // is only looked up has its initial values where it is not there.
-  // `tables` are those of the set.
-  void gather(std::size_t set, std::span<EmbeddingTable> tables, std::size_t part,
-              std::span<DecodedSamples* const> decoded, std::uint64_t step, GatherScratch& scratch);
+  // `tables` are those of the set; `changes`, one a table, are told before a row is marked.
+  void gather(std::size_t set, std::span<EmbeddingTable> tables, std::span<TableChanges> changes,
+              std::size_t part, std::span<DecodedSamples* const> decoded, std::uint64_t step,
+              GatherScratch& scratch);
 
   std::size_t size() const { return rows_.size(); }
   // Null: it is only looked up.
@@ -122,7 +124,7 @@ class BatchRows {
   }
 
  private:
-  void find_rows(std::span<EmbeddingTable> tables,
+  void find_rows(std::span<EmbeddingTable> tables, std::span<TableChanges> changes,
                  std::span<const GatherScratch::Distinct> distinct, std::uint64_t step);
 
   std::vector<EmbeddingRow*> rows_;    // by first use

@@ -201,6 +201,15 @@ void EmbeddingTable::prefetch_row(std::uint64_t hash) const {
   __builtin_prefetch(row->values() + dim() - 1);
 }
 
+void EmbeddingTable::prefetch(const EmbeddingRow& row) const {
+  __builtin_prefetch(&row);
+  __builtin_prefetch(row.values() + dim() - 1);
+}
+
+std::size_t EmbeddingTable::rows_ahead(std::size_t part) const {
+  return std::min<std::size_t>(parts_[part].rows, kSegmentEntries / 4 * 3);
+}
+
 std::vector<const EmbeddingRow*> EmbeddingTable::by_key() const {
   std::vector<const EmbeddingRow*> rows;
   for_each([&](const EmbeddingRow& row) { rows.push_back(&row); });

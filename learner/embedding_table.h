@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,6 +54,8 @@ class EmbeddingTable {
   static constexpr std::size_t kParts = 16;
   static std::uint64_t hash_of(std::uint64_t key) { return mix64(key); }
   static std::size_t part_of(std::uint64_t hash) { return hash >> 60; }
+  // Of a row among those of its part, in the order of visit_some().
+  static std::uint64_t place_of(std::uint64_t hash) { return hash << 4; }
 
   // The slots of `layout` are the optimizer's state after each row's weights; none to score.
   EmbeddingTable(std::string name, RowLayout layout, std::uint64_t seed);
@@ -63,6 +66,7 @@ class EmbeddingTable {
   std::size_t dim() const { return layout_.dim; }
   const RowLayout& layout() const { return layout_; }
   std::size_t rows() const;
+  std::size_t rows_in(std::size_t part) const { return parts_[part].rows; }
   std::size_t bytes() const { return memory_->bytes(); }
 
   // Null where there is no such row.
@@ -75,14 +79,24 @@ class EmbeddingTable {
   // row that the entry names.
   void prefetch_entry(std::uint64_t hash) const;
   void prefetch_row(std::uint64_t hash) const;
+  void prefetch(const EmbeddingRow& row) const;  // header and weights
 
   // What a row that does not exist counts as.
   void initial(std::uint64_t key, std::span<float> out) const { initial_.fill(key, out); }
 
   std::vector<const EmbeddingRow*> by_key() const;  // ascending
 
+  // Calls f(row) for the rows of a part from a place on, up to the place that is returned; none at
+  // the part's end. `from` is 0 or what an earlier call returned: rows may have been made since.
+  // They are rows_ahead() at most, in no particular order.
   template <class F>
-  void for_each(F&& f) const;  // every row once, in no particular order
+  std::optional<std::uint64_t> visit_some(std::size_t part, std::uint64_t from, F&& f) const;
+  std::size_t rows_ahead(std::size_t part) const;
+  // Every row once, in no particular order: those of a part, and all.
+  template <class F>
+  void for_each_in(std::size_t part, F&& f) const;
+  template <class F>
+  void for_each(F&& f) const;
 
  private:
   // Rows are at multiples of 64 and below 2^48: an entry is the address and 16 bits of the hash.
@@ -127,14 +141,32 @@ class EmbeddingTable {
 };
 
 template <class F>
-void EmbeddingTable::for_each(F&& f) const {
-  for (const Part& part : parts_) {
-    for (const Segment& segment : part.segments) {
-      for (std::uint32_t n = 0; n <= part.mask; ++n) {
-        if (segment.entries[n] != 0) f(*row_of(segment.entries[n]));
-      }
+std::optional<std::uint64_t> EmbeddingTable::visit_some(std::size_t number, std::uint64_t from,
+                                                        F&& f) const {
+  constexpr std::uint32_t kAhead = 16;
+  const Part& part = parts_[number];
+  const std::size_t first = part.depth == 0 ? 0 : from >> (64 - part.depth);
+  const Segment& segment = part.segments[part.segment_of[first]];
+  for (std::uint32_t n = 0; n <= part.mask; ++n) {
+    if (n + kAhead <= part.mask && segment.entries[n + kAhead] != 0) {
+      prefetch(*row_of(segment.entries[n + kAhead]));
     }
+    if (segment.entries[n] != 0) f(*row_of(segment.entries[n]));
   }
+  const std::size_t next = first + (std::size_t{1} << (part.depth - segment.depth));
+  if (next == part.directory.size()) return std::nullopt;
+  return static_cast<std::uint64_t>(next) << (64 - part.depth);
+}
+
+template <class F>
+void EmbeddingTable::for_each_in(std::size_t part, F&& f) const {
+  std::optional<std::uint64_t> place = 0;
+  while (place) place = visit_some(part, *place, f);
+}
+
+template <class F>
+void EmbeddingTable::for_each(F&& f) const {
+  for (std::size_t part = 0; part < kParts; ++part) for_each_in(part, f);
 }
 
 }  // namespace sluice

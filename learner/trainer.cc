@@ -59,6 +59,15 @@ Learned::Learned(const Config& config)
       slot.begin(weights.size(), weights.data(), state.emplace_back(weights.size()).data());
     }
   }
+  begin_changes();
+}
+
+void Learned::begin_changes() {
+  changes.clear();
+  for (const EmbeddingSet& set : model.sets()) {
+    auto& of_set = changes.emplace_back();
+    for (const EmbeddingTable& table : set.tables) of_set.emplace_back(table, last_cut);
+  }
 }
 
 void Trainer::Impl::make_passes() {
@@ -127,6 +136,7 @@ std::uint64_t Trainer::cut_ratios() const {
 // cut. What is not finite ends it before anyone is told of the batch, so that nothing of it is
 // published.
 Status Trainer::Impl::train() {
+  if (frozen) copy_some();
   past = std::exchange(samples, pending.take());
   const std::uint64_t step = learned.steps + 1;
   predictions.resize(samples.size());
@@ -241,8 +251,8 @@ void Trainer::Impl::gather(std::uint64_t step) {
   workers.run(passes.size() * EmbeddingTable::kParts, [&](std::size_t n, std::size_t thread) {
     const std::size_t set = n / EmbeddingTable::kParts;
     const std::size_t part = n % EmbeddingTable::kParts;
-    passes[set].rows[part].gather(set, learned.model.sets()[set].tables, part, decoded, step,
-                                  gather_scratch[thread]);
+    passes[set].rows[part].gather(set, learned.model.sets()[set].tables, learned.changes[set], part,
+                                  decoded, step, gather_scratch[thread]);
   });
 }
 
@@ -389,10 +399,15 @@ void Trainer::Impl::validate() {
       SLUICE_CHECK(first != learned.kept.end());
       std::copy(first->second.begin(), first->second.end(), its_logits.begin());
       predictions[s] = learned.model.objective().predict(its_logits);
-      if (is_last_sample(sample)) learned.kept.erase(first);
+      if (is_last_sample(sample)) {
+        learned.kept_sum.subtract(kept_hash(first->first, first->second));
+        learned.kept.erase(first);
+      }
     } else if (sample.y && !is_last_sample(sample)) {
       std::vector<float> kept(its_logits.begin(), its_logits.end());
-      SLUICE_CHECK(learned.kept.emplace(kept_key(sample), std::move(kept)).second);
+      const auto [at, is_new] = learned.kept.emplace(kept_key(sample), std::move(kept));
+      SLUICE_CHECK(is_new);
+      learned.kept_sum.add(kept_hash(at->first, at->second));
     }
     if (sample.y_final && predictions[s].cut_ratios > 0) ++learned.cut_ratios;
     learned.metrics.add(labels_of(sample), predictions[s]);

@@ -6,9 +6,13 @@
 // gone, so that a batch that no sample can join any more is trained at once; finish() trains the
 // last partial batch. Each batch end calls the listener. save(), snapshot() and the digests
 // describe the last batch end: samples that wait for their batch to fill are in none of them and
-// are offered again after a restore(). Where one batch end makes both, snapshot() comes before
-// save(), so that a restored trainer has the window of metrics that follows the snapshot. One
-// thread calls; the Workers compute.
+// are offered again after a restore(). Where one batch end makes both, a snapshot comes before
+// save(), so that a restored trainer has the window of metrics, and of changed rows, that follows
+// the snapshot. One thread calls; the Workers compute.
+//
+// A snapshot does not halt training: begin_snapshot() freezes the model as it is, and its rows are
+// copied some at a time, before each batch and with each copy_snapshot(); a row that a batch is
+// about to change is copied first. What is taken is the same however the copying was cut.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +27,7 @@
 #include "base/result.h"
 #include "config/config.h"
 #include "joiner/sample.h"
+#include "learner/frozen_model.h"
 #include "learner/objective.h"
 #include "learner/prediction.h"
 #include "store/tensors.h"
@@ -45,6 +50,12 @@ struct LearnerState {
   nlohmann::ordered_json json;  // sequence, steps, ISA, ...
   Tensors tensors;              // weights, slots, rows sorted by (table, key); kept predictions
                                 // and metric sums
+};
+
+struct ModelDigests {
+  Digest state;    // Trainer::model_digest()
+  Digest weights;  // FrozenModel::weights_digest
+  friend bool operator==(const ModelDigests&, const ModelDigests&) = default;
 };
 
 class Trainer {
@@ -71,8 +82,12 @@ class Trainer {
   Digest samples_digest() const;           // chained up to trained_sequence()
   // Sum of hashes over rows, layers, slots, kept predictions, the accumulators of metrics() and the
   // counters; 128 bits, independent of their order in memory. The accumulators of window_metrics()
-  // are not in it, so that it is the same before and after snapshot().
+  // are not in it, so that it is the same before and after a snapshot. Costs what has changed since
+  // the last snapshot; while one is being copied, all rows.
   Digest model_digest() const;
+  // The same, and the digest of the weights alone (learner/row_digest.h), from all rows one by one:
+  // what the others are checked by.
+  ModelDigests digests_of_all() const;
 
   const Objective& objective() const;  // of the recipe
 
@@ -96,8 +111,18 @@ class Trainer {
 
   // For serving (Model::from_snapshot): weights as tensors (learner/model_tensors.h), and what a
   // reader needs in place of the config: "model", "features", "bucket_edges" (learner/schema.h),
-  // with "sequence", "tick", "metrics" and "window_metrics". Starts a new metrics window.
+  // with "sequence", "tick", "metrics" and "window_metrics". Of all rows, or of those that changed
+  // since the snapshot before (at the first: all). Starts a new window of metrics and of changes.
+  // The one before must have been taken.
+  void begin_snapshot(CutRows rows);
+  // Between begin_snapshot() and take_snapshot(). Copies some more rows; true when all are copied.
+  bool copy_snapshot();
+  bool is_snapshot_copied() const;
+  FrozenModel take_snapshot();       // when all is copied
+  // All of this at once, of all rows.
   LearnerState snapshot();
+  // How many rows are copied at a time, about.
+  void set_rows_at_once(std::size_t rows);
 
  private:
   struct Impl;

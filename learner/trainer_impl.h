@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,8 @@
 #include "learner/metrics.h"
 #include "learner/model.h"
 #include "learner/optimizer.h"
+#include "learner/row_changes.h"
+#include "learner/row_digest.h"
 #include "learner/tower_pass.h"
 #include "learner/trainer.h"
 
@@ -22,6 +25,9 @@ namespace sluice {
 // All that training changes: a function of the samples up to `trained_sequence`.
 struct Learned {
   explicit Learned(const Config& config);
+
+  // Of the tables as they are, all of whose rows were made after `last_cut`.
+  void begin_changes();
 
   Model model;
   std::vector<Slot> dense_slots;
@@ -36,15 +42,19 @@ struct Learned {
   // The logits that the first predictions of clicked impressions follow from, where z is not final;
   // by kept_key().
   std::unordered_map<std::string, std::vector<float>> kept;
-  std::uint64_t cut_ratios = 0;            // impressions that were predicted with one
-  std::vector<std::uint64_t> wrong_types;  // by feature
-  std::vector<std::uint64_t> absent;       // by feature
+  DigestSum kept_sum;          // of kept_hash() over these
+  std::uint64_t last_cut = 0;  // the step after which the last snapshot was made; 0: none was
+  std::vector<std::vector<TableChanges>> changes;  // by embedding set, by table
+  std::uint64_t cut_ratios = 0;                    // impressions that were predicted with one
+  std::vector<std::uint64_t> wrong_types;          // by feature
+  std::vector<std::uint64_t> absent;               // by feature
 };
 
 FinalLabels labels_of(const SampleLabels& sample);
 
 // The shard's number (4 bytes, big-endian), then the impression_id.
 std::string kept_key(const Sample& sample);
+Digest kept_hash(std::string_view key, std::span<const float> logits);
 
 struct Trainer::Impl {
   Impl(const Config& its_config, Workers& its_workers)
@@ -60,11 +70,27 @@ struct Trainer::Impl {
   // Trains the pending samples as one batch and tells the listener.
   Status train();
 
+  // Runs work(set, table, part) for all of them.
+  void for_each_part(const std::function<void(std::size_t, std::size_t, std::size_t)>& work);
+  // Of everything but rows, as they are now.
+  ModelDigests digests_without_rows() const;
+  RowSums sums_of_all_rows(bool is_incremental);
+  void begin_copy(CutRows rows);
+  bool copy_some();
+
   const Config& config;
   Workers& workers;
   BatchListener listener;
   Learned learned;
   PendingBatch pending;
+
+  // A snapshot on its way: all of it but the rows, and the parts whose rows are not copied yet.
+  struct TablePart {
+    std::size_t set, table, part;
+  };
+  std::optional<FrozenModel> frozen;
+  std::vector<TablePart> to_copy;
+  std::size_t rows_at_once = 32'768;
 
   // The rest is train()'s: scratch that is made anew by every batch.
 

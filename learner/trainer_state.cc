@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -19,6 +20,8 @@ constexpr int kFormatVersion = 1;
 constexpr const char* kMetricsTensor = "metrics";
 constexpr const char* kWindowMetricsTensor = "window_metrics";
 constexpr const char* kKeptTensor = "kept_predictions";
+// Of changed rows: what takes about as long as a batch.
+constexpr std::size_t kMostListedAtOnce = 131'072;
 
 Tensor bytes_tensor(const std::string& bytes) {
   Tensor tensor;
@@ -67,42 +70,6 @@ Status decode_kept(std::string_view bytes, std::size_t towers, Kept& kept) {
   return {};
 }
 
-// Adds up the hashes of named pieces; the order of the calls does not matter.
-class DigestSum {
- public:
-  // Begins a piece: `kind` and `name` keep equal bytes of different pieces apart.
-  ByteWriter begin(char kind, std::string_view name) {
-    bytes_.clear();
-    ByteWriter out(bytes_);
-    out.u8(static_cast<std::uint8_t>(kind));
-    out.text(name);
-    return out;
-  }
-  void floats(const float* values, std::size_t count) {
-    bytes_.append(reinterpret_cast<const char*>(values), count * sizeof(float));
-  }
-  void end() {
-    const Digest hash = hash128(bytes_);
-    sum_.low += hash.low;
-    sum_.high += hash.high + (sum_.low < hash.low ? 1 : 0);
-  }
-  const Digest& sum() const { return sum_; }
-
- private:
-  std::string bytes_;
-  Digest sum_;
-};
-
-void add_rows(const EmbeddingTable& table, DigestSum& digest) {
-  table.for_each([&](const EmbeddingRow& row) {
-    ByteWriter out = digest.begin('r', table.name());
-    out.u64(row.key);
-    out.u64(row.last_batch);
-    digest.floats(row.values(), table.layout().floats());
-    digest.end();
-  });
-}
-
 std::string slot_suffix(const Slot& slot) {
   return std::string("_") + slot.name;
 }
@@ -134,6 +101,19 @@ Status refuse_other(const Json& saved, const std::string& key, const Json& here)
                     ": go on with the build that wrote it, or replay into a new folder");
 }
 
+Status check_last_batches(const Learned& learned) {
+  if (learned.last_cut > learned.steps) return stop_error("a snapshot_step beyond the last step");
+  bool is_fine = true;
+  for (const EmbeddingSet& set : learned.model.sets()) {
+    for (const EmbeddingTable& table : set.tables) {
+      table.for_each([&](const EmbeddingRow& row) {
+        is_fine = is_fine && row.last_batch > 0 && row.last_batch <= learned.steps;
+      });
+    }
+  }
+  return is_fine ? Status() : stop_error("a row was changed by a batch that was not trained");
+}
+
 // Throws nlohmann::json::exception; Trainer::restore catches it.
 Status read_state(const LearnerState& state, Learned& learned) {
   const Json& json = state.json;
@@ -161,7 +141,12 @@ Status read_state(const LearnerState& state, Learned& learned) {
   SLUICE_ASSIGN(const auto window, tensor_bytes(tensors, kWindowMetricsTensor));
   SLUICE_ASSIGN(learned.window_metrics, ProgressiveMetrics::decode(window));
   SLUICE_ASSIGN(const auto kept, tensor_bytes(tensors, kKeptTensor));
-  return decode_kept(kept, learned.model.places().size(), learned.kept);
+  SLUICE_TRY(decode_kept(kept, learned.model.places().size(), learned.kept));
+  for (const auto& [key, logits] : learned.kept) learned.kept_sum.add(kept_hash(key, logits));
+  // Before there were deltas no checkpoint said it: then every row counts as changed.
+  learned.last_cut = json.value("snapshot_step", std::uint64_t{0});
+  learned.begin_changes();
+  return check_last_batches(learned);
 }
 
 }  // namespace
@@ -174,37 +159,80 @@ Json Trainer::absent() const {
   return counts_by_feature(impl_->learned, impl_->learned.absent);
 }
 
-Digest Trainer::model_digest() const {
-  const Learned& learned = impl_->learned;
-  DigestSum digest;
+Digest kept_hash(std::string_view key, std::span<const float> logits) {
+  Piece piece('k', key);
+  ByteWriter out = piece.writer();
+  add_logits(logits, out);
+  return piece.hash();
+}
+
+ModelDigests Trainer::Impl::digests_without_rows() const {
+  DigestSum state;
+  DigestSum weights;
   for (std::size_t s = 0; s < learned.model.sets().size(); ++s) {
-    const auto& [tables, towers] = learned.model.sets()[s];
-    for (const EmbeddingTable& table : tables) add_rows(table, digest);
+    const Towers& towers = learned.model.sets()[s].towers;
     for (const Towers::Array& array : towers.arrays()) {
-      digest.begin('l', array.name);
-      const auto add = [&](std::span<const float> values) {
-        const std::vector<float> ordered = Towers::read(array, values);
-        digest.floats(ordered.data(), ordered.size());
-      };
-      add(towers.parameters());
-      for (const std::vector<float>& values : learned.dense_state[s]) add(values);
-      digest.end();
+      const std::vector<float> values = Towers::read(array, towers.parameters());
+      weights.add(tower_array_hash(array.name, values));
+      Piece piece('l', array.name);
+      piece.floats(values);
+      for (const std::vector<float>& slot : learned.dense_state[s]) {
+        piece.floats(Towers::read(array, slot));
+      }
+      state.add(piece.hash());
     }
   }
-  for (const auto& [key, logits] : learned.kept) {
-    ByteWriter out = digest.begin('k', key);
-    add_logits(logits, out);
-    digest.end();
-  }
-  digest.begin('m', learned.metrics.encode());
-  digest.end();
-  ByteWriter counters = digest.begin('c', "");
-  counters.u64(learned.steps);
-  counters.u64(learned.trained_sequence);
-  for (const std::uint64_t count : learned.wrong_types) counters.u64(count);
-  if (learned.cut_ratios > 0) counters.u64(learned.cut_ratios);
-  digest.end();
-  return digest.sum();
+  state.add(learned.kept_sum.value());
+  state.add(Piece('m', learned.metrics.encode()).hash());
+  Piece counters('c', "");
+  ByteWriter out = counters.writer();
+  out.u64(learned.steps);
+  out.u64(learned.trained_sequence);
+  for (const std::uint64_t count : learned.wrong_types) out.u64(count);
+  if (learned.cut_ratios > 0) out.u64(learned.cut_ratios);
+  state.add(counters.hash());
+  return {state.value(), weights.value()};
+}
+
+void Trainer::Impl::for_each_part(
+    const std::function<void(std::size_t, std::size_t, std::size_t)>& work) {
+  const std::size_t tables = learned.model.schema().tables().size();
+  const std::size_t parts = EmbeddingTable::kParts;
+  workers.run(learned.model.sets().size() * tables * parts, [&](std::size_t n, std::size_t) {
+    work(n / (tables * parts), n / parts % tables, n % parts);
+  });
+}
+
+RowSums Trainer::Impl::sums_of_all_rows(bool is_incremental) {
+  const std::size_t parts = EmbeddingTable::kParts;
+  const std::size_t tables = learned.model.schema().tables().size();
+  std::vector<RowSums> sums(learned.model.sets().size() * tables * parts);
+  for_each_part([&](std::size_t s, std::size_t t, std::size_t part) {
+    const EmbeddingTable& table = learned.model.sets()[s].tables[t];
+    RowSums& of_part = sums[(s * tables + t) * parts + part];
+    of_part = is_incremental ? learned.changes[s][t].sums(table, part) : sums_of_rows(table, part);
+  });
+  RowSums sum;
+  for (const RowSums& of_part : sums) sum.add(of_part);
+  return sum;
+}
+
+Digest Trainer::model_digest() const {
+  DigestSum sum;
+  sum.add(impl_->digests_without_rows().state);
+  sum.add(impl_->sums_of_all_rows(!impl_->frozen).state.value());
+  return sum.value();
+}
+
+ModelDigests Trainer::digests_of_all() const {
+  DigestSum kept;
+  for (const auto& [key, logits] : impl_->learned.kept) kept.add(kept_hash(key, logits));
+  SLUICE_CHECK(kept.value() == impl_->learned.kept_sum.value());
+  const ModelDigests others = impl_->digests_without_rows();
+  RowSums sums = impl_->sums_of_all_rows(false);
+  sums.state.add(others.state);
+  sums.weights.add(others.weights);
+  return {sums.state.value(), sums.weights.value()};
 }
 
 LearnerState Trainer::save() const {
@@ -218,7 +246,8 @@ LearnerState Trainer::save() const {
                 {"tick", learned.tick},
                 {"samples_digest", learned.samples_digest.hex()},
                 {"wrong_types", counts_by_feature(learned, learned.wrong_types)},
-                {"absent", counts_by_feature(learned, learned.absent)}};
+                {"absent", counts_by_feature(learned, learned.absent)},
+                {"snapshot_step", learned.last_cut}};
   if (learned.cut_ratios > 0) state.json["cut_ratios"] = learned.cut_ratios;
   for (std::size_t s = 0; s < learned.model.sets().size(); ++s) {
     const auto& [tables, towers] = learned.model.sets()[s];
@@ -242,6 +271,11 @@ Status Trainer::restore(const LearnerState& state) try {
   Learned learned(impl_->config);
   SLUICE_TRY(read_state(state, learned));
   impl_->learned = std::move(learned);
+  impl_->for_each_part([&](std::size_t s, std::size_t t, std::size_t part) {
+    impl_->learned.changes[s][t].restore(impl_->learned.model.sets()[s].tables[t], part);
+  });
+  impl_->frozen.reset();
+  impl_->to_copy.clear();
   impl_->make_passes();
   impl_->pending.take();
   return {};
@@ -249,20 +283,113 @@ Status Trainer::restore(const LearnerState& state) try {
   return stop_error(std::string("the checkpoint's JSON is damaged: ") + error.what());
 }
 
-LearnerState Trainer::snapshot() {
+void Trainer::begin_snapshot(CutRows rows) {
+  SLUICE_CHECK(!impl_->frozen);
   Learned& learned = impl_->learned;
-  LearnerState state;
-  state.json = learned.model.schema().json();
-  state.json["sequence"] = learned.trained_sequence;
-  state.json["tick"] = learned.tick;
-  state.json["metrics"] = learned.metrics.json();
-  state.json["window_metrics"] = learned.window_metrics.json();
+  FrozenModel& frozen = impl_->frozen.emplace();
+  frozen.json = learned.model.schema().json();
+  frozen.json["sequence"] = learned.trained_sequence;
+  frozen.json["tick"] = learned.tick;
+  frozen.json["metrics"] = learned.metrics.json();
+  frozen.json["window_metrics"] = learned.window_metrics.json();
+  frozen.samples_digest = learned.samples_digest;
+  const ModelDigests digests = impl_->digests_without_rows();
+  frozen.model_digest = digests.state;
+  frozen.weights_digest = digests.weights;
   for (const auto& [tables, towers] : learned.model.sets()) {
-    add_tower_tensors(towers, towers.parameters(), "", state.tensors);
-    for (const EmbeddingTable& table : tables) add_table_tensors(table, false, state.tensors);
+    add_tower_tensors(towers, towers.parameters(), "", frozen.towers);
+    for (const EmbeddingTable& table : tables) {
+      frozen.tables.push_back({table.name(), table.dim()});
+    }
   }
   learned.window_metrics = ProgressiveMetrics();
-  return state;
+  learned.last_cut = learned.steps;
+  impl_->begin_copy(rows);
+}
+
+void Trainer::Impl::begin_copy(CutRows rows) {
+  std::size_t listed = 0;
+  bool are_listed = rows == CutRows::changed;
+  to_copy.clear();
+  for (std::size_t s = 0; s < learned.changes.size(); ++s) {
+    for (std::size_t t = 0; t < learned.changes[s].size(); ++t) {
+      TableChanges& changes = learned.changes[s][t];
+      changes.begin_cut(learned.model.sets()[s].tables[t], learned.steps, rows);
+      for (std::size_t part = 0; part < EmbeddingTable::kParts; ++part) {
+        to_copy.push_back({s, t, part});
+        listed += changes.listed(part);
+        are_listed = are_listed && changes.is_listed(part);
+      }
+    }
+  }
+  // Few changed rows are copied where they are known to be: no other has to be looked at.
+  if (are_listed && listed <= kMostListedAtOnce) {
+    for_each_part([&](std::size_t s, std::size_t t, std::size_t part) {
+      learned.changes[s][t].copy_listed(learned.model.sets()[s].tables[t], part);
+    });
+    to_copy.clear();
+  } else {
+    copy_some();
+  }
+}
+
+// A stretch of as many parts as make up rows_at_once; false while some are left.
+bool Trainer::Impl::copy_some() {
+  std::size_t parts = 0;
+  for (std::size_t rows = 0; parts < to_copy.size() && rows < rows_at_once; ++parts) {
+    const auto [s, t, part] = to_copy[parts];
+    rows += learned.model.sets()[s].tables[t].rows_ahead(part);
+  }
+  workers.run(parts, [&](std::size_t n, std::size_t) {
+    const auto [s, t, part] = to_copy[n];
+    learned.changes[s][t].copy_some(learned.model.sets()[s].tables[t], part);
+  });
+  std::erase_if(to_copy, [&](const TablePart& at) {
+    return learned.changes[at.set][at.table].is_copied(at.part);
+  });
+  return to_copy.empty();
+}
+
+bool Trainer::copy_snapshot() {
+  SLUICE_CHECK(impl_->frozen);
+  return impl_->copy_some();
+}
+
+bool Trainer::is_snapshot_copied() const {
+  return impl_->frozen && impl_->to_copy.empty();
+}
+
+void Trainer::set_rows_at_once(std::size_t rows) {
+  SLUICE_CHECK(rows > 0);
+  impl_->rows_at_once = rows;
+}
+
+FrozenModel Trainer::take_snapshot() {
+  SLUICE_CHECK(impl_->frozen && impl_->to_copy.empty());
+  FrozenModel frozen = *std::exchange(impl_->frozen, std::nullopt);
+  RowSums sums;
+  auto table = frozen.tables.begin();
+  for (auto& of_set : impl_->learned.changes) {
+    for (TableChanges& changes : of_set) {
+      for (std::size_t part = 0; part < EmbeddingTable::kParts; ++part) {
+        sums.add(changes.sums_at_cut(part));
+        table->parts.push_back(changes.take_rows(part));
+      }
+      ++table;
+    }
+  }
+  sums.state.add(frozen.model_digest);
+  sums.weights.add(frozen.weights_digest);
+  frozen.model_digest = sums.state.value();
+  frozen.weights_digest = sums.weights.value();
+  return frozen;
+}
+
+LearnerState Trainer::snapshot() {
+  begin_snapshot(CutRows::all);
+  while (!copy_snapshot()) continue;
+  FrozenModel frozen = take_snapshot();
+  return {std::move(frozen.json), frozen.take_tensors()};
 }
 
 }  // namespace sluice

@@ -36,32 +36,6 @@ std::string manifest_tail(std::string_view head) {
   return "\"checksum\": \"" + hash128(head).hex() + "\"\n}\n";
 }
 
-std::string manifest_text(ordered_json manifest, const std::vector<FolderFile>& listed) {
-  SLUICE_CHECK(manifest.is_object() && !manifest.contains("files") &&
-               !manifest.contains("checksum"));
-  std::map<std::string, ordered_json> entries;
-  for (const FolderFile& file : listed) {
-    SLUICE_CHECK(is_plain_name(file.name) && file.name != kManifest);
-    const bool is_new =
-        entries
-            .emplace(file.name, ordered_json{{"bytes", file.bytes.size()},
-                                             {"xxh3_128", hash128(file.bytes).hex()}})
-            .second;
-    SLUICE_CHECK(is_new);
-  }
-  manifest["files"] = ordered_json::object();
-  for (auto& [name, entry] : entries) manifest["files"][name] = std::move(entry);
-  std::string text;
-  try {
-    text = manifest.dump(2);
-  } catch (const nlohmann::json::exception&) {
-    SLUICE_CHECK(!"a manifest's texts are UTF-8");
-  }
-  text.erase(text.size() - 2);  // "\n}"
-  text += ",\n  ";
-  return text + manifest_tail(text);
-}
-
 // What lies in a folder, and in words what is wrong with it. An Error is for what could not be
 // read.
 struct Loaded {
@@ -196,11 +170,45 @@ Status make_durable_folders(FileSystem& files, const fs::path& folder) {
   return {};
 }
 
+SealedManifest seal_manifest(ordered_json manifest, const std::vector<FolderFile>& listed) {
+  SLUICE_CHECK(manifest.is_object() && !manifest.contains("files") &&
+               !manifest.contains("checksum"));
+  std::map<std::string, ordered_json> entries;
+  for (const FolderFile& file : listed) {
+    SLUICE_CHECK(is_plain_name(file.name) && file.name != kManifest);
+    const bool is_new =
+        entries
+            .emplace(file.name, ordered_json{{"bytes", file.bytes.size()},
+                                             {"xxh3_128", hash128(file.bytes).hex()}})
+            .second;
+    SLUICE_CHECK(is_new);
+  }
+  manifest["files"] = ordered_json::object();
+  for (auto& [name, entry] : entries) manifest["files"][name] = std::move(entry);
+  std::string text;
+  try {
+    text = manifest.dump(2);
+  } catch (const nlohmann::json::exception&) {
+    SLUICE_CHECK(!"a manifest's texts are UTF-8");
+  }
+  text.erase(text.size() - 2);  // "\n}"
+  text += ",\n  ";
+  std::string checksum = hash128(text).hex();
+  return {text + manifest_tail(text), std::move(checksum)};
+}
+
 Status publish_folder(FileSystem& files, const fs::path& parent, const std::string& name,
                       ordered_json manifest, const std::vector<FolderFile>& listed,
                       const std::vector<FolderFile>& unlisted) {
+  return publish_sealed_folder(files, parent, name, seal_manifest(std::move(manifest), listed),
+                               listed, unlisted);
+}
+
+Status publish_sealed_folder(FileSystem& files, const fs::path& parent, const std::string& name,
+                             const SealedManifest& manifest, const std::vector<FolderFile>& listed,
+                             const std::vector<FolderFile>& unlisted) {
   SLUICE_CHECK(is_plain_name(name) && !name.starts_with('.'));
-  const std::string text = manifest_text(std::move(manifest), listed);
+  const std::string& text = manifest.text;
   const fs::path target = parent / name;
   const bool is_there = files.exists(target);
   if (is_there) {
@@ -279,7 +287,8 @@ Status keep_newest(FileSystem& files, const fs::path& parent, std::size_t keep,
   SLUICE_ASSIGN(const std::vector<std::uint64_t> numbers, list_numbered_folders(files, parent));
   if (numbers.size() <= keep) return {};
   SLUICE_ASSIGN(const std::set<std::uint64_t> named, named_snapshots(files, parent));
-  for (std::size_t i = 0; i < numbers.size() - keep; ++i) {
+  // A delta goes before its base, so that whatever is there can be read.
+  for (std::size_t i = numbers.size() - keep; i-- > 0;) {
     if (also_keep.contains(numbers[i]) || named.contains(numbers[i])) continue;
     SLUICE_TRY(remove_folder(files, parent, numbered_folder_name(numbers[i])));
   }

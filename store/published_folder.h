@@ -36,6 +36,20 @@ Status publish_folder(FileSystem& files, const std::filesystem::path& parent,
                       const std::vector<FolderFile>& listed,
                       const std::vector<FolderFile>& unlisted);
 
+// The manifest's text with its last two entries, and its checksum, by which other folders may name
+// this one.
+struct SealedManifest {
+  std::string text;
+  std::string checksum;
+};
+SealedManifest seal_manifest(nlohmann::ordered_json manifest,
+                             const std::vector<FolderFile>& listed);
+// The same as above with a manifest that was sealed before.
+Status publish_sealed_folder(FileSystem& files, const std::filesystem::path& parent,
+                             const std::string& name, const SealedManifest& manifest,
+                             const std::vector<FolderFile>& listed,
+                             const std::vector<FolderFile>& unlisted);
+
 // A published folder, the manifest and every listed file read and checked against its checksum. The
 // error names everything that is damaged or missing.
 struct PublishedFolder {

@@ -35,14 +35,33 @@ def rounded(x):
     return bits.astype(np.uint32).view(np.float32)
 
 
+def load(folder):
+    """A snapshot's manifest, and its tensors with all rows: a delta's are put into its base's."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for name, listed in manifest["files"].items():
+        digest = xxhash.xxh3_128_hexdigest((folder / name).read_bytes())
+        if digest != listed["xxh3_128"]:
+            raise ValueError(f"{folder / name} is damaged")
+    tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+    if manifest["kind"] == "full":
+        return manifest, tensors
+    base = folder.absolute().parent / f"{manifest['base']['sequence']:012}"
+    base_manifest, all_rows = load(base)
+    if base_manifest["checksum"] != manifest["base"]["checksum"]:
+        raise ValueError(f"{base} is not the base of {folder}")
+    for name in [name for name in tensors if name.endswith(".keys")]:
+        rows = name.removesuffix("keys") + "rows"
+        keys = np.concatenate([tensors[name], all_rows[name]])
+        # Of a key that comes twice the first counts: the delta's.
+        keys, places = np.unique(keys, return_index=True)
+        tensors[rows] = np.concatenate([tensors[rows], all_rows[rows]])[places]
+        tensors[name] = keys
+    return manifest, tensors
+
+
 class Snapshot:
     def __init__(self, folder):
-        self.manifest = json.loads((folder / "manifest.json").read_bytes())
-        for name, listed in self.manifest["files"].items():
-            digest = xxhash.xxh3_128_hexdigest((folder / name).read_bytes())
-            if digest != listed["xxh3_128"]:
-                raise ValueError(f"{folder / name} is damaged")
-        self.tensors = safetensors.numpy.load_file(folder / "weights.safetensors")
+        self.manifest, self.tensors = load(folder)
         self.model = self.manifest["model"]
 
     def row(self, table, text):

@@ -42,6 +42,7 @@ class FailingFileSystem::File final : public WritableFile {
 };
 
 Status FailingFileSystem::operation() {
+  const std::lock_guard lock(mutex_);
   if (left_ == 0) return stop_error("the disk is full (injected)");
   --left_;
   return {};
@@ -81,6 +82,7 @@ Status FailingFileSystem::remove_all(const fs::path& path) {
 
 Status FailingFileSystem::sync_directory(const fs::path& directory) {
   SLUICE_TRY(operation());
+  const std::lock_guard lock(mutex_);
   synced_folders.insert(directory.string());
   return {};
 }
@@ -103,8 +105,10 @@ Status DrivenPipeline::start() {
   handoff_ = std::make_unique<Handoff>();
   workers_ = std::make_unique<Workers>(threads);
   SLUICE_ASSIGN(join_, JoinStage::open(running_, policy_, source, store, clock, *handoff_));
-  SLUICE_ASSIGN(learning_, Learning::open(running_, {data_dir(), folder_ / "predictions.csv", "{}"},
-                                          store, files, clock, *workers_));
+  LearningOptions options{data_dir(), folder_ / "predictions.csv", "{}"};
+  options.rows_at_once = rows_at_once;
+  if (writes_beside) options.make_background = make_background_thread;
+  SLUICE_ASSIGN(learning_, Learning::open(running_, options, store, files, clock, *workers_));
   handoff_->set_trained(learning_->trained_sequence(), learning_->first_needed());
   return {};
 }

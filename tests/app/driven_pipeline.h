@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -23,12 +24,15 @@
 
 namespace sluice {
 
-// Writes fail from one on, which writes half of its bytes, until the disk is healed. Nothing is
-// synced: only the process ends here, and what it wrote stays.
+// Thread-safe. Writes fail from one on, which writes half of its bytes, until the disk is healed.
+// Nothing is synced: only the process ends here, and what it wrote stays.
 class FailingFileSystem final : public FileSystem {
  public:
-  void fail_from(std::uint64_t operation) { left_ = operation; }
-  void heal() { left_ = ~std::uint64_t{0}; }
+  void fail_from(std::uint64_t operation) {
+    const std::lock_guard lock(mutex_);
+    left_ = operation;
+  }
+  void heal() { fail_from(~std::uint64_t{0}); }
 
   Result<std::unique_ptr<WritableFile>> create(const fs::path& path) override;
   Result<std::unique_ptr<WritableFile>> append_to(const fs::path& path) override;
@@ -55,6 +59,7 @@ class FailingFileSystem final : public FileSystem {
   class File;
   Status operation();
   RealFileSystem files_;
+  std::mutex mutex_;  // guards what follows, and synced_folders
   std::uint64_t left_ = ~std::uint64_t{0};
 };
 
@@ -130,6 +135,8 @@ class DrivenPipeline {
   FailingStore store;
   ManualClock clock;
   std::size_t threads = 1;
+  std::size_t rows_at_once = 32'768;  // of a snapshot, between two batches
+  bool writes_beside = false;         // snapshots, on a thread of their own
 
  private:
   std::filesystem::path folder_;

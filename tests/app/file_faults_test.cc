@@ -123,11 +123,11 @@ class FileFaults : public ::testing::Test {
     const auto made =
         generate_shop(options, shop_.path() / "shop", false, real, [](std::uint64_t) {});
     EXPECT_TRUE(made) << made.error().message;
-    auto loaded =
-        load_config_or_error(shop_.path() / "shop" / "shop.toml",
-                             {"model.embedding_dim=2", "model.hidden=[4]", "training.batch_size=16",
-                              "training.lane=8", "snapshots.every=\"20 min\"", "snapshots.keep=2",
-                              "checkpoints.every=100", "store.commit_records=150"});
+    auto loaded = load_config_or_error(
+        shop_.path() / "shop" / "shop.toml",
+        {"model.embedding_dim=2", "model.hidden=[4]", "training.batch_size=16", "training.lane=8",
+         "snapshots.every=\"20 min\"", "snapshots.keep=2", "snapshots.full_every=3",
+         "checkpoints.every=100", "store.commit_records=150"});
     EXPECT_TRUE(loaded) << loaded.error().message;
     config_ = *loaded;
   }

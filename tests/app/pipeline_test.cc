@@ -13,10 +13,13 @@
 
 #include "app/shop.h"
 #include "app/shop_files.h"
+#include "base/check.h"
 #include "base/hash.h"
 #include "config/load.h"
 #include "joiner/sample_log.h"
+#include "serving/snapshots.h"
 #include "store/published_folder.h"
+#include "store/tensors.h"
 #include "tests/app/driven_pipeline.h"
 #include "tests/app/shop_recount.h"
 #include "tests/store/temporary_folder.h"
@@ -214,6 +217,7 @@ TEST_F(PipelineTest, WhereverItIsStoppedTheOutcomeIsTheSame) {
     std::vector<std::string> overrides;
     std::uint64_t runs;
     int crashes;
+    bool writes_beside = false;
   };
   int crashes_in_writes = 0;
   for (const Variant& variant : {
@@ -224,6 +228,9 @@ TEST_F(PipelineTest, WhereverItIsStoppedTheOutcomeIsTheSame) {
            Variant{{"checkpoints.every=1000000"}, 2, 4},
            // Periods of snapshots that begin inside a tick.
            Variant{{"join.tick=\"1 min\"", "snapshots.every=\"90 s\"", "snapshots.keep=5"}, 2, 6},
+           // Deltas; written on the learning thread, and on one of their own.
+           Variant{{"snapshots.full_every=3"}, 3, 8},
+           Variant{{"snapshots.full_every=4", "snapshots.every=\"10 min\""}, 3, 8, true},
        }) {
     const Config config = shop_config(variant.overrides);
     const ReplayOutcome expected = undisturbed(config);
@@ -236,6 +243,8 @@ TEST_F(PipelineTest, WhereverItIsStoppedTheOutcomeIsTheSame) {
                    (variant.overrides.empty() ? "the plain config" : variant.overrides.front()));
       const TemporaryFolder folder;
       DrivenPipeline pipeline(config, folder.path(), kClose);
+      pipeline.writes_beside = variant.writes_beside;
+      pipeline.rows_at_once = variant.writes_beside ? 1 : 32'768;
       Disturber disturber(pipeline, seed);
       disturber.run(variant.crashes);
       crashes_in_writes += disturber.crashes_in_writes;
@@ -244,6 +253,94 @@ TEST_F(PipelineTest, WhereverItIsStoppedTheOutcomeIsTheSame) {
     }
   }
   EXPECT_GT(crashes_in_writes, 10);
+}
+
+// All snapshots by sequence: what read_flat_snapshot() makes of each, encoded, and its manifest.
+struct FlatSnapshot {
+  std::string weights;
+  nlohmann::ordered_json manifest;
+};
+std::map<std::uint64_t, FlatSnapshot> flat_snapshots(const fs::path& parent) {
+  RealFileSystem files;
+  std::map<std::uint64_t, FlatSnapshot> flat;
+  const auto numbers = list_numbered_folders(files, parent);
+  SLUICE_CHECK(numbers.has_value());
+  for (const std::uint64_t number : *numbers) {
+    auto snapshot = read_flat_snapshot(files, parent / numbered_folder_name(number));
+    EXPECT_TRUE(snapshot) << snapshot.error().message;
+    if (snapshot) flat[number] = {encode_tensors(snapshot->tensors), snapshot->manifest};
+  }
+  return flat;
+}
+
+TEST_F(PipelineTest, AChainFlattenedIsTheFullSnapshotByteForByte) {
+  const std::vector<std::string> all = {"snapshots.keep=1000", "snapshots.every=\"10 min\""};
+  const TemporaryFolder folder;
+  DrivenPipeline full(shop_config(all), folder.path() / "full", kClose);
+  ASSERT_TRUE(full.start());
+  ASSERT_TRUE(full.finish());
+  const auto expected = flat_snapshots(full.model_dir() / "snapshots");
+  ASSERT_GT(expected.size(), 10U);
+  for (const auto& [number, snapshot] : expected) {
+    const fs::path path = full.model_dir() / "snapshots" / numbered_folder_name(number);
+    EXPECT_EQ(snapshot.weights, read_bytes(path / "weights.safetensors"));
+  }
+
+  auto with_deltas = all;
+  with_deltas.emplace_back("snapshots.full_every=4");
+  DrivenPipeline chain(shop_config(with_deltas), folder.path() / "chain", kClose);
+  chain.rows_at_once = 7;
+  chain.writes_beside = true;
+  chain.threads = 2;
+  ASSERT_TRUE(chain.start());
+  ASSERT_TRUE(chain.finish());
+  const auto flat = flat_snapshots(chain.model_dir() / "snapshots");
+  ASSERT_EQ(flat.size(), expected.size());
+  std::uint64_t ordinal = 0;
+  std::uint64_t before = 0;
+  for (const auto& [number, snapshot] : flat) {
+    SCOPED_TRACE(number);
+    ASSERT_TRUE(expected.contains(number));
+    EXPECT_TRUE(snapshot.weights == expected.at(number).weights);
+    const auto& manifest = snapshot.manifest;
+    for (const char* key : {"model_digest", "weights_digest", "samples_digest", "ordinal"}) {
+      EXPECT_EQ(manifest[key], expected.at(number).manifest[key]) << key;
+    }
+    const bool is_full = ordinal++ % 4 == 0;
+    EXPECT_EQ(manifest["ordinal"], ordinal);
+    EXPECT_EQ(manifest["kind"], is_full ? "full" : "delta");
+    EXPECT_EQ(manifest.contains("base"), !is_full);
+    if (!is_full) {
+      EXPECT_EQ(manifest["base"]["sequence"], before);
+    }
+    before = number;
+  }
+}
+
+TEST_F(PipelineTest, WhatKeptDeltasNeedIsKept) {
+  const TemporaryFolder folder;
+  DrivenPipeline pipeline(
+      shop_config({"snapshots.keep=2", "snapshots.every=\"10 min\"", "snapshots.full_every=5"}),
+      folder.path(), kClose);
+  ASSERT_TRUE(pipeline.start());
+  std::size_t most = 0;
+  std::set<std::size_t> sizes;
+  for (bool more = true; more;) {
+    const auto joined = pipeline.join();
+    ASSERT_TRUE(joined);
+    more = *joined;
+    for (bool untrained = true; untrained;) {
+      const auto learned = pipeline.learn(50);
+      ASSERT_TRUE(learned);
+      untrained = *learned;
+      const auto present = flat_snapshots(pipeline.model_dir() / "snapshots");
+      sizes.insert(present.size());
+      most = std::max(most, present.size());
+    }
+  }
+  ASSERT_TRUE(pipeline.finish());
+  EXPECT_EQ(most, 6U);  // a whole chain, and the full one after it
+  EXPECT_TRUE(sizes.contains(2));
 }
 
 TEST_F(PipelineTest, AFinishedReplayThatIsStartedAgainSaysTheSame) {

@@ -39,9 +39,10 @@ BANNED_CALLS = {
     r"\b(system_clock|steady_clock|high_resolution_clock)\b": {"base/time.cc"},
     r"\b(gettimeofday|clock_gettime)\s*\(|\btime\s*\(\s*(NULL|nullptr|0)\s*\)": {"base/time.cc"},
     r"\b(sleep_for|sleep_until|usleep|nanosleep)\b|(?<![\w.>])sleep\s*\(": {"base/time.cc"},
-    # Each stage belongs to one thread: there are computing lanes, the service's two, the prober.
+    # Each stage belongs to one thread: there are computing lanes, the service's two, the prober,
+    # and the one that writes snapshots.
     r"\bstd::j?thread\b(?!::hardware_concurrency)|\bstd::async\b|\bpthread_create\b": {
-        "base/lanes.cc", "app/service.cc", "ingest/kafka_prober.h"},
+        "base/lanes.cc", "app/background.cc", "app/service.cc", "ingest/kafka_prober.h"},
     # Random numbers are functions of a seed that is named, equal with every standard library.
     r"\b(s?rand|drand48)\s*\(|\brandom\s*\(\s*\)|\brandom_device\b|"
     r"\b(uniform_(int|real)|normal|bernoulli|poisson|lognormal)_distribution\b": set(),

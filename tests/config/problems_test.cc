@@ -334,7 +334,7 @@ const std::vector<RangeCase> kRanges = {
     {"training.embeddings.warmup_steps", {"0", "1000000000"}, {"-1", "1000000001", "1.5"}},
     {"training.embeddings.clip_norm", {"0", "0.5", "1e9"}, {"-1", "1e10", "none"}},
     {"snapshots.every", {"1 ms", "3660 d"}, {"0 s", "3661 d"}},
-    {"snapshots.full_every", {"1"}, {"0", "2"}},
+    {"snapshots.full_every", {"1", "1000"}, {"0", "1001"}},
     {"snapshots.keep", {"1", "1000000"}, {"0", "1000001"}},
     {"checkpoints.every", {"1", "1000000000000"}, {"0", "1000000000001"}},
     {"checkpoints.interval", {"1 ms", "30 d"}, {"0 s", "31 d"}},

@@ -183,6 +183,33 @@ class ShopPromise(Promise, sluice.Case):
         self.assertEqual(refused, {reason: count for reason, count in
                                    expected["refused"].items() if count})
 
+    def snapshots(self, name):
+        """Every promised byte, by folder and file."""
+        root = self.folder / name
+        return {str(path.relative_to(root)): path.read_bytes()
+                for path in root.glob("models/*/snapshots/*/*") if path.name != "provenance.json"}
+
+    def test_deltas_are_the_same_after_kills(self):
+        settings = {**self.settings, "snapshots.every": '"20 min"', "snapshots.full_every": 4,
+                    "snapshots.keep": 1000}
+        whole = self.replay(self.config, "whole", settings)
+        settings.update(RESTLESS)
+        words = sluice.command("replay", self.config, self.folder / "killed", settings)
+        sluice.kill_many_times(words, self.folder / "killed", 5, SEED)
+        self.assert_same(self.replay(self.config, "killed", settings), whole)
+        expected = self.snapshots("whole")
+        kinds = [json.loads(text)["kind"] for path, text in sorted(expected.items())
+                 if path.endswith("manifest.json")]
+        self.assertGreater(len(kinds), 8)
+        self.assertEqual(kinds, ["delta" if n % 4 else "full" for n in range(len(kinds))])
+        found = self.snapshots("killed")
+        self.assertEqual(sorted(found), sorted(expected))
+        for path, text in expected.items():
+            self.assertEqual(found[path], text, path)
+        verified = sluice.call([sluice.BINARY, "snapshot", "verify", "--all",
+                                self.folder / "killed"])
+        self.assertEqual(verified.returncode, 0, verified.stderr)
+
     def test_values_are_the_expected_ones(self):
         """Summed over each conversion window, killed on the way or not."""
         logs = self.folder / "valued"
@@ -214,3 +241,4 @@ class ActionsPromise(ShopPromise):
     options = ["--actions", "--action-window", "2 h"]
     settings = {**ShopPromise.settings, "model.recipe": '"esm2"'}
     test_values_are_the_expected_ones = None  # of a shop of its own, the same as above
+    test_deltas_are_the_same_after_kills = None

@@ -105,6 +105,7 @@ RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
   std::vector<EmbeddingTable> tables;
   tables.emplace_back("t", RowLayout{2, {{"m"}, {"v"}}}, 1);
   tables.emplace_back("u", RowLayout{2, {{"m"}, {"v"}}}, 1);
+  std::vector<TableChanges> changes = {TableChanges(tables[0]), TableChanges(tables[1])};
   std::array<BatchRows, EmbeddingTable::kParts> parts;
   GatherScratch scratch;
   std::uint32_t at = 0;
@@ -128,7 +129,7 @@ RC_GTEST_PROP(BatchRowsProperty, UsesAreThoseOfEachRowInTermOrder, ()) {
       lane.copy_terms();
     }
     for (std::size_t p = 0; p < parts.size(); ++p) {
-      parts[p].gather(1, tables, p, decoded, step, scratch);
+      parts[p].gather(1, tables, changes, p, decoded, step, scratch);
     }
     for (const auto& [name, uses] : wanted) there.insert(name);
     for (const DecodedSamples& lane : lanes) {

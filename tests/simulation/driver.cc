@@ -34,6 +34,7 @@ Driver::Driver(const Plan& plan, const ShopLog& log, const OracleResult& expecte
       trace_(trace),
       random_(plan.seed, has_faults ? 4 : 6),
       lanes_(plan.seed, 9),
+      writer_(plan.seed, 14),
       clock_(log.first_arrival - 1'000),
       source_(plan, log, clock_, counts_),
       join_(plan, log, expected, !(plan.may_be_late_quiet && has_faults), store_, findings_),
@@ -116,6 +117,7 @@ void Driver::turn() {
     if (service_->lag() > 0 && !random_.one_in(10)) return learn();
     return stop();
   }
+  if (writer_.one_in(8)) write();
   random_.permille(join_share_) ? join() : learn();
 }
 
@@ -133,7 +135,7 @@ void Driver::start() {
                                                : "until " + std::to_string(policy.time)));
   is_join_done_ = is_join_lost_ = is_learn_lost_ = false;
   is_in_join_ = is_in_learn_ = true;
-  auto started = Service::start(machine_, config_, policy, plan_.has_predictions);
+  auto started = Service::start(machine_, plan_, config_, policy);
   is_in_join_ = is_in_learn_ = false;
   Status status;
   if (started) {
@@ -305,6 +307,16 @@ void Driver::learn() {
   const auto more = service_->learn(1 + random_.below(random_.one_in(2) ? 30 : 1'000));
   is_in_learn_ = false;
   after_step(more ? Status() : Status(more.error()));
+}
+
+// What fails here the learner hears of at its next step.
+void Driver::write() {
+  is_in_learn_ = true;
+  const bool has_written = service_->write();
+  is_in_learn_ = false;
+  if (!has_written) return;
+  tell("a snapshot was written beside");
+  model_.after_step(!files_.has_failed() && !is_join_lost_, config_);
 }
 
 void Driver::stop() {

@@ -53,6 +53,7 @@ class Driver {
   void pass_time();
   void join();
   void learn();
+  void write();
   void stop();
   void inside_commit();
   void inside_write();
@@ -72,6 +73,7 @@ class Driver {
   Trace& trace_;
   Random random_;
   Random lanes_;  // of its own: a seed's faults stay where they are
+  Random writer_;
   FaultCounts counts_;
   Findings findings_;
   SimulatedClock clock_;

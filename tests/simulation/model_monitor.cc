@@ -1,5 +1,8 @@
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
+#include "serving/snapshots.h"
 #include "store/published_folder.h"
 #include "tests/simulation/monitors.h"
 
@@ -86,16 +89,39 @@ void ModelMonitor::check_folders(const char* kind, bool is_whole, const Config& 
     has_new = sequence == numbers->back();
   }
   // What was published now has pruned what was too much.
-  const std::size_t keep = is_snapshots ? config.snapshots.keep + 1 : config.checkpoints.keep;
+  const std::size_t keep =
+      is_snapshots ? most_snapshots(*numbers, config.snapshots.keep) : config.checkpoints.keep;
   if (is_whole && has_new && numbers->size() > keep) {
     findings_.fail(std::to_string(numbers->size()) + " " + kind + " are kept, at most " +
                    std::to_string(keep) + " should be");
+  }
+  for (const std::uint64_t sequence : present) {
+    const auto base = bases_.find(sequence);
+    if (base != bases_.end() && !present.contains(base->second)) {
+      findings_.fail("snapshot " + std::to_string(sequence) + " is a delta to " +
+                     std::to_string(base->second) + ", which is not there");
+    }
   }
   if (!is_snapshots || !is_whole) return;
   for (const std::uint64_t sequence : present_) {
     if (!present.contains(sequence)) gone_.insert(sequence);
   }
   present_ = std::move(present);
+}
+
+// The newest, the one that LATEST names, and what these are deltas to.
+std::size_t ModelMonitor::most_snapshots(const std::vector<std::uint64_t>& numbers,
+                                         std::size_t keep) const {
+  const std::size_t old = numbers.size() - std::min(numbers.size(), keep);
+  std::set<std::uint64_t> needed;
+  for (std::size_t index = old; index < numbers.size(); ++index) {
+    for (auto base = bases_.find(numbers[index]); base != bases_.end();
+         base = bases_.find(base->second)) {
+      needed.insert(base->second);
+    }
+  }
+  for (std::size_t index = old; index < numbers.size(); ++index) needed.erase(numbers[index]);
+  return keep + 1 + needed.size();
 }
 
 void ModelMonitor::check_folder(const char* kind, std::uint64_t sequence) {
@@ -120,6 +146,7 @@ void ModelMonitor::check_folder(const char* kind, std::uint64_t sequence) {
     findings_.fail(name + " has no line in digests.jsonl, or one with another digest");
   }
   if (std::string_view(kind) != "snapshots") return;
+  check_snapshot(sequence, path);
   const auto manifest = files_.read(path / "manifest.json");
   const std::string bytes = (manifest ? *manifest : "") + folder->files.at("weights.safetensors");
   const auto [before, is_new] = seen_.snapshots.emplace(sequence, bytes);
@@ -131,6 +158,19 @@ void ModelMonitor::check_folder(const char* kind, std::uint64_t sequence) {
   if (expected == expected_->snapshots.end() || expected->second != bytes) {
     findings_.fail("snapshot " + std::to_string(sequence) + " is none of the undisturbed run");
   }
+}
+
+// It can be read, by way of its chain where it is a delta; which it is is its ordinal's alone.
+void ModelMonitor::check_snapshot(std::uint64_t sequence, const fs::path& path) {
+  const auto snapshot = read_flat_snapshot(files_, path);
+  if (!snapshot) return findings_.fail(snapshot.error().message);
+  const auto ordinal = snapshot->manifest.at("ordinal").get<std::uint64_t>();
+  const bool is_full = (ordinal - 1) % plan_.config.snapshots.full_every == 0;
+  if (is_full != !snapshot->base) {
+    findings_.fail("snapshot " + std::to_string(sequence) + ", the " + std::to_string(ordinal) +
+                   "th, is of the wrong kind");
+  }
+  if (snapshot->base) bases_[sequence] = snapshot->base->sequence;
 }
 
 // It never moves back, and always names a whole snapshot.

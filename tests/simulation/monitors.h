@@ -133,6 +133,8 @@ class ModelMonitor {
   void check_digest_line(const std::string& line);
   void check_folders(const char* kind, bool is_whole, const Config& config);
   void check_folder(const char* kind, std::uint64_t sequence);
+  void check_snapshot(std::uint64_t sequence, const fs::path& path);
+  std::size_t most_snapshots(const std::vector<std::uint64_t>& numbers, std::size_t keep) const;
   void check_latest(bool is_whole);
   void check_log_reach();
 
@@ -146,7 +148,8 @@ class ModelMonitor {
   ExpectedModel seen_;
   std::set<std::pair<std::string, std::uint64_t>> verified_;
   std::set<std::uint64_t> damaged_;
-  std::set<std::uint64_t> present_, gone_;  // snapshots
+  std::set<std::uint64_t> present_, gone_;        // snapshots
+  std::map<std::uint64_t, std::uint64_t> bases_;  // of deltas
   std::uint64_t latest_ = 0;
 };
 

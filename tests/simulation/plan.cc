@@ -211,6 +211,10 @@ Plan draw_plan(std::uint64_t seed) {
   }
   Random actions(seed, 12);
   draw_actions(actions, plan);
+  Random snapshots(seed, 13);
+  plan.config.snapshots.full_every = static_cast<std::uint64_t>(snapshots.pick({1, 1, 2, 3, 7}));
+  plan.writes_beside = !snapshots.one_in(4);
+  plan.rows_at_once = static_cast<std::uint64_t>(snapshots.pick({1, 1, 20, 32'768}));
   return plan;
 }
 

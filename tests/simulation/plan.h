@@ -91,6 +91,8 @@ struct Plan {
   bool has_predictions = true;
   std::uint64_t lives = 0;         // starts until the faults end
   std::uint64_t turns = 0;         // about, for the logs' span
+  bool writes_beside = false;      // snapshots are written while the learner goes on
+  std::uint64_t rows_at_once = 1;  // of a snapshot, copied between two batches
   bool may_be_late_quiet = false;  // records may come so late that their quiet tick is over
 };
 

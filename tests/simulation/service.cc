@@ -1,6 +1,7 @@
 #include "tests/simulation/service.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "app/report.h"
 #include "store/published_folder.h"
@@ -8,14 +9,31 @@
 
 namespace sluice::simulation {
 
-Result<std::unique_ptr<Service>> Service::start(const Machine& machine, const Config& config,
-                                                const EndPolicy& policy, bool has_predictions) {
+void SimulatedBackground::start(std::function<void()> job) {
+  SLUICE_CHECK(!job_);
+  job_ = std::move(job);
+}
+
+void SimulatedBackground::wait() {
+  if (job_) std::exchange(job_, nullptr)();
+}
+
+Result<std::unique_ptr<Service>> Service::start(const Machine& machine, const Plan& plan,
+                                                const Config& config, const EndPolicy& policy) {
   std::unique_ptr<Service> service(new Service(config, policy));
   // Without it the join would wait for a learner that runs on the same thread.
   service->handoff_.stop();
   SLUICE_TRY(machine.files.create_directories(kDataDir));
   LearningOptions options{kDataDir, std::nullopt, "{}"};
-  if (has_predictions) options.predictions = kPredictions;
+  if (plan.has_predictions) options.predictions = kPredictions;
+  options.rows_at_once = plan.rows_at_once;
+  if (plan.writes_beside) {
+    options.make_background = [&service] {
+      auto background = std::make_unique<SimulatedBackground>();
+      service->background_ = background.get();
+      return std::unique_ptr<Background>(std::move(background));
+    };
+  }
   SLUICE_ASSIGN(service->learning_,
                 Learning::open(service->config_, options, machine.store, machine.files,
                                machine.clock, service->workers_));
@@ -34,6 +52,12 @@ Result<bool> Service::learn(std::size_t max_samples) {
   SLUICE_ASSIGN(const bool more, learning_->learn(handoff_.committed(), max_samples));
   handoff_.set_trained(learning_->trained_sequence(), learning_->first_needed());
   return more;
+}
+
+bool Service::write() {
+  if (background_ == nullptr || background_->is_idle()) return false;
+  background_->wait();
+  return true;
 }
 
 bool Service::is_everything_learned() const {

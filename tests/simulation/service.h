@@ -2,6 +2,7 @@
 // app/service.cc does, on one thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "app/learning.h"
@@ -11,6 +12,18 @@
 #include "tests/simulation/monitors.h"
 
 namespace sluice::simulation {
+
+// The writer of snapshots: it gets on when the driver lets it, and at the latest when it is waited
+// for. What was not written when the process ends is lost.
+class SimulatedBackground final : public Background {
+ public:
+  void start(std::function<void()> job) override;
+  bool is_idle() override { return !job_; }
+  void wait() override;
+
+ private:
+  std::function<void()> job_;
+};
 
 // What outlives a process.
 struct Machine {
@@ -23,8 +36,8 @@ struct Machine {
 class Service {
  public:
   // Ends without an error, or with the one for which the real service would exit.
-  static Result<std::unique_ptr<Service>> start(const Machine& machine, const Config& config,
-                                                const EndPolicy& policy, bool has_predictions);
+  static Result<std::unique_ptr<Service>> start(const Machine& machine, const Plan& plan,
+                                                const Config& config, const EndPolicy& policy);
 
   // False at the end of the logs.
   Result<bool> join();
@@ -33,6 +46,8 @@ class Service {
   // As after SIGTERM, or at the logs' ends: commits, then a checkpoint, and where everything is
   // learned of closed logs the end of the training.
   Status stop();
+  // The writer of snapshots gets on; true where it had something to do.
+  bool write();
 
   bool is_everything_learned() const;
   JoinStage& join_stage() { return *join_; }
@@ -48,6 +63,7 @@ class Service {
   EndPolicy policy_;
   Handoff handoff_;
   Workers workers_{1};
+  SimulatedBackground* background_ = nullptr;  // the learner's; null: it writes itself
   std::unique_ptr<Learning> learning_;
   std::unique_ptr<JoinStage> join_;
 };
