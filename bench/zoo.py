@@ -1,7 +1,7 @@
 """The built-in recipes side by side: shops whose true rates are known, and what one pass costs.
 
     zoo.py --build FOLDER [--part clicks|actions|logs] [--shops N] [--impressions N] [--days N]
-           [--recipes A,B] [--set KEY=VALUE] [--data CONFIG] [--json FILE] [--quick]
+           [--from SHARE] [--recipes A,B] [--set KEY=VALUE] [--data CONFIG] [--json FILE] [--quick]
 
 Every shop is generated from a seed, which is also its models' seed, so shops and initial values
 differ together. What is judged is the second half of each shop's samples, predicted before they
@@ -37,6 +37,7 @@ ACTION_RECIPES = ("esm2", "esmm", "esmc", "esms", "esmg")
 # One of each kind: parameters change neither the cost nor what equality of digests shows.
 LOG_RECIPES = tuple(name for name in CLICK_RECIPES if name.partition("=")[2] in ("", "0.1", "5"))
 QUICK_RECIPES = ("esmm", "base", "lr")
+SETTINGS = ('snapshots.every="30 d"',)  # of shops: snapshots take time and change no figure
 
 # Of each metric: its name, its heading, the factor it is shown with, its digits. Those of
 # compare.json, and two of ranked_by_truth().
@@ -86,12 +87,12 @@ def sets(settings):
     return [part for setting in settings for part in ("--set", setting)]
 
 
-def compare(sluice, config, recipes, settings, folder, calm):
+def compare(arguments, config, recipes, settings, folder, calm):
     """(what compare.json says, what it cost)"""
     shutil.rmtree(folder, ignore_errors=True)
-    run = Run([sluice, "compare", config, "--recipes", ",".join(recipes), "--threads", "1",
-               "--bootstrap", "0", "--data-dir", folder / "data", "--out", folder / "page",
-               *sets(settings)], calm)
+    run = Run([arguments.build / "sluice", "compare", config, "--recipes", ",".join(recipes),
+               "--threads", "1", "--bootstrap", "0", "--from", arguments.begin, "--data-dir",
+               folder / "data", "--out", folder / "page", *sets(settings)], calm)
     result = json.loads((folder / "page" / "compare.json").read_text(encoding="utf-8"))
     shutil.rmtree(folder / "page")
     return result, run
@@ -157,13 +158,16 @@ def ranked_by_truth(shop, data, recipes, result):
     truth = rates[numpy.searchsorted(hashes, facts["impression"])]
     here = numpy.arange(1, len(facts) + 1) >= result["judged"]["first_sequence"]
     found = {}
-    for recipe, model in zip(recipes, result["models"], strict=True):
+    for recipe, model, group in zip(recipes, result["models"], result["groups"], strict=True):
         path = data / "models" / model["name"] / "scores.bin"
         towers = (path.stat().st_size // len(facts) - 8) // 4
         scores = numpy.fromfile(path, dtype=[("logits", "<f4", (towers,)), ("flags", "<u8")])
         pcvr = Rates(recipe, scores["logits"].T.astype(float))["pcvr"]
         judged = here & (scores["flags"] & 2 != 0)  # an impression's first sample
         clicked = here & (scores["flags"] & 9 == 9)  # its last
+        error = numpy.abs(pcvr[judged] - truth[judged]).mean()
+        if abs(error - group["metrics"]["cvr.true.mean_error"]["value"]) > 1e-9:
+            sys.exit(f"bench: {recipe} was not judged by the same samples as in the comparison")
         found[recipe] = {"cvr.true.auc": expected_auc(pcvr[judged], truth[judged]),
                          "cvr.true.auc_clicked": expected_auc(pcvr[clicked], truth[clicked])}
     return found
@@ -171,16 +175,16 @@ def ranked_by_truth(shop, data, recipes, result):
 
 def judge_shops(arguments, recipes, options, calm):
     """For each shop the metrics of each recipe, and the facts that name the shop."""
-    sluice = arguments.build / "sluice"
     folder = arguments.folder / "shop"
     found = []
     for seed in range(1, arguments.shops + 1):
         shutil.rmtree(folder, ignore_errors=True)
-        Run([sluice, "generate", "--out", folder, "--seed", seed, "--impressions",
+        Run([arguments.build / "sluice", "generate", "--out", folder, "--seed", seed, "--impressions",
              arguments.impressions, "--days", arguments.days, *options], calm)
         expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
-        result, _ = compare(sluice, folder / "shop.toml", recipes,
-                            [f"model.seed={seed}", *arguments.set], arguments.folder / "of", calm)
+        result, _ = compare(arguments, folder / "shop.toml", recipes,
+                            [f"model.seed={seed}", *SETTINGS, *arguments.set],
+                            arguments.folder / "of", calm)
         metrics = ranked_by_truth(folder, arguments.folder / "of" / "data", recipes, result)
         for recipe, group in zip(recipes, result["groups"], strict=True):
             metrics[recipe].update((name, fact["value"])
@@ -236,7 +240,7 @@ def shops_part(arguments, recipes, options, title, calm):
     recipes = tuple(arguments.recipes or recipes)
     shops = judge_shops(arguments, recipes, options, calm)
     print(f"\n## {title}: {arguments.shops} shops of {arguments.impressions:,} impressions in "
-          f"{arguments.days} days" + "".join(f", {setting}" for setting in arguments.set))
+          f"{arguments.days} days, judged from {arguments.begin:g} on" + "".join(f", {setting}" for setting in arguments.set))
     print_shops(shops)
     print("\npCVR against the true rates, over all impressions:")
     print_recipes(shops, recipes, AGAINST_TRUTH, True)
@@ -253,14 +257,14 @@ def logs_part(arguments, calm):
     if config is None or not config.is_file():
         print(f"\n## One pass against single replays: skipped, {config or '--data'} is not there")
         return None
-    sluice, folder = arguments.build / "sluice", arguments.folder / "logs"
+    folder = arguments.folder / "logs"
     recipes = tuple(arguments.recipes or (QUICK_RECIPES if arguments.quick else LOG_RECIPES))
-    result, together = compare(sluice, config, recipes, arguments.set, folder, calm)
+    result, together = compare(arguments, config, recipes, arguments.set, folder, calm)
     rows = []
     for recipe, model in zip(recipes, result["models"], strict=True):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        run = Run([sluice, "replay", config, "--threads", "1", "--data-dir", folder / "data",
+        run = Run([arguments.build / "sluice", "replay", config, "--threads", "1", "--data-dir", folder / "data",
                    "--report", folder / "report.json",
                    *sets([f"model.recipe={recipe}", *arguments.set])], calm)
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -308,6 +312,8 @@ def parse():
     parser.add_argument("--days", type=int, default=8, metavar="N",
                         help="of event time in a shop; default: 8, of which the first has no "
                              "clicked impression that is known not to be converted")
+    parser.add_argument("--from", type=float, default=0.5, metavar="SHARE", dest="begin",
+                        help="judge the samples from there on; default: 0.5")
     parser.add_argument("--recipes", type=lambda text: text.split(","), metavar="A,B",
                         help="others than the built-in ones; the first is the baseline")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
