@@ -3,6 +3,7 @@ wrong: bad requests, damaged snapshots, kills."""
 
 import concurrent.futures
 import gzip
+import http.client
 import json
 import pathlib
 import shutil
@@ -608,38 +609,23 @@ class SkewTest(ServeCase):
 
 class RunTest(sluice.Case):
     def test_one_process_learns_and_serves_and_the_bits_are_the_same(self):
-        config = sluice.generate(self.folder / "shop", "--impressions", "20000", "--seed", "5")
-        settings = {"snapshots.every": '"1 h"', "source.idle_after": '"200 ms"',
-                    "source.max_delay": '"0 s"'}
+        config = sluice.generate(self.folder / "shop", "--impressions", "8000", "--seed", "5")
         digests = {}
         for name, options in (("alone", []), ("serving", ["--serve"])):
             data = self.folder / name
-            words = sluice.command("run", config, data,
-                                   {**settings, "serving.port": 0, "source.idle_after": "never"},
-                                   *options)
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                       text=True)
+            settings = {"snapshots.every": '"1 h"', "source.idle_after": '"500 ms"',
+                        "serving.port": 0}
+            process = subprocess.Popen(sluice.command("run", config, data, settings, *options),
+                                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             try:
-                asked = 0
-                port = None
-                if options:
-                    port = int(process.stdout.readline().strip().rsplit(":", 1)[1])
-                lines = data / "digests.jsonl"
-                count = lambda: lines.read_text().count("snapshot") if lines.exists() else 0
-                end = time.monotonic() + 120
-                before, still_since = -1, time.monotonic()
-                while time.monotonic() < end and time.monotonic() - still_since < 3:
-                    if port:
-                        asked += self.ask(port)
-                    if count() != before:
-                        before, still_since = count(), time.monotonic()
-                    time.sleep(0.02)
+                port = int(process.stdout.readline().rsplit(":", 1)[1]) if options else None
+                asked = self.wait_until_learned(data / "digests.jsonl", port)
                 process.send_signal(signal.SIGTERM)
-                process.communicate(timeout=120)
-                self.assertEqual(process.returncode, 0)
+                self.assertEqual(process.wait(120), 0)
             finally:
                 process.kill()
                 process.wait()
+                process.stdout.close()
             if options:
                 self.assertGreater(asked, 0)
             digests[name] = sluice.digests(data)
@@ -648,9 +634,22 @@ class RunTest(sluice.Case):
         for sequence in common:
             self.assertEqual(digests["alone"][sequence], digests["serving"][sequence])
 
+    def wait_until_learned(self, lines, port):
+        """Until several snapshots are there and no further one comes; how often it was asked."""
+        end = time.monotonic() + 120
+        asked, before, still_since = 0, 0, time.monotonic()
+        while before < 4 or time.monotonic() < still_since + 2:
+            self.assertLess(time.monotonic(), end)
+            if port:
+                asked += self.ask(port)
+            count = lines.read_text().count("snapshot") if lines.exists() else 0
+            if count != before:
+                before, still_since = count, time.monotonic()
+            time.sleep(0.02)
+        return asked
+
     @staticmethod
     def ask(port):
-        import http.client
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         try:
             connection.request("POST", "/v1/models/model:predict", '{"instances": [{"hour": 5}]}',

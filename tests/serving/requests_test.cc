@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "learner/schema.h"
 #include "serving/infer_v2.h"
 #include "serving/predict_v1.h"
 #include "tests/serving/small_snapshot.h"
