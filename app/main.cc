@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   sluice::add_run_and_replay(root, exit_code);
   sluice::add_score(root, exit_code);
+  sluice::add_serve(root, exit_code);
   sluice::add_snapshot(root, exit_code);
   sluice::add_check(root, exit_code);
   sluice::add_compare(root, exit_code);

@@ -17,6 +17,7 @@
 #include "app/learning.h"
 #include "app/pipeline.h"
 #include "app/progress.h"
+#include "app/serving.h"
 #include "base/check.h"
 #include "base/lanes.h"
 #include "config/load.h"
@@ -93,6 +94,7 @@ class Service {
   Status open_source_with_retries();
   Status open_join_with_retries();
   Status open_dead_letter_sink();
+  Status start_serving();
   bool may_try_again(const Error& error, int attempt);
   void pause_unless_stopped(DurationMs pause);
   void join_loop();
@@ -122,6 +124,7 @@ class Service {
   std::unique_ptr<Workers> workers_;
   std::optional<Freshness> freshness_;  // none: a replay's events are not of now
   std::unique_ptr<LearnStage> learning_;
+  std::unique_ptr<Serving> serving_;  // none: not asked for
 
   std::atomic<bool> is_learner_done_{false};
   mutable std::mutex mutex_;  // guards what follows
@@ -163,6 +166,7 @@ Status Service::open() {
                      : "goes on",
                  progress.next_sequence - 1, learning_->trained_sequence());
   }
+  SLUICE_TRY(start_serving());
   join_status_ = join_->status();
   last_snapshot_ = learning_->last_snapshot();
   first_events_ = events_of(progress.counters);
@@ -252,6 +256,15 @@ Status Service::open_dead_letter_sink() {
       std::string(host.data()) + fs::absolute(options_.data_dir, code).string();
   SLUICE_ASSIGN(std::string folder, data_folder_id(*store_, clock_, salt));
   SLUICE_ASSIGN(dead_letters_, open_dead_letter_topic(config_, std::move(folder)));
+  return {};
+}
+
+// It reads what is published, as another process would: the learner does not know of it.
+Status Service::start_serving() {
+  if (!options_.serves) return {};
+  SLUICE_ASSIGN(serving_, Serving::start(config_.serving, options_.data_dir, "", clock_));
+  std::printf("serving %s at %s\n", options_.data_dir.c_str(), serving_->url().c_str());
+  std::fflush(stdout);
   return {};
 }
 
@@ -349,6 +362,7 @@ void Service::watch() {
     if (stop_signal != 0 && !handoff_.is_stopping()) {
       spdlog::info("{}: drains, commits and stops", strsignal(stop_signal));
       handoff_.stop();
+      if (serving_ != nullptr) serving_->stop();
     }
     progress.show(status(), clock_.steady_ms());
     clock_.sleep_ms(kWatchMs);
@@ -361,6 +375,7 @@ Status Service::run() {
   std::thread joining([this] { join_loop(); });
   std::thread learning([this] { learn_loop(); });
   watch();
+  if (serving_ != nullptr) serving_->stop();
   joining.join();
   learning.join();
   end_steady_ = clock_.steady_ms();

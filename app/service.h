@@ -34,6 +34,7 @@ struct ServiceOptions {
   LostRecords lost = LostRecords::stop;  // for this start only
   std::optional<std::filesystem::path> report;
   std::optional<std::filesystem::path> predictions;
+  bool serves = false;  // also answers over HTTP, from the snapshots that it publishes
 };
 
 // What a service has opened when its learner's turn comes; outlives the learner.

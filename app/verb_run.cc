@@ -91,6 +91,11 @@ void add_verb(CLI::App& root, int& exit_code, const std::string& name, bool is_l
   verb->add_flag("--accept-lost", arguments->accept_lost,
                  "go on without records that the logs have lost up to this start, where it would "
                  "stop and name them; snapshots say \"reproducible\": false from then on");
+  if (is_live) {
+    verb->add_flag("--serve", options.serves,
+                   "answer over HTTP too, by the snapshots published here, as `sluice serve` does; "
+                   "[serving] of the config says where");
+  }
   verb->footer(footer);
   verb->callback([arguments, is_live, &exit_code] {
     if (const Status done = execute(*arguments, is_live); !done) {

@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/report_error.h"
+#include "app/score_compare.h"
 #include "app/verbs.h"
 #include "serving/scorer.h"
 
@@ -28,6 +29,7 @@ struct ScoreOptions {
   std::string snapshot;
   std::optional<std::string> model;
   std::string in = "-";
+  std::string compare;
 };
 
 // Lines of a file or pipe, as many at a time as have arrived: a long input is scored in large
@@ -141,7 +143,28 @@ Result<bool> score_all(const Scorer& scorer, int input) {
   }
 }
 
+// Whether what was served is what the snapshots say.
+int compare(const ScoreOptions& options) {
+  const auto skew = measure_skew({options.compare, options.snapshot, options.model, options.in});
+  if (!skew) return report_error(skew.error());
+  std::printf(
+      "{\"compared\": %llu, \"unequal\": %llu, \"largest_difference\": %s, "
+      "\"not_found\": %llu}\n",
+      static_cast<unsigned long long>(skew->compared),
+      static_cast<unsigned long long>(skew->unequal), json_number(skew->largest_difference).c_str(),
+      static_cast<unsigned long long>(skew->not_found));
+  if (skew->unequal > 0) {
+    std::fprintf(stderr, "sluice: of %s another rate was served than its version gives\n",
+                 skew->largest_id.c_str());
+  }
+  if (skew->compared == 0) {
+    std::fprintf(stderr, "sluice: none of the impressions was served\n");
+  }
+  return skew->unequal == 0 && skew->compared > 0 ? 0 : 1;
+}
+
 int score(const ScoreOptions& options) {
+  if (!options.compare.empty()) return compare(options);
   const bool is_stdin = options.in == "-";
   const int input = is_stdin ? STDIN_FILENO : ::open(options.in.c_str(), O_RDONLY | O_CLOEXEC);
   if (input < 0) {
@@ -165,6 +188,10 @@ pctr is the probability of a click, pcvr that of a purchase once clicked, pctcvr
 is no impression is answered by {"error": "why"}; then the exit code is 1.
 
   zstdcat impressions/00000.jsonl.zst | sluice score sluice-data > scores.jsonl
+
+--compare FILE scores the same impressions once more by the versions that served them, as FILE of
+`sluice serve --log-predictions` names them, and tells the skew: how many were compared, how many
+are not the same bits, and by how much at most. It exits with 1 where one is not, or none was there.
 )";
 
 }  // namespace
@@ -178,6 +205,8 @@ void add_score(CLI::App& root, int& exit_code) {
   verb->add_option("--model", options->model, "Which one, where a data folder has several models");
   verb->add_option("--in", options->in, "A file of impressions; - is the standard input")
       ->capture_default_str();
+  verb->add_option("--compare", options->compare,
+                   "FILE of predictions that were served: tells whether they are the snapshots'");
   verb->footer(kFooter);
   verb->callback([options, &exit_code] { exit_code = score(*options); });
 }

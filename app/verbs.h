@@ -11,6 +11,7 @@ namespace sluice {
 
 void add_run_and_replay(CLI::App& root, int& exit_code);
 void add_score(CLI::App& root, int& exit_code);
+void add_serve(CLI::App& root, int& exit_code);
 void add_snapshot(CLI::App& root, int& exit_code);
 void add_check(CLI::App& root, int& exit_code);
 void add_compare(CLI::App& root, int& exit_code);

@@ -33,6 +33,9 @@ Result<TimeMs> parse_time(std::string_view text);
 // ISO 8601 in UTC with milliseconds where there are any: "2013-06-30T12:00:00.250Z".
 std::string format_time(TimeMs time);
 
+// For measuring what takes less than a millisecond; never goes back.
+std::int64_t steady_ns();
+
 // One of the four edges that tests replace (clock, source, store, file system).
 class Clock {
  public:

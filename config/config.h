@@ -197,6 +197,29 @@ struct DeadLettersConfig {
   friend bool operator==(const DeadLettersConfig&, const DeadLettersConfig&) = default;
 };
 
+// [serving], operational: `sluice serve`. Paths are resolved against the config's folder.
+struct ServingConfig {
+  std::string address = "127.0.0.1";
+  std::uint64_t port = 8'080;  // 0: any free one
+  std::uint64_t threads = 0;   // 0: four a core
+  std::uint64_t max_connections = 1'000;
+  std::uint64_t max_body_bytes = 8 << 20;
+  std::uint64_t max_rows = 10'000;
+  DurationMs request_timeout = 10'000;
+  DurationMs idle_timeout = 60'000;
+  DurationMs drain_timeout = 10'000;
+  DurationMs poll_interval = 200;
+  std::uint64_t versions = 2;  // of one model, in memory
+  std::string alias;           // empty: LATEST
+  std::string token_env;       // a variable's name; the token itself is nowhere in a config
+  std::string token_file;
+  std::string certificate;  // PEM; empty: plain HTTP
+  std::string key;
+  std::string log_predictions;  // empty: none
+  std::uint64_t log_size = 256 << 20;
+  friend bool operator==(const ServingConfig&, const ServingConfig&) = default;
+};
+
 struct Config {
   SourceConfig source;
   StreamsConfig streams;
@@ -208,6 +231,7 @@ struct Config {
   CheckpointsConfig checkpoints;
   StoreConfig store;
   DeadLettersConfig dead_letters;
+  ServingConfig serving;
   friend bool operator==(const Config&, const Config&) = default;
 };
 

@@ -192,4 +192,7 @@ class KeyList {
   Part part_;
 };
 
+// The keys of [serving] (config/schema_serving.cc).
+void add_serving_keys(std::vector<Key<Config>>& keys);
+
 }  // namespace sluice

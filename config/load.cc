@@ -147,9 +147,15 @@ Config read_config(const TomlNode& root, const std::filesystem::path& folder, Pr
       read_features(*node, config, problems);
     }
   }
-  if (!config.source.root.empty()) {
-    const bool is_override = root.find_path("source.root")->place.is_override();
-    config.source.root = resolve(config.source.root, is_override ? fs::path() : folder);
+  ServingConfig& serving = config.serving;
+  for (const auto& [key, path] : {std::pair("source.root", &config.source.root),
+                                  std::pair("serving.token_file", &serving.token_file),
+                                  std::pair("serving.certificate", &serving.certificate),
+                                  std::pair("serving.key", &serving.key),
+                                  std::pair("serving.log_predictions", &serving.log_predictions)}) {
+    if (path->empty()) continue;
+    const bool is_override = root.find_path(key)->place.is_override();
+    *path = resolve(*path, is_override ? fs::path() : folder);
   }
   return config;
 }

@@ -27,9 +27,10 @@ struct LoadedConfig {
 };
 
 // Reads `path` and applies `overrides` ("section.key=value", the value in TOML or a bare word; last
-// wins; a table replaces the whole table). source.root and a recipe's file are found from the
-// file's folder, in an override from the working directory. A file that cannot be read or is no
-// TOML is one problem. The recipe is checked too; problems in its own file have places there.
+// wins; a table replaces the whole table). source.root, a recipe's file and those of [serving] are
+// found from the file's folder, in an override from the working directory. A file that cannot be
+// read or is no TOML is one problem. The recipe is checked too; problems in its own file have
+// places there.
 LoadedConfig load_config(const std::filesystem::path& path,
                          const std::vector<std::string>& overrides);
 

@@ -482,6 +482,7 @@ std::vector<Key<Config>> make_config_keys() {
   add_training(keys);
   add_published(keys);
   add_store(keys);
+  add_serving_keys(keys);
   return keys;
 }
 

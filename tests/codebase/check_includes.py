@@ -26,12 +26,17 @@ LIBRARY_FOLDERS = {
     r"rocksdb/|store/rocksdb_store\.h": {"store", "tests/store"},
     r"librdkafka/": {"ingest", "tests/ingest", "tests/broker"},
     r"(oneapi/)?dnnl": {"bench"},
-    r"simdjson": {"ingest", "tests/ingest", "bench"},
+    # Events, and the requests of those who want them scored.
+    r"simdjson": {"ingest", "serving", "tests/ingest", "bench"},
+    r"httplib|openssl/|prometheus/": {"serving"},
     r"toml\+\+/": {"config", "tests/config"},
     r"spdlog/": {"app", "tests/simulation", "tests/fuzz"},
     r"CLI/": {"app", "tests/app", "tests/broker", "tests/simulation", "bench"},
     r"(zstd|zlib)\.h": {"base", "ingest", "app", "tests/ingest", "tests/app"},
 }
+
+# A library's header -> the one file that may include it, as its types are nobody else's business.
+LIBRARY_FILES = {"httplib.h": "serving/http_exchange.cc"}
 
 # A call -> the files that may hold it, and why only these. Tests may do as they like.
 BANNED_CALLS = {
@@ -39,10 +44,13 @@ BANNED_CALLS = {
     r"\b(system_clock|steady_clock|high_resolution_clock)\b": {"base/time.cc"},
     r"\b(gettimeofday|clock_gettime)\s*\(|\btime\s*\(\s*(NULL|nullptr|0)\s*\)": {"base/time.cc"},
     r"\b(sleep_for|sleep_until|usleep|nanosleep)\b|(?<![\w.>])sleep\s*\(": {"base/time.cc"},
-    # Each stage belongs to one thread: there are computing lanes, the service's two, the prober,
-    # and the one that writes snapshots.
+    # Each stage belongs to one thread: there are computing lanes, the service's two, the prober, and
+    # the one that writes snapshots; of serving those that answer, that look for new versions and
+    # that write the log.
     r"\bstd::j?thread\b(?!::hardware_concurrency)|\bstd::async\b|\bpthread_create\b": {
-        "base/lanes.cc", "app/background.cc", "app/service.cc", "ingest/kafka_prober.h"},
+        "base/lanes.cc", "app/background.cc", "app/service.cc", "ingest/kafka_prober.h",
+        "serving/http_server.cc", "app/serving.cc", "serving/prediction_log.h",
+        "serving/prediction_log.cc"},
     # Random numbers are functions of a seed that is named, equal with every standard library.
     r"\b(s?rand|drand48)\s*\(|\brandom\s*\(\s*\)|\brandom_device\b|"
     r"\b(uniform_(int|real)|normal|bernoulli|poisson|lognormal)_distribution\b": set(),
@@ -122,6 +130,8 @@ class CodebaseTest(unittest.TestCase):
                 for pattern, folders in LIBRARY_FOLDERS.items():
                     if re.match(pattern, name) and folder_of(path) not in folders:
                         yield f"{name} belongs to {', '.join(sorted(folders))}"
+                if LIBRARY_FILES.get(name, str(path.relative_to(ROOT))) != str(path.relative_to(ROOT)):
+                    yield f"{name} belongs to {LIBRARY_FILES[name]}"
 
         self.check(find)
 

@@ -346,6 +346,18 @@ const std::vector<RangeCase> kRanges = {
     {"store.max_learner_lag", {"1", "1000000000000"}, {"0", "1000000000001"}},
     {"dead_letters.keep.time", {"1 ms", "36600 d"}, {"0 s", "36601 d"}},
     {"dead_letters.keep.size", {"0", "1 TiB"}, {"-1", "2 TiB"}},
+    {"serving.address", {"0.0.0.0", "::1", "a-host"}, {"\"\"", "a b", "a/b"}},
+    {"serving.port", {"0", "65535"}, {"-1", "65536"}},
+    {"serving.threads", {"0", "1024"}, {"-1", "1025"}},
+    {"serving.max_connections", {"1", "100000"}, {"0", "100001"}},
+    {"serving.max_body_bytes", {"1 KiB", "1 GiB"}, {"1023", "2 GiB"}},
+    {"serving.max_rows", {"1", "1000000"}, {"0", "1000001"}},
+    {"serving.request_timeout", {"1 ms", "1 h"}, {"0 s", "61 min"}},
+    {"serving.poll_interval", {"1 ms", "1 h"}, {"0 s", "61 min"}},
+    {"serving.versions", {"1", "1000"}, {"0", "1001"}},
+    {"serving.alias", {"\"\"", "canary", "A-1_b"}, {"a.b", "a/b", ".."}},
+    {"serving.token_env", {"\"\"", "SLUICE_TOKEN"}, {"A=B", "A B"}},
+    {"serving.log_size", {"64 KiB", "1 TiB"}, {"63 KiB", "2 TiB"}},
 };
 
 TEST(Ranges, EachBoundIsAllowedAndWhatIsBeyondIsRefused) {

@@ -210,7 +210,7 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
       value =
           *rc::gen::element<std::string>("esmm", "base", "lr", "aman:rate=0.25", "aman:rate=0.1");
     }
-    if (name == "name") value = any_name().substr(0, 64);
+    if (name == "name" || name == "alias") value = any_name().substr(0, 64);
     if (name == "topic") value = any_name().substr(0, 99) + "." + split_key(section).second;
     if (key.name == "training.batch_size") {  // a rule: below its bound for any inputs drawn here
       value = std::to_string(*rc::gen::inRange(1, 100'000));

@@ -18,6 +18,7 @@ int fuzz_join_state(const std::uint8_t* data, std::size_t size);
 int fuzz_checkpoints(const std::uint8_t* data, std::size_t size);
 int fuzz_log_files(const std::uint8_t* data, std::size_t size);
 int fuzz_csv(const std::uint8_t* data, std::size_t size);
+int fuzz_requests(const std::uint8_t* data, std::size_t size);
 }
 
 namespace sluice {
@@ -94,6 +95,9 @@ TEST(FuzzCorpus, LogFiles) {
 }
 TEST(FuzzCorpus, Csv) {
   replay("csv", fuzz_csv);
+}
+TEST(FuzzCorpus, Requests) {
+  replay("requests", fuzz_requests);
 }
 
 }  // namespace
