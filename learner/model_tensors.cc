@@ -111,4 +111,29 @@ Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTabl
   return {};
 }
 
+Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& name,
+                                    std::uint64_t dim) {
+  const std::string prefix = "embedding." + name;
+  const auto keys = tensors.find(prefix + ".keys");
+  const auto rows = tensors.find(prefix + ".rows");
+  for (const auto& [found, of] : {std::pair(keys, ".keys"), std::pair(rows, ".rows")}) {
+    if (found == tensors.end()) return stop_error("tensor " + prefix + of + " is missing");
+  }
+  const Tensor& keys_tensor = keys->second;
+  const Tensor& rows_tensor = rows->second;
+  SLUICE_ASSIGN(const auto key_values, keys_tensor.view<std::uint64_t>(prefix + ".keys"));
+  SLUICE_ASSIGN(const auto row_values, rows_tensor.view<float>(prefix + ".rows"));
+  if (keys_tensor.shape != std::vector<std::uint64_t>{key_values.size()}) {
+    return stop_error("tensor " + prefix + ".keys has another shape");
+  }
+  if (rows_tensor.shape != std::vector<std::uint64_t>{key_values.size(), dim}) {
+    return stop_error("tensor " + prefix + ".rows has another shape");
+  }
+  if (std::adjacent_find(key_values.begin(), key_values.end(), std::greater_equal<>()) !=
+      key_values.end()) {
+    return stop_error("tensor " + prefix + ".keys is not ascending");
+  }
+  return RowsView{key_values, row_values.data()};
+}
+
 }  // namespace sluice

@@ -4,55 +4,70 @@
 
 namespace sluice {
 
+// The attribution by impression_id asks of an impression the id alone: whoever wants a score need
+// not name user and item.
+struct Scorer::Hand {
+  explicit Hand(const Scorer& scorer)
+      : decoder(scorer.streams_, JoinConfig{}, scorer.model_.features()), scratch(scorer.model_) {}
+
+  Decoder decoder;
+  ScoringModel::Scratch scratch;
+  std::vector<Event> events;  // of the impressions that are valid
+  std::vector<std::string_view> blobs;
+  std::vector<Prediction> predictions;
+};
+
 Scorer::Scorer(Snapshot snapshot)
     : manifest_(std::move(snapshot.manifest)),
       streams_(std::move(snapshot.streams)),
       model_(std::move(snapshot.model)) {}
 
-// The attribution by impression_id asks of an impression the id alone: whoever wants a score need
-// not name user and item.
-std::unique_ptr<Decoder> Scorer::take_decoder() const {
+Scorer::~Scorer() = default;
+
+std::unique_ptr<Scorer::Hand> Scorer::take_hand() const {
   {
     const std::scoped_lock lock(mutex_);
-    if (!decoders_.empty()) {
-      std::unique_ptr<Decoder> decoder = std::move(decoders_.back());
-      decoders_.pop_back();
-      return decoder;
+    if (!hands_.empty()) {
+      std::unique_ptr<Hand> hand = std::move(hands_.back());
+      hands_.pop_back();
+      return hand;
     }
   }
-  return std::make_unique<Decoder>(streams_, JoinConfig{}, model_.features());
+  return std::make_unique<Hand>(*this);
 }
 
-void Scorer::give_back(std::unique_ptr<Decoder> decoder) const {
+void Scorer::give_back(std::unique_ptr<Hand> hand) const {
+  hand->events.clear();
   const std::scoped_lock lock(mutex_);
-  decoders_.push_back(std::move(decoder));
+  hands_.push_back(std::move(hand));
 }
 
 std::vector<tl::expected<Score, std::string>> Scorer::score(
     std::span<const std::string> impressions) const {
-  std::unique_ptr<Decoder> decoder = take_decoder();
+  std::unique_ptr<Hand> hand = take_hand();
   std::vector<tl::expected<Score, std::string>> results;
-  std::vector<std::string> features;  // of those that are valid
   results.reserve(impressions.size());
+  hand->blobs.clear();
+  Record record;
   for (const std::string& impression : impressions) {
-    Record record;
     record.bytes = impression;
-    const auto decoded = decoder->decode(Stream::impressions, record);
+    auto decoded = hand->decoder.decode(Stream::impressions, record);
     if (!decoded) {
       const Rejection& why = decoded.error();
       results.emplace_back(tl::unexpect, std::string(to_string(why.reason)) + ": " + why.detail);
       continue;
     }
-    results.push_back(Score{std::string(decoded->event.impression_id()), {}});
-    features.emplace_back(decoded->event.features());
+    hand->events.push_back(std::move(decoded->event));
+    results.push_back(Score{std::string(hand->events.back().impression_id()), {}});
   }
-  give_back(std::move(decoder));
-  const std::vector<std::string_view> blobs(features.begin(), features.end());
-  const std::vector<Prediction> predictions = model_.score(blobs);
-  auto next = predictions.begin();
+  for (const Event& event : hand->events) hand->blobs.push_back(event.features());
+  hand->predictions.resize(hand->blobs.size());
+  model_.score(hand->blobs, hand->scratch, hand->predictions);
+  auto next = hand->predictions.begin();
   for (auto& result : results) {
     if (result) result->prediction = *next++;
   }
+  give_back(std::move(hand));
   return results;
 }
 

@@ -28,10 +28,13 @@ struct Score {
 class Scorer {
  public:
   explicit Scorer(Snapshot snapshot);
+  ~Scorer();
 
   const nlohmann::ordered_json& manifest() const { return manifest_; }
   // Longer impressions are refused; a reader need not keep more of them.
   std::uint64_t max_record_bytes() const { return streams_.max_record_bytes; }
+
+  const ScoringModel& model() const { return model_; }
 
   // One result for each impression (a JSON object as in the log), in their order: its score, or why
   // it has none. A score's bits do not depend on the other impressions.
@@ -39,15 +42,16 @@ class Scorer {
       std::span<const std::string> impressions) const;
 
  private:
-  std::unique_ptr<Decoder> take_decoder() const;
-  void give_back(std::unique_ptr<Decoder> decoder) const;
+  // What one call at a time needs; kept for the next one.
+  struct Hand;
+  std::unique_ptr<Hand> take_hand() const;
+  void give_back(std::unique_ptr<Hand> hand) const;
 
   nlohmann::ordered_json manifest_;
   StreamsConfig streams_;
-  Model model_;
-  // A decoder is one thread's at a time: those that nobody uses now.
+  ScoringModel model_;
   mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Decoder>> decoders_;
+  mutable std::vector<std::unique_ptr<Hand>> hands_;  // those that nobody uses now
 };
 
 // The snapshot in `folder`, read and checked whole. What it has in common with `near`, an earlier

@@ -79,7 +79,7 @@ Result<Snapshot> snapshot_of(PublishedFolder folder, const std::optional<std::ui
   if (weights == folder.files.end()) return stop_error(std::string("it lists no ") + kWeights);
   SLUICE_ASSIGN(StreamsConfig streams, streams_of(manifest));
   SLUICE_ASSIGN(const Tensors tensors, decode_tensors(weights->second));
-  SLUICE_ASSIGN(Model model, Model::from_snapshot(manifest, tensors));
+  SLUICE_ASSIGN(ScoringModel model, ScoringModel::from_snapshot(manifest, tensors));
   return Snapshot{std::move(folder.manifest), std::move(streams), std::move(model)};
 }
 

@@ -16,7 +16,7 @@
 #include "base/file.h"
 #include "base/result.h"
 #include "config/config.h"
-#include "learner/model.h"
+#include "learner/scoring_model.h"
 
 namespace sluice {
 
@@ -35,7 +35,7 @@ Result<std::filesystem::path> find_snapshot(FileSystem& files, const std::filesy
 struct Snapshot {
   nlohmann::ordered_json manifest;
   StreamsConfig streams;  // the names and limits by which impressions were read in training
-  Model model;
+  ScoringModel model;
 };
 
 // Everything is checked: sizes, checksums, tensors against the schema, the sequence number against
