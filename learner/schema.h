@@ -58,7 +58,7 @@ struct DecodedSamples {
   };
   std::array<std::vector<Key>, EmbeddingTable::kParts> keys;  // by part
   std::size_t part_mask = EmbeddingTable::kParts - 1;  // 0: all in the first, in the terms' order
-  std::vector<DenseInput> dense;           // absent ones are not listed and count as 0
+  std::vector<DenseInput> dense;                       // absent ones are not listed and count as 0
   std::vector<std::uint64_t> wrong_types;  // by feature: values of a wrong type, taken as absent
   std::vector<std::uint64_t> absent;       // by feature: impressions without one
 

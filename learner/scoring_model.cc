@@ -45,10 +45,10 @@ Result<ScoringModel> ScoringModel::from_snapshot(const nlohmann::ordered_json& j
   const auto schema = std::make_shared<const Schema>(std::move(of));
   const std::uint64_t seed = schema->model().seed;
   ScoringModel model(schema, std::make_shared<const Objective>(schema->recipe(), seed));
-  SLUICE_TRY(model.read(tensors, [&](std::size_t, std::size_t, const std::string& name,
-                                     const RowsView& rows) {
-    return ServedTable(name, schema->dim(), seed, rows);
-  }));
+  SLUICE_TRY(model.read(
+      tensors, [&](std::size_t, std::size_t, const std::string& name, const RowsView& rows) {
+        return ServedTable(name, schema->dim(), seed, rows);
+      }));
   return model;
 }
 
@@ -59,10 +59,10 @@ Result<ScoringModel> ScoringModel::with_delta(const nlohmann::ordered_json& json
     return stop_error("the delta's model or features are others than its base's");
   }
   ScoringModel next(schema_, objective_);
-  SLUICE_TRY(next.read(tensors, [&](std::size_t set, std::size_t table, const std::string&,
-                                    const RowsView& rows) {
-    return sets_[set].tables[table].with(rows);
-  }));
+  SLUICE_TRY(next.read(
+      tensors, [&](std::size_t set, std::size_t table, const std::string&, const RowsView& rows) {
+        return sets_[set].tables[table].with(rows);
+      }));
   return next;
 }
 

@@ -49,7 +49,7 @@ class ScoringModel {
     DecodedSamples own, shared;     // the impressions' columns and their contexts'
     std::vector<Digest> digests;
     BatchContexts contexts;
-    AlignedArray<float> absent;          // initial values of rows that are not there
+    AlignedArray<float> absent;  // initial values of rows that are not there
     std::vector<float> logits;
   };
 
@@ -66,7 +66,7 @@ class ScoringModel {
   };
   const Schema& schema() const { return *schema_; }
   const Objective& objective() const { return *objective_; }
-  const std::vector<Set>& sets() const { return sets_; }  // in the recipe's order
+  const std::vector<Set>& sets() const { return sets_; }             // in the recipe's order
   const std::vector<TowerPlace>& places() const { return places_; }  // by tower
 
  private:

@@ -9,8 +9,7 @@
 namespace sluice {
 
 RowBlock::RowBlock(std::size_t dim, RowsView rows)
-    : dim_(dim),
-      row_bytes_((sizeof(std::uint64_t) + dim * sizeof(float) + 7) / 8 * 8) {
+    : dim_(dim), row_bytes_((sizeof(std::uint64_t) + dim * sizeof(float) + 7) / 8 * 8) {
   reserve(rows.keys.size());
   for (std::size_t n = 0; n < rows.keys.size(); ++n) add(rows.keys[n], rows.values + n * dim);
   fill_index();

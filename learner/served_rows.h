@@ -2,8 +2,8 @@
 // and of versions share them.
 //
 // A version's table is a base, as a full snapshot brought it, and beside it the rows that deltas
-// have replaced or added since; a row is looked for there first. A version made of an earlier one by
-// a delta shares the base and costs the rows changed since then, however large the base is.
+// have replaced or added since; a row is looked for there first. A version made of an earlier one
+// by a delta shares the base and costs the rows changed since then, however large the base is.
 //
 // A row takes 8 bytes more than its weights (its key, before them), and 12.8 bytes of the index,
 // which is open addressing with 5 of 8 entries taken: 93 bytes a row of 18 dimensions.
@@ -62,9 +62,7 @@ class RowBlock {
   void reserve(std::size_t rows);
   void add(std::uint64_t key, const float* values);
   void fill_index();
-  std::size_t place(std::uint64_t hash) const {
-    return (hash >> 32) * capacity_ >> 32;
-  }
+  std::size_t place(std::uint64_t hash) const { return (hash >> 32) * capacity_ >> 32; }
   std::size_t next(std::size_t place) const { return place + 1 == capacity_ ? 0 : place + 1; }
   const std::byte* row(std::size_t n) const { return memory_.data() + n * row_bytes_; }
 
