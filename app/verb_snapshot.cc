@@ -266,6 +266,7 @@ void add_snapshot(CLI::App& root, int& exit_code) {
     verb->add_option("SEQUENCE", options->sequence, "Its number; default: what LATEST names");
   }
   verify_verb->add_flag("--all", options->all, "Checks every snapshot in the folder");
+  add_snapshot_export(*group, exit_code);
 }
 
 }  // namespace sluice

@@ -111,6 +111,24 @@ Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTabl
   return {};
 }
 
+void add_table_tensors(const ServedTable& table, Tensors& tensors) {
+  std::vector<std::pair<std::uint64_t, const float*>> order;
+  order.reserve(table.rows());
+  table.for_each([&](std::uint64_t key, const float* values) { order.emplace_back(key, values); });
+  std::sort(order.begin(), order.end());
+  std::vector<std::uint64_t> keys;
+  std::vector<float> values;
+  keys.reserve(order.size());
+  values.reserve(order.size() * table.dim());
+  for (const auto& [key, row] : order) {
+    keys.push_back(key);
+    values.insert(values.end(), row, row + table.dim());
+  }
+  const std::string prefix = "embedding." + table.name();
+  tensors[prefix + ".keys"] = Tensor::of<std::uint64_t>({keys.size()}, keys);
+  tensors[prefix + ".rows"] = Tensor::of<float>({keys.size(), table.dim()}, values);
+}
+
 Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& name,
                                     std::uint64_t dim) {
   const std::string prefix = "embedding." + name;

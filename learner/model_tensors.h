@@ -30,6 +30,7 @@ void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& te
 // Fills an empty table.
 Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTable& table);
 
+void add_table_tensors(const ServedTable& table, Tensors& tensors);
 // The rows of the table `name` where they lie in `tensors`, which outlive the view.
 Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& name,
                                     std::uint64_t dim);

@@ -13,6 +13,29 @@ namespace {
 
 constexpr std::size_t kAtOnce = 4 * kLaneUnit;
 
+// Before memory is taken for the towers, since anything may stand in a manifest: whether they need
+// some more numbers than the tensors have. Which tensor is too small is said when it is read. As
+// doubles, which do not overflow.
+Status check_tower_sizes(const Schema& schema, const Tensors& tensors) {
+  double needed = 0;
+  for (const RecipeTower& tower : schema.recipe().towers) {
+    auto in = static_cast<double>(schema.inputs().all());
+    for (const std::uint64_t out : schema.model().hidden) {
+      if (tower.kind != RecipeTower::Kind::mlp) break;
+      needed += (in + 1) * static_cast<double>(out);
+      in = static_cast<double>(out);
+    }
+    needed += in + 1;
+  }
+  double there = 0;
+  for (const auto& [name, tensor] : tensors) {
+    if (name.starts_with("tower.")) there += static_cast<double>(tensor.bytes.size()) / 4;
+  }
+  constexpr double kSome = 1e6;
+  if (needed <= there + kSome) return {};
+  return stop_error("the towers' tensors are smaller than the model that the manifest describes");
+}
+
 }  // namespace
 
 ScoringModel::ScoringModel(std::shared_ptr<const Schema> schema,
@@ -24,6 +47,7 @@ ScoringModel::ScoringModel(std::shared_ptr<const Schema> schema,
 // Fills the sets: `table_of` makes each table of the rows that the tensors have of it.
 template <class F>
 Status ScoringModel::read(const Tensors& tensors, const F& table_of) {
+  SLUICE_TRY(check_tower_sizes(*schema_, tensors));
   std::vector<Towers> towers = make_towers(*schema_);
   for (std::size_t set = 0; set < towers.size(); ++set) {
     SLUICE_TRY(read_tower_tensors(tensors, "", towers[set], towers[set].parameters()));
@@ -64,6 +88,15 @@ Result<ScoringModel> ScoringModel::with_delta(const nlohmann::ordered_json& json
         return sets_[set].tables[table].with(rows);
       }));
   return next;
+}
+
+Tensors ScoringModel::tensors() const {
+  Tensors tensors;
+  for (const Set& set : sets_) {
+    add_tower_tensors(set.towers, set.towers.parameters(), "", tensors);
+    for (const ServedTable& table : set.tables) add_table_tensors(table, tensors);
+  }
+  return tensors;
 }
 
 ScoringModel::Scratch::Scratch(const ScoringModel& model)

@@ -34,6 +34,9 @@ class ScoringModel {
   // tables' other rows are shared with this one. An error where the delta is of another model.
   Result<ScoringModel> with_delta(const nlohmann::ordered_json& json, const Tensors& tensors) const;
 
+  // All weights as a full snapshot has them.
+  Tensors tensors() const;
+
   // The features whose blobs score() reads, for decoding impressions (ingest/).
   std::vector<FeatureConfig> features() const { return schema_->features(); }
 

@@ -24,6 +24,12 @@ Scorer::Scorer(Snapshot snapshot)
 
 Scorer::~Scorer() = default;
 
+Result<std::shared_ptr<const Scorer>> Scorer::with_delta(nlohmann::ordered_json manifest,
+                                                         const Tensors& tensors) const {
+  SLUICE_ASSIGN(ScoringModel model, model_.with_delta(manifest, tensors));
+  return std::make_shared<const Scorer>(Snapshot{std::move(manifest), streams_, std::move(model)});
+}
+
 std::unique_ptr<Scorer::Hand> Scorer::take_hand() const {
   {
     const std::scoped_lock lock(mutex_);

@@ -29,12 +29,20 @@ class Scorer {
  public:
   explicit Scorer(Snapshot snapshot);
   ~Scorer();
+  Scorer(const Scorer&) = delete;
+  Scorer& operator=(const Scorer&) = delete;
 
   const nlohmann::ordered_json& manifest() const { return manifest_; }
   // Longer impressions are refused; a reader need not keep more of them.
   std::uint64_t max_record_bytes() const { return streams_.max_record_bytes; }
 
   const ScoringModel& model() const { return model_; }
+
+  // The version that a delta on this one makes: its folder's manifest, and its tensors as they lie
+  // there. In time and memory it costs the rows changed since the last full snapshot; the others are
+  // shared. Whether the delta's base is this version is the caller's to know.
+  Result<std::shared_ptr<const Scorer>> with_delta(nlohmann::ordered_json manifest,
+                                                   const Tensors& tensors) const;
 
   // One result for each impression (a JSON object as in the log), in their order: its score, or why
   // it has none. A score's bits do not depend on the other impressions.

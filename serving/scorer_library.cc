@@ -115,8 +115,7 @@ Scorer::Reloaded Scorer::reload(std::string& error) {
 std::uint64_t Scorer::sequence() const {
   const auto& manifest = impl_->version().scorer->manifest();
   const auto found = manifest.find("sequence");
-  return found == manifest.end() || !found->is_number_unsigned() ? 0
-                                                                 : found->get<std::uint64_t>();
+  return found == manifest.end() || !found->is_number_unsigned() ? 0 : found->get<std::uint64_t>();
 }
 
 }  // namespace sluice::scorer

@@ -57,6 +57,12 @@ Result<StreamsConfig> streams_of(const ordered_json& manifest) try {
   streams.not_before = json.at("not_before").get<TimeMs>();
   streams.max_record_bytes = json.at("max_record_bytes").get<std::uint64_t>();
   streams.max_depth = json.at("max_depth").get<std::uint64_t>();
+  // What a config may have (config/schema.cc): decoders take memory by them.
+  if (streams.max_depth == 0 || streams.max_depth > 1'000 || streams.max_record_bytes > 256 << 20) {
+    return stop_error(
+        "the manifest does not say how impressions are read: max_depth or max_record_bytes is none "
+        "that a config may have");
+  }
   return streams;
 } catch (const nlohmann::json::exception& error) {
   return stop_error(std::string("the manifest does not say how impressions are read: ") +

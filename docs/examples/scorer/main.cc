@@ -35,8 +35,8 @@ int main(int argc, char** argv) {
       std::cout << "{\"error\": \"" << score.error << "\"}\n";
       continue;
     }
-    std::cout << "{\"impression_id\": \"" << score.impression_id << "\", \"pctr\": "
-              << text_of(score.pctr) << ", \"pcvr\": " << text_of(score.pcvr)
+    std::cout << "{\"impression_id\": \"" << score.impression_id
+              << "\", \"pctr\": " << text_of(score.pctr) << ", \"pcvr\": " << text_of(score.pcvr)
               << ", \"pctcvr\": " << text_of(score.pctcvr) << "}\n";
   }
   // A service would ask once in a while whether a newer snapshot is there.

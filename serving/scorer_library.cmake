@@ -1,6 +1,6 @@
 # The library sluice::scorer: scoring for other programs, by what serving/include/sluice/scorer.h
 # says. It is made of the files that scoring needs, compiled once more for a shared library: it
-# needs no RocksDB and no librdkafka. A file that is missing here shows when it is linked.
+# needs no RocksDB, no librdkafka, and toml++ as a header only. A file that is missing here shows when it is linked.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -22,37 +22,35 @@ endforeach()
 
 add_library(sluice_scorer SHARED ${scorer_sources})
 add_library(sluice::scorer ALIAS sluice_scorer)
-set_source_files_properties(${CMAKE_BINARY_DIR}/built_in_recipes.cc
-  TARGET_DIRECTORY sluice_config PROPERTIES GENERATED ON)
 set_target_properties(sluice_scorer PROPERTIES
   EXPORT_NAME scorer
   VERSION ${PROJECT_VERSION}
   SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}  # until 1.0 any version may change it
   CXX_VISIBILITY_PRESET hidden
   VISIBILITY_INLINES_HIDDEN ON
-  LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/scorer_library.map)
+  LINK_DEPENDS ${CMAKE_SOURCE_DIR}/serving/scorer_library.map)
 target_link_libraries(sluice_scorer PRIVATE
   $<BUILD_INTERFACE:sluice_options> $<BUILD_INTERFACE:tl::expected>
-  $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> $<BUILD_INTERFACE:tomlplusplus::tomlplusplus>
+  $<BUILD_INTERFACE:nlohmann_json::nlohmann_json>
   $<BUILD_INTERFACE:simdjson::simdjson> $<BUILD_INTERFACE:PkgConfig::XXHASH>
   $<BUILD_INTERFACE:Threads::Threads>)
 target_link_options(sluice_scorer PRIVATE
-  -Wl,--as-needed -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/scorer_library.map)
+  -Wl,--as-needed -Wl,--version-script=${CMAKE_SOURCE_DIR}/serving/scorer_library.map)
 if(NOT SLUICE_SANITIZE)  # whose run-time library comes with the program
   target_link_options(sluice_scorer PRIVATE -Wl,--no-undefined)
 endif()
 target_include_directories(sluice_scorer INTERFACE
-  $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include>
+  $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/serving/include>
   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_compile_features(sluice_scorer INTERFACE cxx_std_17)
 
 install(TARGETS sluice_scorer EXPORT sluice COMPONENT library
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES include/sluice/scorer.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/sluice
+install(FILES serving/include/sluice/scorer.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/sluice
   COMPONENT library)
 install(EXPORT sluice NAMESPACE sluice:: FILE sluice-config.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/sluice COMPONENT library)
-write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/sluice-config-version.cmake
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/sluice-config-version.cmake
   COMPATIBILITY SameMinorVersion)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/sluice-config-version.cmake
+install(FILES ${CMAKE_BINARY_DIR}/sluice-config-version.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/sluice COMPONENT library)
