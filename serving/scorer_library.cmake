@@ -5,8 +5,8 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(scorer_files
-  base/aligned_array base/check base/file base/hash base/lanes base/time base/utf8
-  config/load config/recipe config/recipe_expression config/recipe_name config/recipe_nodes
+  base/aligned_array base/check base/file base/hash base/lanes base/micros base/time base/utf8
+  config/key_list config/load config/recipe config/recipe_expression config/recipe_name config/recipe_nodes
   config/rules config/schema config/suggest config/toml_tree
   ingest/decoder ingest/event ingest/features ingest/record_template
   learner/batch learner/buckets learner/embedding_table learner/initial_values learner/kernels
