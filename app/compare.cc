@@ -14,6 +14,7 @@
 #include "app/compare_truth.h"
 #include "app/service.h"
 #include "app/text_table.h"
+#include "joiner/join.h"
 
 namespace sluice {
 namespace {
@@ -40,12 +41,26 @@ std::string learned_text(const JoinStage& join, const Throughput& throughput,
   return text + text_table(rows);
 }
 
+// The first config's is the join's; but the sample log is for all, and while a model waits for a
+// whole batch the join must go on.
+Config join_config(const std::vector<ComparedModel>& models) {
+  Config config = models.front().config;
+  config.features = logged_features(models);
+  for (const ComparedModel& model : models) {
+    config.training.batch_size =
+        std::max(config.training.batch_size, model.config.training.batch_size);
+  }
+  return config;
+}
+
 class CompareTask final : public ServiceTask {
  public:
   CompareTask(const CompareOptions& options, const std::vector<ComparedModel>& models)
       : options_(options), models_(models) {}
 
   Result<std::unique_ptr<LearnStage>> open_learner(const ServiceParts& parts) override {
+    // Before a model that is new to the folder is begun in it.
+    SLUICE_TRY(compare_join_identity(join_config(models_), parts.store));
     SLUICE_ASSIGN(auto stage,
                   CompareStage::open(models_, {options_.data_dir, std::nullopt, parts.provenance},
                                      parts.store, parts.files, parts.clock, parts.workers));
@@ -120,16 +135,6 @@ Status CompareTask::write(const Json& comparison) {
   SLUICE_TRY(write_atomically(*files_, out / "compare.json", comparison.dump(2) + "\n"));
   std::printf("\nthe page is %s\n", (out / "compare.html").c_str());
   return {};
-}
-
-// The first config's is the join's; but while a model waits for a whole batch the join must go on.
-Config join_config(const std::vector<ComparedModel>& models) {
-  Config config = models.front().config;
-  for (const ComparedModel& model : models) {
-    config.training.batch_size =
-        std::max(config.training.batch_size, model.config.training.batch_size);
-  }
-  return config;
 }
 
 // What would otherwise be found only at the end.

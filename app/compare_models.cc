@@ -28,6 +28,7 @@ Result<ComparedModel> load_model(const ComparedConfigs& asked, const fs::path& p
   if (!recipe.empty()) overrides.push_back(setting("model.recipe", toml_text(recipe)));
   if (seed != 0) overrides.push_back(setting("model.seed", std::to_string(seed)));
   ComparedModel model;
+  model.path = path;
   SLUICE_ASSIGN(model.config, load_config_or_error(path, overrides));
   std::string& name = model.config.model.name;
   if (!recipe.empty()) {
@@ -57,17 +58,6 @@ std::map<std::string, std::string> source_keys(const Config& config) {
   return keys;
 }
 
-// The sample log holds these values, in the order of the names.
-std::map<std::string, std::string> logged_features(const Config& config) {
-  constexpr const char* kTypes[] = {"id", "ids", "weighted_ids", "number"};
-  std::map<std::string, std::string> features;
-  for (const FeatureConfig& feature : config.features) {
-    features["features." + feature.name] =
-        feature.path + ", " + kTypes[static_cast<std::size_t>(feature.type)];
-  }
-  return features;
-}
-
 // "; join.tick is 1 s, 2 s here" of each key whose values differ.
 std::string differences(const std::map<std::string, std::string>& first,
                         const std::map<std::string, std::string>& other) {
@@ -86,24 +76,39 @@ std::string differences(const std::map<std::string, std::string>& first,
   return text;
 }
 
-Status check_same_join(const ComparedModel& first, const ComparedModel& model,
-                       const fs::path& first_path, const fs::path& path) {
-  const auto refuse = [&](const std::string& rule, const std::string& what) {
-    return usage_error(path.string() + " cannot be compared with " + first_path.string() +
-                       " over one join: " + rule + what);
-  };
+Error refusal(const ComparedModel& first, const ComparedModel& model, const std::string& rule,
+              const std::string& what) {
+  return usage_error(model.path.string() + " cannot be compared with " + first.path.string() +
+                     " over one join: " + rule + what);
+}
+
+Status check_same_join(const ComparedModel& first, const ComparedModel& model) {
   const std::string source = differences(source_keys(first.config), source_keys(model.config));
-  if (!source.empty()) return refuse("both must read the same logs", source);
+  if (!source.empty()) return refusal(first, model, "both must read the same logs", source);
   const std::string join = differences(semantic_keys(first.config, KeyGroup::join),
                                        semantic_keys(model.config, KeyGroup::join));
-  if (!join.empty()) return refuse("[streams] and [join] must say the same", join);
-  const std::string features =
-      differences(logged_features(first.config), logged_features(model.config));
-  if (!features.empty()) {
-    return refuse(
-        "both must name the same features with the same paths and types (tables, buckets "
-        "and groups may differ)",
-        features);
+  if (!join.empty()) return refusal(first, model, "[streams] and [join] must say the same", join);
+  return {};
+}
+
+std::string meaning_of(const FeatureConfig& feature) {
+  constexpr const char* kTypes[] = {"id", "ids", "weighted_ids", "number"};
+  return feature.path + ", " + kTypes[static_cast<std::size_t>(feature.type)];
+}
+
+// The sample log holds the value of a name once, for all models that have the feature.
+Status check_features(const std::vector<ComparedModel>& models) {
+  std::map<std::string, std::pair<const ComparedModel*, std::string>> first;  // by name
+  for (const ComparedModel& model : models) {
+    for (const FeatureConfig& feature : model.config.features) {
+      const std::string meaning = meaning_of(feature);
+      const auto& [other, wanted] = first.try_emplace(feature.name, &model, meaning).first->second;
+      if (wanted == meaning) continue;
+      return refusal(*other, model,
+                     "features of one name must have the same path and type (tables, buckets and "
+                     "groups may differ)",
+                     "; features." + feature.name + " is " + meaning + ", not " + wanted);
+    }
   }
   return {};
 }
@@ -163,12 +168,13 @@ Result<std::vector<ComparedModel>> load_compared_models(const ComparedConfigs& a
       for (std::uint64_t seed = asked.seeds == 0 ? 0 : 1; seed <= asked.seeds; ++seed) {
         SLUICE_ASSIGN(ComparedModel model, load_model(asked, path, recipe, seed));
         if (!models.empty()) {
-          SLUICE_TRY(check_same_join(models.front(), model, asked.configs.front(), path));
+          SLUICE_TRY(check_same_join(models.front(), model));
         }
         models.push_back(std::move(model));
       }
     }
   }
+  SLUICE_TRY(check_features(models));
   SLUICE_TRY(check_names(models));
   if (models.size() < 2) {
     return usage_error(
@@ -176,6 +182,22 @@ Result<std::vector<ComparedModel>> load_compared_models(const ComparedConfigs& a
         "--seeds");
   }
   return models;
+}
+
+std::vector<FeatureConfig> logged_features(const std::vector<ComparedModel>& models) {
+  std::map<std::string, FeatureConfig> features;
+  for (const ComparedModel& model : models) {
+    for (const FeatureConfig& feature : model.config.features) {
+      FeatureConfig logged;
+      logged.name = logged.table = feature.name;
+      logged.path = feature.path;
+      logged.type = feature.type;
+      features.try_emplace(feature.name, std::move(logged));
+    }
+  }
+  std::vector<FeatureConfig> sorted;
+  for (auto& [name, feature] : features) sorted.push_back(std::move(feature));
+  return sorted;
 }
 
 std::vector<std::string> differing_keys(const std::vector<ComparedModel>& models) {

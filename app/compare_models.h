@@ -14,7 +14,8 @@
 namespace sluice {
 
 struct ComparedModel {
-  Config config;      // model.name is its folder and its name in tables
+  Config config;                    // model.name is its folder and its name in tables
+  std::filesystem::path path = {};  // of the config
   std::string group;  // the name without the seed: models of one group differ in the seed alone
 };
 
@@ -26,8 +27,13 @@ struct ComparedConfigs {
 };
 
 // In the order of configs, then recipes, then seeds; names distinct. A usage error where a config
-// is none, or cannot follow the first one's join: it names what differs.
+// is none, or cannot follow the first one's join, or means another feature by a name: it names what
+// differs.
 Result<std::vector<ComparedModel>> load_compared_models(const ComparedConfigs& asked);
+
+// What the sample log of these models holds: the features of all, in the order of their names, with
+// path and type alone. Of one config these are its own.
+std::vector<FeatureConfig> logged_features(const std::vector<ComparedModel>& models);
 
 // "esmm,aman:rate=0.2,gamma=1,base" -> "esmm", "aman:rate=0.2,gamma=1", "base": what has a value
 // and no colon belongs to the recipe before it.

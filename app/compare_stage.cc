@@ -15,7 +15,9 @@ Result<std::unique_ptr<CompareStage>> CompareStage::open(const std::vector<Compa
   LearningOptions of_each = options;
   // A checkpoint says that the facts of all its samples are on disk.
   of_each.before_checkpoint = [raw = stage.get()] { return raw->facts_->sync(); };
+  const std::vector<FeatureConfig> logged = logged_features(models);
   for (const ComparedModel& model : models) {
+    stage->columns_.emplace_back(logged, model.config.features);
     SLUICE_ASSIGN(auto learning,
                   Learning::open(model.config, of_each, store, files, clock, workers));
     stage->learnings_.push_back(std::move(learning));
@@ -47,11 +49,29 @@ Result<bool> CompareStage::learn(const Committed& committed, std::size_t max_sam
   const std::size_t at_once = std::max<std::size_t>(1, max_samples / learnings_.size());
   SLUICE_ASSIGN(auto samples, read_committed(store_, next_sequence(), committed, at_once));
   SLUICE_TRY(facts_->add(samples));
-  for (const auto& learning : learnings_) {
-    const bool is_last = learning == learnings_.back();
-    SLUICE_TRY(learning->learn_from(committed, is_last ? std::move(samples) : samples));
+  for (std::size_t model = 0; model < learnings_.size(); ++model) {
+    const bool is_last = model + 1 == learnings_.size();
+    SLUICE_TRY(learn_from(model, committed, is_last ? std::move(samples) : samples));
   }
   return next_sequence() < committed.next_sequence;
+}
+
+// The samples become those of a join of this model alone.
+Status CompareStage::learn_from(std::size_t model, const Committed& committed,
+                                std::vector<Sample> samples) {
+  const FeatureColumns& columns = columns_[model];
+  for (Sample& sample : samples) {
+    if (columns.are_all()) break;
+    auto features = columns.of(sample.features);
+    if (!features) {
+      return stop_error("the features of sample " + std::to_string(sample.sequence) +
+                        " are not those of the configs; the data folder is damaged: compare into a "
+                        "new one");
+    }
+    sample.features = *std::move(features);
+  }
+  SLUICE_TRY(learnings_[model]->learn_from(committed, std::move(samples)));
+  return {};
 }
 
 Status CompareStage::finish() {

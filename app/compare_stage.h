@@ -1,5 +1,6 @@
 // Several models that learn from one join, in step: each sample of the log is read once and offered
-// to each of them. What a model becomes is what it would have become alone (app/learning.h): same
+// to each of them, with the features that its config names among those of the log
+// (logged_features). What a model becomes is what it would have become alone (app/learning.h): same
 // folder, same digests.
 //
 // After a restart each goes on from its own newest checkpoint; samples are read from where the one
@@ -17,6 +18,7 @@
 #include "app/compare_models.h"
 #include "app/learn_stage.h"
 #include "app/learning.h"
+#include "ingest/features.h"
 
 namespace sluice {
 
@@ -46,12 +48,14 @@ class CompareStage final : public LearnStage {
 
  private:
   explicit CompareStage(KeyValueStore& store) : store_(store) {}
+  Status learn_from(std::size_t model, const Committed& committed, std::vector<Sample> samples);
   Status check_log(const std::vector<ComparedModel>& models) const;
 
   KeyValueStore& store_;
   std::filesystem::path facts_path_;
   std::unique_ptr<FactsLog> facts_;  // outlives the models, which sync it
   std::vector<std::unique_ptr<Learning>> learnings_;
+  std::vector<FeatureColumns> columns_;  // of each model, of those in the log
 };
 
 }  // namespace sluice

@@ -6,6 +6,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "app/snapshot_gate.h"
 #include "base/check.h"
 #include "joiner/sample_log.h"
 #include "store/published_folder.h"
@@ -33,6 +34,19 @@ std::string identity_text(const Config& config) {
     text += key + " = " + value + "\n";
   }
   return text;
+}
+
+// What the model up to `sequence` comes from: the config, and each run of samples that were left
+// out on purpose.
+Json lineage(const Config& config, const std::string& learner_hash, std::uint64_t sequence) {
+  Json entries = Json::array({{{"learner", learner_hash}, {"from_sequence", 0}}});
+  for (const auto& [first, last] : config.training.skip_samples) {
+    if (first > sequence) break;
+    entries.push_back({{"learner", learner_hash},
+                       {"from_sequence", first},
+                       {"skipped_samples", {{"first", first}, {"last", last}}}});
+  }
+  return entries;
 }
 
 // Names the lines that stand in only one of the two texts.
@@ -118,7 +132,7 @@ Status Learning::recover() {
   SLUICE_TRY(remove_temporary_folders(files_, folder_ / "checkpoints"));
   SLUICE_TRY(remove_temporary_folders(files_, folder_ / "snapshots"));
   SLUICE_ASSIGN(auto checkpoints, list_numbered_folders(files_, folder_ / "checkpoints"));
-  SLUICE_ASSIGN(last_snapshot_, read_latest(files_, folder_ / "snapshots"));
+  SLUICE_ASSIGN(last_snapshot_, newest_published(files_, folder_ / "snapshots"));
   while (!checkpoints.empty()) {
     const std::uint64_t sequence = checkpoints.back();
     checkpoints.pop_back();
@@ -329,7 +343,7 @@ Status Learning::snapshot(TimeMs tick, bool is_last) {
                         {"learner", keys_json(config_, KeyGroup::learner)}};
   manifest["hashes"] = {{"join", semantic_hash(config_, KeyGroup::join).hex()},
                         {"learner", learner_hash}};
-  manifest["lineage"] = Json::array({{{"learner", learner_hash}, {"from_sequence", 0}}});
+  manifest["lineage"] = lineage(config_, learner_hash, sequence);
   manifest["reproducible"] = is_reproducible;
   manifest["samples_digest"] = trainer_.samples_digest().hex();
   manifest["model_digest"] = trainer_.model_digest().hex();
@@ -348,9 +362,27 @@ Status Learning::snapshot(TimeMs tick, bool is_last) {
   SLUICE_TRY(publish_folder(files_, parent, name, manifest,
                             {{kWeightsFile, encode_tensors(state.tensors)}},
                             {{"provenance.json", provenance.dump(2) + "\n"}}));
-  SLUICE_TRY(set_latest(files_, parent, sequence));
+  SLUICE_TRY(put_into_use(sequence, manifest));
   last_snapshot_ = std::max(last_snapshot_.value_or(0), sequence);
   return keep_newest(files_, parent, config_.snapshots.keep);
+}
+
+// LATEST, or a candidate where the gate holds it back.
+Status Learning::put_into_use(std::uint64_t sequence, const Json& manifest) {
+  const fs::path parent = folder_ / "snapshots";
+  SLUICE_ASSIGN(const auto latest, read_latest(files_, parent));
+  Json latest_manifest;
+  if (latest && *latest < sequence) {
+    if (auto read = read_manifest(files_, parent / numbered_folder_name(*latest))) {
+      latest_manifest = *std::move(read);
+    }
+  }
+  const auto refusal = gate_refusal(config_.snapshots.gate, manifest, latest_manifest);
+  if (!refusal) return set_latest(files_, parent, sequence);
+  ++snapshots_held_;
+  spdlog::warn("snapshot {} is kept as {} and does not become LATEST: {}", sequence, kCandidate,
+               *refusal);
+  return set_alias(files_, parent, kCandidate, sequence);
 }
 
 // ---- digests.jsonl

@@ -61,6 +61,8 @@ class Learning final : public LearnStage {
   std::uint64_t first_needed() const override { return first_needed_; }
   std::optional<std::uint64_t> last_snapshot() const override { return last_snapshot_; }
   const Trainer& trainer() const { return trainer_; }
+  // Snapshots that did not become LATEST, since this process began (app/snapshot_gate.h).
+  std::uint64_t snapshots_held() const { return snapshots_held_; }
   Result<nlohmann::ordered_json> second_half_metrics();
   // Of every trained sample in order, as predicted before it was learned; false where they were not
   // kept from the first on.
@@ -78,6 +80,7 @@ class Learning final : public LearnStage {
   Status on_batch(const TrainedBatch& batch);
   Status checkpoint();
   Status snapshot(TimeMs tick, bool is_last);
+  Status put_into_use(std::uint64_t sequence, const nlohmann::ordered_json& manifest);
   Status write_digest_line(const char* kind);
   Status update_first_needed();
   bool is_snapshot_due(TimeMs tick);
@@ -100,7 +103,8 @@ class Learning final : public LearnStage {
   TimeMs last_tick_ = kTimeMin;                 // of the last trained batch
   TimeMs next_snapshot_ = kTimeMin;             // event time; kTimeMin before the first batch
   std::uint64_t snapshot_at_ = 0;               // sequence of the last snapshot of this lineage
-  std::optional<std::uint64_t> last_snapshot_;  // what LATEST names
+  std::optional<std::uint64_t> last_snapshot_;  // the newest that LATEST named
+  std::uint64_t snapshots_held_ = 0;
   Committed committed_;
 };
 

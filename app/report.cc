@@ -109,6 +109,7 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
     SLUICE_ASSIGN(report["metrics"]["second_half"], learning.second_half_metrics());
   }
   if (const auto snapshot = learning.last_snapshot()) report["snapshot"] = *snapshot;
+  if (learning.snapshots_held() > 0) report["snapshots_held"] = learning.snapshots_held();
   report["throughput"] = {{"events", throughput.events},
                           {"samples", throughput.samples},
                           {"seconds", throughput.seconds},

@@ -70,7 +70,8 @@ Result<TraceFolder> TraceFolder::open(FileSystem& files, const fs::path& data_di
                        (data_dir / "store").string());
   }
   SLUICE_ASSIGN(const auto store, open_rocksdb_to_read(data_dir / "store"));
-  SLUICE_TRY(compare_join_identity(config, *store));
+  // The folder may be one of `sluice compare`, whose other models have features of their own.
+  SLUICE_TRY(compare_join_identity(config, *store, FeatureRule::some));
   SLUICE_TRY(check_model(files, data_dir / "models", config));
   SLUICE_ASSIGN(auto progress, read_progress(*store));
   if (progress) folder.progress = *std::move(progress);

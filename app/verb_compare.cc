@@ -30,8 +30,8 @@ struct Arguments {
 void add_model_options(CLI::App& verb, Arguments& arguments) {
   ComparedConfigs& models = arguments.options.models;
   verb.add_option("CONFIG", arguments.configs,
-                  "configs with the same logs, [streams], [join] and features, and names of their "
-                  "own (model.name)")
+                  "configs with the same logs, [streams] and [join], and names of their own "
+                  "(model.name); a feature's path and type are the same wherever it is named")
       ->required();
   verb.add_option("--recipes", models.recipes,
                   "each config once with each of these: model.recipe, which also names the model")

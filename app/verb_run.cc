@@ -1,6 +1,7 @@
 // `sluice run` and `sluice replay`.
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
@@ -17,6 +18,7 @@ struct RunArguments {
   std::string at_end;
   std::string report;
   std::string predictions;
+  std::vector<std::string> skip_samples;
   bool accept_lost = false;
 };
 
@@ -41,6 +43,13 @@ Status execute(RunArguments& arguments, bool is_live) {
   ServiceOptions& options = arguments.options;
   SLUICE_ASSIGN(options.end, parse_end(arguments.at_end, is_live));
   options.lost = arguments.accept_lost ? LostRecords::pass_over : LostRecords::stop;
+  if (!arguments.skip_samples.empty()) {
+    std::string ranges;
+    for (const std::string& range : arguments.skip_samples) {
+      ranges += (ranges.empty() ? "" : ", ") + range;
+    }
+    options.overrides.push_back("training.skip_samples=\"" + ranges + "\"");
+  }
   if (!arguments.report.empty()) options.report = arguments.report;
   if (!arguments.predictions.empty()) options.predictions = arguments.predictions;
   return run_service(options);
@@ -75,6 +84,10 @@ void add_verb(CLI::App& root, int& exit_code, const std::string& name, bool is_l
                    "FILE for one JSON object: events, labels, refusals, digests, metrics");
   verb->add_option("--predictions", arguments->predictions,
                    "FILE for a CSV line a sample, as predicted before it was learned");
+  verb->add_option("--skip-samples", arguments->skip_samples,
+                   "A..B: sequence numbers of samples that are predicted but not learned, since "
+                   "they spoilt a model; for a new data folder; may be repeated, ascending")
+      ->allow_extra_args(false);
   verb->add_flag("--accept-lost", arguments->accept_lost,
                  "go on without records that the logs have lost up to this start, where it would "
                  "stop and name them; snapshots say \"reproducible\": false from then on");

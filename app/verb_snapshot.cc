@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/report_error.h"
+#include "app/snapshot_verb.h"
 #include "app/text_table.h"
 #include "app/verbs.h"
 #include "base/time.h"
@@ -21,29 +23,6 @@ namespace sluice {
 namespace {
 
 using nlohmann::ordered_json;
-
-struct SnapshotOptions {
-  std::string where = "sluice-data";
-  std::optional<std::string> model;
-  std::optional<std::uint64_t> sequence;
-  bool all = false;
-  bool json = false;
-};
-
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-}
-
-// "12.3 MB"; decimal units.
-std::string format_bytes(std::uint64_t bytes) {
-  constexpr std::array kUnits = {"B", "kB", "MB", "GB", "TB"};
-  auto value = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  for (; value >= 1000 && unit + 1 < kUnits.size(); ++unit) value /= 1000;
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
-  return text.data();
-}
 
 // A member that may be missing at any level; null then. Lives as long as `json`.
 const ordered_json& at_path(const ordered_json& json, std::initializer_list<const char*> keys) {
@@ -78,14 +57,28 @@ std::uint64_t listed_bytes(const ordered_json& manifest) {
 
 constexpr std::array<const char*, 3> kTasks = {"ctr", "ctcvr", "cvr"};
 
-ordered_json list_entry(const ordered_json& manifest, std::uint64_t sequence, bool is_latest) {
+// LATEST and the aliases that name it.
+std::vector<std::string> names_of(std::uint64_t sequence,
+                                  const std::optional<std::uint64_t>& latest,
+                                  const std::map<std::string, std::uint64_t>& aliases) {
+  std::vector<std::string> names;
+  if (sequence == latest) names.emplace_back(kLatest);
+  for (const auto& [alias, named] : aliases) {
+    if (named == sequence) names.push_back(alias);
+  }
+  return names;
+}
+
+ordered_json list_entry(const ordered_json& manifest, std::uint64_t sequence,
+                        const std::vector<std::string>& names) {
   ordered_json entry = {{"sequence", sequence},
                         {"time", at_path(manifest, {"time"})},
                         {"kind", at_path(manifest, {"kind"})},
                         {"bytes", listed_bytes(manifest)},
                         {"reproducible", at_path(manifest, {"reproducible"})},
                         {"auc", ordered_json::object()},
-                        {"latest", is_latest}};
+                        {"latest", !names.empty() && names.front() == kLatest},
+                        {"names", names}};
   for (const char* task : kTasks) entry["auc"][task] = at_path(manifest, {"metrics", task, "auc"});
   return entry;
 }
@@ -95,7 +88,11 @@ std::vector<std::string> list_row(const ordered_json& entry) {
                                   text_of(entry["kind"]),
                                   format_bytes(entry["bytes"].get<std::uint64_t>())};
   for (const char* task : kTasks) row.push_back(text_of(entry["auc"][task]));
-  row.emplace_back(entry["latest"] == true ? "LATEST" : "");
+  std::string names;
+  for (const auto& name : entry["names"]) {
+    names += (names.empty() ? "" : " ") + name.get<std::string>();
+  }
+  row.push_back(std::move(names));
   if (entry["reproducible"] == false) row.emplace_back("not reproducible");
   return row;
 }
@@ -105,6 +102,7 @@ Result<int> list(const SnapshotOptions& options) {
   SLUICE_ASSIGN(const fs::path parent, find_snapshots(files, options.where, options.model));
   SLUICE_ASSIGN(const auto numbers, list_numbered_folders(files, parent));
   SLUICE_ASSIGN(const auto latest, read_latest(files, parent));
+  SLUICE_ASSIGN(const auto aliases, read_aliases(files, parent));
   ordered_json entries = ordered_json::array();
   std::vector<std::vector<std::string>> rows = {
       {"sequence", "event time", "kind", "size", "AUC CTR", "CTCVR", "CVR"}};
@@ -115,7 +113,7 @@ Result<int> list(const SnapshotOptions& options) {
       exit_code = report_error(manifest.error());
       continue;
     }
-    entries.push_back(list_entry(*manifest, number, number == latest));
+    entries.push_back(list_entry(*manifest, number, names_of(number, latest, aliases)));
     rows.push_back(list_row(entries.back()));
   }
   if (options.json) {
@@ -176,8 +174,7 @@ std::string show_text(const fs::path& folder, const ordered_json& manifest) {
 
 Result<int> show(const SnapshotOptions& options) {
   RealFileSystem files;
-  SLUICE_ASSIGN(const fs::path folder,
-                find_snapshot(files, options.where, options.model, options.sequence));
+  SLUICE_ASSIGN(const fs::path folder, find_named_snapshot(files, options, options.which));
   SLUICE_ASSIGN(const ordered_json manifest, read_manifest(files, folder));
   print(options.json ? manifest.dump(2) + "\n" : show_text(folder, manifest));
   return 0;
@@ -185,13 +182,18 @@ Result<int> show(const SnapshotOptions& options) {
 
 // ---- verify
 
-Result<std::vector<fs::path>> folders_to_verify(FileSystem& files, const SnapshotOptions& options) {
-  if (!options.all) {
-    SLUICE_ASSIGN(fs::path folder,
-                  find_snapshot(files, options.where, options.model, options.sequence));
+struct VerifyOptions {
+  std::shared_ptr<SnapshotOptions> of = std::make_shared<SnapshotOptions>();
+  bool all = false;
+};
+
+Result<std::vector<fs::path>> folders_to_verify(FileSystem& files, const VerifyOptions& verify) {
+  const SnapshotOptions& options = *verify.of;
+  if (!verify.all) {
+    SLUICE_ASSIGN(fs::path folder, find_named_snapshot(files, options, options.which));
     return std::vector{std::move(folder)};
   }
-  if (options.sequence) return usage_error("verify takes a sequence number or --all, not both");
+  if (!options.which.empty()) return usage_error("verify takes a snapshot or --all, not both");
   SLUICE_ASSIGN(const fs::path parent, find_snapshots(files, options.where, options.model));
   SLUICE_ASSIGN(const auto numbers, list_numbered_folders(files, parent));
   std::vector<fs::path> folders;
@@ -206,7 +208,7 @@ Result<std::vector<fs::path>> folders_to_verify(FileSystem& files, const Snapsho
   return folders;
 }
 
-Result<int> verify(const SnapshotOptions& options) {
+Result<int> verify(const VerifyOptions& options) {
   RealFileSystem files;
   SLUICE_ASSIGN(const std::vector<fs::path> folders, folders_to_verify(files, options));
   ordered_json entries = ordered_json::array();
@@ -216,7 +218,7 @@ Result<int> verify(const SnapshotOptions& options) {
     ordered_json entry = {{"folder", folder.string()}, {"whole", snapshot.has_value()}};
     if (snapshot) {
       entry["bytes"] = listed_bytes(snapshot->manifest);
-      if (!options.json) {
+      if (!options.of->json) {
         print(folder.string() + " is whole (" + format_bytes(entry["bytes"].get<std::uint64_t>()) +
               ")\n");
       }
@@ -226,46 +228,46 @@ Result<int> verify(const SnapshotOptions& options) {
     }
     entries.push_back(std::move(entry));
   }
-  if (options.json) print(entries.dump(2) + "\n");
+  if (options.of->json) print(entries.dump(2) + "\n");
   return exit_code;
 }
 
 // ---- the command line
 
-using Action = Result<int> (*)(const SnapshotOptions&);
+void add_list(CLI::App& group, int& exit_code) {
+  const auto options = std::make_shared<SnapshotOptions>();
+  add_snapshot_verb(
+      group, "list", "One line a snapshot: event time, size, AUC of each task, aliases", options,
+      [options] { return list(*options); }, exit_code);
+}
 
-CLI::App* add_action(CLI::App& group, const char* name, const char* description,
-                     const std::shared_ptr<SnapshotOptions>& options, Action action,
-                     int& exit_code) {
-  CLI::App* verb = group.add_subcommand(name, description);
-  verb->add_option("DIR", options->where, "A data folder, a folder of snapshots, or a snapshot's")
-      ->capture_default_str();
-  verb->add_option("--model", options->model, "Which one, where a data folder has several models");
-  verb->add_flag("--json", options->json, "Prints JSON");
-  verb->callback([options, action, &exit_code] {
-    const Result<int> outcome = action(*options);
-    exit_code = outcome ? *outcome : report_error(outcome.error());
-  });
-  return verb;
+void add_show(CLI::App& group, int& exit_code) {
+  const auto options = std::make_shared<SnapshotOptions>();
+  CLI::App* verb = add_snapshot_verb(
+      group, "show", "What a snapshot's manifest says", options,
+      [options] { return show(*options); }, exit_code);
+  add_which(*verb, options->which);
+}
+
+void add_verify(CLI::App& group, int& exit_code) {
+  const auto options = std::make_shared<VerifyOptions>();
+  CLI::App* verb = add_snapshot_verb(
+      group, "verify", "Reads every file and checks it against the manifest; 1 if one is damaged",
+      options->of, [options] { return verify(*options); }, exit_code);
+  add_which(*verb, options->of->which);
+  verb->add_flag("--all", options->all, "Checks every snapshot in the folder");
 }
 
 }  // namespace
 
 void add_snapshot(CLI::App& root, int& exit_code) {
-  CLI::App* group = root.add_subcommand("snapshot", "Looks at the snapshots of a data folder");
+  CLI::App* group = root.add_subcommand("snapshot", "Snapshots: look, compare, put into use");
   group->require_subcommand(1);
-  const auto options = std::make_shared<SnapshotOptions>();
-  add_action(*group, "list", "One line a snapshot: event time, size, AUC of each task", options,
-             list, exit_code);
-  CLI::App* show_verb =
-      add_action(*group, "show", "What a snapshot's manifest says", options, show, exit_code);
-  CLI::App* verify_verb = add_action(
-      *group, "verify", "Reads every file and checks it against the manifest; 1 if one is damaged",
-      options, verify, exit_code);
-  for (CLI::App* verb : {show_verb, verify_verb}) {
-    verb->add_option("SEQUENCE", options->sequence, "Its number; default: what LATEST names");
-  }
-  verify_verb->add_flag("--all", options->all, "Checks every snapshot in the folder");
+  add_list(*group, exit_code);
+  add_show(*group, exit_code);
+  add_verify(*group, exit_code);
+  add_snapshot_diff(*group, exit_code);
+  add_snapshot_changes(*group, exit_code);
   add_snapshot_export(*group, exit_code);
 }
 

@@ -134,21 +134,40 @@ struct OptimizerConfig {
   friend bool operator==(const OptimizerConfig&, const OptimizerConfig&) = default;
 };
 
+// Samples by their sequence numbers, both ends included.
+struct SampleRange {
+  std::uint64_t first = 0, last = 0;
+  bool holds(std::uint64_t sequence) const { return first <= sequence && sequence <= last; }
+  friend bool operator==(const SampleRange&, const SampleRange&) = default;
+};
+
 // [training], semantic but for lane and threads.
 struct TrainingConfig {
   std::uint64_t batch_size = 1'024;
   std::optional<DurationMs> batch_span;  // of event time; none: batches are cut by size only
   std::uint64_t lane = 128;              // operational; samples that one thread computes at a time
+  // Predicted and counted, never learned; ascending, apart.
+  std::vector<SampleRange> skip_samples = {};
   OptimizerConfig dense;
   OptimizerConfig embeddings;
   std::uint64_t threads = 0;  // operational; 0: one a core
   friend bool operator==(const TrainingConfig&, const TrainingConfig&) = default;
 };
 
+// [snapshots.gate], operational: app/snapshot_gate.h.
+struct GateConfig {
+  double max_auc_drop = 1;
+  double calibration_min = 0;
+  double calibration_max = 0;         // 0: no bound
+  std::uint64_t min_positives = 100;  // of a task in the window; with fewer it is not judged
+  friend bool operator==(const GateConfig&, const GateConfig&) = default;
+};
+
 struct SnapshotsConfig {
   DurationMs every = 3'600'000;  // of event time; semantic
   std::uint64_t full_every = 1;  // every n-th snapshot is full; semantic; this version: 1
   std::uint64_t keep = 4;        // operational
+  GateConfig gate;
   friend bool operator==(const SnapshotsConfig&, const SnapshotsConfig&) = default;
 };
 

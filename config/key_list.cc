@@ -123,6 +123,8 @@ std::string allowed_text(ValueType type, const std::vector<std::string>& words,
       return "a list of 1 to 16 whole numbers, each" + text;
     case ValueType::buckets:
       return "\"log:N\" with N from 1 to 64, a list of ascending numbers, or \"none\"";
+    case ValueType::ranges:
+      return "\"A..B, C..D\" with numbers from 1 on, ascending and apart; both ends belong to it";
     case ValueType::table:
       return "a table";
   }

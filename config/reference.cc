@@ -125,6 +125,8 @@ ordered_json value_schema(const Key<Owner>& key) {
       return {{"anyOf",
                {text_like("^(log:[0-9]+|none)$"),
                 {{"type", "array"}, {"minItems", 1}, {"items", {{"type", "number"}}}}}}};
+    case ValueType::ranges:
+      return text_like("^([0-9]+[.][.][0-9]+(, ?[0-9]+[.][.][0-9]+)*)?$");
     case ValueType::table:
       break;
   }

@@ -347,6 +347,42 @@ void add_optimizer(std::vector<Key<Config>>& keys, const char* section,
   optimizer.real("clip_norm", &OptimizerConfig::clip_norm, {0, 1e9}, clip_norm);
 }
 
+// "A..B, C..D": ascending and apart; empty: none.
+std::optional<std::vector<SampleRange>> read_sample_ranges(const TomlNode& node) {
+  const std::optional<std::string> text = read_text(node);
+  if (!text) return std::nullopt;
+  std::vector<SampleRange> ranges;
+  std::string_view rest = *text;
+  while (!rest.empty()) {
+    SampleRange range;
+    const char* const end = rest.data() + rest.size();
+    const auto first = std::from_chars(rest.data(), end, range.first);
+    if (first.ec != std::errc() || !std::string_view(first.ptr, end).starts_with("..")) {
+      return std::nullopt;
+    }
+    const auto last = std::from_chars(first.ptr + 2, end, range.last);
+    const std::uint64_t before = ranges.empty() ? 0 : ranges.back().last;
+    if (last.ec != std::errc() || range.first <= before || range.last < range.first) {
+      return std::nullopt;
+    }
+    ranges.push_back(range);
+    rest = std::string_view(last.ptr, end);
+    if (rest.empty()) break;
+    const std::size_t comma = rest.starts_with(", ") ? 2 : 1;
+    if (rest.front() != ',' || rest.size() == comma) return std::nullopt;
+    rest.remove_prefix(comma);
+  }
+  return ranges;
+}
+
+std::string sample_ranges_text(const std::vector<SampleRange>& ranges) {
+  std::string text;
+  for (const auto& [first, last] : ranges) {
+    text += (text.empty() ? "" : ", ") + std::to_string(first) + ".." + std::to_string(last);
+  }
+  return toml_text(text);
+}
+
 void add_training(std::vector<Key<Config>>& keys) {
   KeyList training(keys, "training", KeyGroup::learner, &Config::training);
   training.count("batch_size", &TrainingConfig::batch_size, {1, 1'048'576}, "samples",
@@ -355,6 +391,12 @@ void add_training(std::vector<Key<Config>>& keys) {
                              "event time",
                              "A batch is also cut before the first sample whose tick is so much "
                              "later than the batch's first; for live streams.");
+  Key<Config>& skip = training.add(
+      "skip_samples", ValueType::ranges, "sequence numbers", {}, {},
+      "Samples that are predicted and counted but not learned: those that spoilt a model, when its "
+      "logs are replayed into a new data folder. --skip-samples sets it.");
+  skip.is_younger_than_data = true;
+  training.bind(skip, &TrainingConfig::skip_samples, read_sample_ranges, sample_ranges_text);
   training.group(KeyGroup::operational);
   training.count(
       "lane", &TrainingConfig::lane, {1, 65'536}, "samples",
@@ -381,6 +423,18 @@ void add_published(std::vector<Key<Config>>& keys) {
   snapshots.group(KeyGroup::operational);
   snapshots.count("keep", &SnapshotsConfig::keep, {1, 1e6}, "snapshots",
                   "The newest so many are kept.");
+  KeyList gate(
+      keys, "snapshots.gate", KeyGroup::operational,
+      [](auto& config) -> auto& { return config.snapshots.gate; });
+  gate.real("max_auc_drop", &GateConfig::max_auc_drop, {0, 1},
+            "A snapshot whose AUC of CTR or CTCVR, over the samples since the one before, is lower "
+            "than that of LATEST by more than this does not become LATEST; 1: none is held back.");
+  gate.real("calibration_min", &GateConfig::calibration_min, {0, 1},
+            "The same where its predicted rates are below the observed ones by this factor.");
+  gate.real("calibration_max", &GateConfig::calibration_max, {0, 1e6},
+            "The same where they are above by this factor; 0: no bound.");
+  gate.count("min_positives", &GateConfig::min_positives, {1, 1e12}, "positives",
+             "With fewer since the snapshot before, a task is not judged.");
   KeyList checkpoints(keys, "checkpoints", KeyGroup::operational, &Config::checkpoints);
   checkpoints.count("every", &CheckpointsConfig::every, {1, 1e12}, "samples",
                     "A checkpoint at the first batch end at or after each multiple of this.");

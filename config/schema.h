@@ -26,6 +26,7 @@ enum class ValueType {
   time,     // "2013-06-30T12:00:00Z"
   counts,   // a list of whole numbers
   buckets,  // "log:8" or a list of edges
+  ranges,   // "A..B, C..D": of sequence numbers
   table,    // entries named by the user
 };
 

@@ -1,7 +1,8 @@
 // How an impression's feature values are kept between the log and the learner: typed and compact,
 // not yet hashed, so that the join knows nothing of models.
 //
-// Grammar (version 1; the features are those of the config, in the order of their names):
+// Grammar (version 1; the features are those of the config, or of all configs that follow one join,
+// in the order of their names):
 //   features := value*            one a feature
 //   value    := 0x00              absent or null
 //             | 0x01              of a wrong type: absent, and counted by feature
@@ -13,11 +14,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
+#include "config/config.h"
 
 namespace sluice {
 
@@ -76,6 +79,23 @@ class FeatureReader {
 
  private:
   ByteReader bytes_;
+};
+
+// Takes some features' values out of blobs that hold more: what is left is the blob of these
+// features alone, byte by byte.
+class FeatureColumns {
+ public:
+  // Both are sorted by name; every wanted one is among the kept ones, of the same path and type
+  // (checked).
+  FeatureColumns(const std::vector<FeatureConfig>& kept, const std::vector<FeatureConfig>& wanted);
+
+  bool are_all() const { return wanted_ == is_wanted_.size(); }
+  // None where the blob is not one of the kept features.
+  std::optional<std::string> of(std::string_view blob) const;
+
+ private:
+  std::vector<bool> is_wanted_;  // [kept]
+  std::size_t wanted_ = 0;
 };
 
 }  // namespace sluice

@@ -46,7 +46,8 @@ std::map<std::string, std::string> parse_lines(std::string_view text) {
 }
 
 // Pages and samples hold the features' values in this order and by these types, for every learner
-// over the join (ingest/features.h).
+// over the join (ingest/features.h): of several learners it is the config of the join that has the
+// features of all.
 std::string stored_features(const Config& config) {
   constexpr std::array<const char*, 4> kTypes = {"id", "ids", "weighted_ids", "number"};
   std::string text;
@@ -213,12 +214,19 @@ Result<std::optional<JoinProgress>> read_progress(KeyValueStore& store) {
   return std::optional(std::move(progress));
 }
 
-Status compare_join_identity(const Config& config, KeyValueStore& store) {
+Status compare_join_identity(const Config& config, KeyValueStore& store, FeatureRule rule) {
   SLUICE_ASSIGN(const auto stored, store.get(Space::meta, kIdentityKey));
   if (!stored) return {};
   std::map<std::string, std::string> before = parse_lines(*stored);
   before.erase("partitions");
   std::map<std::string, std::string> now = identity_keys(config);
+  if (rule == FeatureRule::some) {
+    const std::set<std::string> kept = split_features(before[kFeaturesKey]);
+    const std::set<std::string> asked = split_features(now[kFeaturesKey]);
+    if (std::includes(kept.begin(), kept.end(), asked.begin(), asked.end())) {
+      now[kFeaturesKey] = before[kFeaturesKey];
+    }
+  }
   std::string differing = take_actions(before, now);
   for (const auto& [key, value] : now) {
     const auto found = before.find(key);

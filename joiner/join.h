@@ -58,9 +58,14 @@ struct JoinProgress {
 // The committed one; none before the first commit of a lineage.
 Result<std::optional<JoinProgress>> read_progress(KeyValueStore& store);
 
+// What a config's features must be of those that the store's samples hold: all of them for whoever
+// joins, some for whoever only reads what one of several models over the join has learned.
+enum class FeatureRule : std::uint8_t { all, some };
+
 // A usage error that names the keys in which `config` differs from the join config that the store's
 // lineage was begun with; fine where nothing was begun. The number of partitions is not looked at.
-Status compare_join_identity(const Config& config, KeyValueStore& store);
+Status compare_join_identity(const Config& config, KeyValueStore& store,
+                             FeatureRule rule = FeatureRule::all);
 
 // Owned by the joining thread.
 class Join {

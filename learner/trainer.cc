@@ -159,6 +159,12 @@ std::vector<Trainer::Impl::Lane> Trainer::Impl::lanes_of(std::size_t rows) const
   return result;
 }
 
+bool Trainer::Impl::is_learned(const Sample& sample) const {
+  const auto& skipped = config.training.skip_samples;
+  return std::none_of(skipped.begin(), skipped.end(),
+                      [&](const SampleRange& range) { return range.holds(sample.sequence); });
+}
+
 void Trainer::Impl::decode() {
   constexpr std::size_t kAhead = 4;
   const Schema& schema = learned.model.schema();
@@ -178,8 +184,10 @@ void Trainer::Impl::decode() {
       // An impression's second sample has the same features: only the first is counted.
       const bool is_first = samples[s].y_final;
       const auto at = static_cast<std::uint32_t>(s * passes[0].towers.input_row());
-      reached[s] = static_cast<std::uint16_t>(objective.embedding_sets(
-          objective.reached(labels_of(samples[s]), samples[s].impression_id)));
+      const TowerSet towers = is_learned(samples[s]) ? objective.reached(labels_of(samples[s]),
+                                                                         samples[s].impression_id)
+                                                     : 0;
+      reached[s] = static_cast<std::uint16_t>(objective.embedding_sets(towers));
       own[n].reached = reached[s];
       SLUICE_CHECK(schema.decode(samples[s].features, at, is_first, own[n], context_digests[s]));
     }
@@ -279,6 +287,7 @@ TermDivisors Trainer::Impl::term_divisors() {
   workers.run(lanes.size(), [&](std::size_t n, std::size_t thread) { forward(n, thread); });
   std::vector<double> sums(objective.terms());
   for (std::size_t s = 0; s < samples.size(); ++s) {
+    if (!is_learned(samples[s])) continue;
     objective.add_weights(logits_of(s), labels_of(samples[s]), samples[s].impression_id, sums);
   }
   return objective.divisors(samples.size(), sums);
@@ -295,11 +304,15 @@ void Trainer::Impl::compute_lanes() {
 }
 
 void Trainer::Impl::differentiate(std::size_t sample, const TermDivisors& divisors) {
-  std::array<double, kMostTowers> gradients;
+  std::array<double, kMostTowers> gradients = {};
   const auto& places = learned.model.places();
-  learned.model.objective().gradients(
-      logits_of(sample), labels_of(samples[sample]), samples[sample].impression_id, divisors,
-      std::span(gradients).first(places.size()), predictions[sample]);
+  if (is_learned(samples[sample])) {
+    learned.model.objective().gradients(
+        logits_of(sample), labels_of(samples[sample]), samples[sample].impression_id, divisors,
+        std::span(gradients).first(places.size()), predictions[sample]);
+  } else {
+    predictions[sample] = learned.model.objective().predict(logits_of(sample));
+  }
   for (std::size_t t = 0; t < places.size(); ++t) {
     passes[places[t].set].towers.logit_gradients(places[t].tower)[sample] =
         static_cast<float>(gradients[t]);

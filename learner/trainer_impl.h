@@ -90,6 +90,8 @@ struct Trainer::Impl {
     std::size_t set, part, begin, end;
   };
 
+  // Whether the sample trains anything at all.
+  bool is_learned(const Sample& sample) const;
   void decode();
   void free_past(std::size_t lane);
   void decode_contexts();

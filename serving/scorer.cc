@@ -1,8 +1,52 @@
 #include "serving/scorer.h"
 
-#include <optional>
+#include <utility>
+
+#include "learner/model_tensors.h"
+#include "learner/row_digest.h"
+#include "store/published_folder.h"
 
 namespace sluice {
+
+namespace {
+
+Result<Digest> weights_digest_in(const nlohmann::ordered_json& manifest) {
+  const auto found = manifest.find("weights_digest");
+  if (found == manifest.end() || !found->is_string()) {
+    return stop_error("the snapshot in use has no weights_digest");
+  }
+  return Digest::from_hex(found->get<std::string>());
+}
+
+// What the digest `before` of a version's weights is after a delta: of what the delta replaces it
+// takes off the old hashes and adds the new ones.
+Result<Digest> digest_after(const Digest& before, const ScoringModel& from, const ScoringModel& to,
+                            const Tensors& delta) {
+  DigestSum sum;
+  sum.add(before);
+  for (std::size_t set = 0; set < from.sets().size(); ++set) {
+    for (const ServedTable& table : from.sets()[set].tables) {
+      SLUICE_ASSIGN(const RowsView rows, view_table_tensors(delta, table.name(), table.dim()));
+      RowHasher hasher(table.name());
+      for (std::size_t n = 0; n < rows.keys.size(); ++n) {
+        const std::uint64_t key = rows.keys[n];
+        if (const float* const old = table.find(key)) {
+          sum.subtract(hasher.weights(key, {old, table.dim()}));
+        }
+        sum.add(hasher.weights(key, {rows.values + n * table.dim(), table.dim()}));
+      }
+    }
+    const Towers& old_towers = from.sets()[set].towers;
+    const Towers& new_towers = to.sets()[set].towers;
+    for (const Towers::Array& array : old_towers.arrays()) {
+      sum.subtract(tower_array_hash(array.name, Towers::read(array, old_towers.parameters())));
+      sum.add(tower_array_hash(array.name, Towers::read(array, new_towers.parameters())));
+    }
+  }
+  return sum.value();
+}
+
+}  // namespace
 
 // The attribution by impression_id asks of an impression the id alone: whoever wants a score need
 // not name user and item.
@@ -24,10 +68,25 @@ Scorer::Scorer(Snapshot snapshot)
 
 Scorer::~Scorer() = default;
 
-Result<std::shared_ptr<const Scorer>> Scorer::with_delta(nlohmann::ordered_json manifest,
-                                                         const Tensors& tensors) const {
-  SLUICE_ASSIGN(ScoringModel model, model_.with_delta(manifest, tensors));
-  return std::make_shared<const Scorer>(Snapshot{std::move(manifest), streams_, std::move(model)});
+bool Scorer::is_base(const SnapshotBase& base) const {
+  return manifest_.value("sequence", nlohmann::ordered_json()) == base.sequence &&
+         manifest_.value("checksum", nlohmann::ordered_json()) == base.checksum;
+}
+
+Result<std::shared_ptr<const Scorer>> Scorer::with_delta(SnapshotPart delta) const {
+  if (!delta.base || !is_base(*delta.base) || !delta.weights_digest) {
+    return stop_error("it is no delta on the snapshot in use");
+  }
+  SLUICE_ASSIGN(StreamsConfig streams, streams_of_snapshot(delta.manifest));
+  SLUICE_ASSIGN(const Digest before, weights_digest_in(manifest_));
+  SLUICE_ASSIGN(ScoringModel model, model_.with_delta(delta.manifest, delta.tensors));
+  SLUICE_ASSIGN(const Digest digest, digest_after(before, model_, model, delta.tensors));
+  if (digest != *delta.weights_digest) {
+    return stop_error("its weights have the digest " + digest.hex() + ", not " +
+                      delta.weights_digest->hex() + " as its manifest says");
+  }
+  return std::make_shared<const Scorer>(
+      Snapshot{std::move(delta.manifest), std::move(streams), std::move(model)});
 }
 
 std::unique_ptr<Scorer::Hand> Scorer::take_hand() const {
@@ -77,8 +136,42 @@ std::vector<tl::expected<Score, std::string>> Scorer::score(
   return results;
 }
 
+namespace {
+
+// The deltas that lead from `near` to `folder`, the last one first; empty where none do. Only
+// manifests are read until it is clear that they do.
+Result<std::vector<fs::path>> deltas_since(FileSystem& files, const fs::path& folder,
+                                           const Scorer& near) {
+  std::vector<fs::path> deltas;
+  for (fs::path path = folder;;) {
+    SLUICE_ASSIGN(const auto manifest, read_manifest(files, path));
+    const auto base = base_of_snapshot(manifest);
+    if (!base || !*base) return std::vector<fs::path>();
+    deltas.push_back(path);
+    if (near.is_base(**base)) return deltas;
+    path = folder.parent_path() / numbered_folder_name((*base)->sequence);
+    if (!files.exists(path)) return std::vector<fs::path>();
+  }
+}
+
+}  // namespace
+
 Result<std::shared_ptr<const Scorer>> open_scorer(FileSystem& files, const fs::path& folder,
-                                                  const std::shared_ptr<const Scorer>& /*near*/) {
+                                                  const std::shared_ptr<const Scorer>& near) {
+  if (near && near->manifest().contains("weights_digest")) {
+    SLUICE_ASSIGN(const std::vector<fs::path> deltas, deltas_since(files, folder, *near));
+    std::shared_ptr<const Scorer> version = near;
+    for (auto path = deltas.rbegin(); path != deltas.rend(); ++path) {
+      SLUICE_ASSIGN(SnapshotPart part, read_snapshot_part(files, *path));
+      auto next = version->with_delta(std::move(part));
+      if (!next) {
+        return stop_error("cannot use the snapshot " + path->string() + ": " +
+                          next.error().message);
+      }
+      version = *std::move(next);
+    }
+    if (!deltas.empty()) return version;
+  }
   SLUICE_ASSIGN(Snapshot snapshot, read_snapshot(files, folder));
   return std::make_shared<const Scorer>(std::move(snapshot));
 }

@@ -38,11 +38,12 @@ class Scorer {
 
   const ScoringModel& model() const { return model_; }
 
-  // The version that a delta on this one makes: its folder's manifest, and its tensors as they lie
-  // there. In time and memory it costs the rows changed since the last full snapshot; the others are
-  // shared. Whether the delta's base is this version is the caller's to know.
-  Result<std::shared_ptr<const Scorer>> with_delta(nlohmann::ordered_json manifest,
-                                                   const Tensors& tensors) const;
+  // The version that a delta on this one makes. In time and memory it costs the rows changed since
+  // the last full snapshot; the others are shared. An error where the delta's base is another
+  // snapshot, or the weights come out with another digest than its manifest says.
+  Result<std::shared_ptr<const Scorer>> with_delta(SnapshotPart delta) const;
+  // Whether this is the snapshot that a delta names as its base.
+  bool is_base(const SnapshotBase& base) const;
 
   // One result for each impression (a JSON object as in the log), in their order: its score, or why
   // it has none. A score's bits do not depend on the other impressions.
@@ -62,8 +63,8 @@ class Scorer {
   mutable std::vector<std::unique_ptr<Hand>> hands_;  // those that nobody uses now
 };
 
-// The snapshot in `folder`, read and checked whole. What it has in common with `near`, an earlier
-// version, may be shared with it.
+// The snapshot in `folder`, read and checked whole. Where it is a delta that leads back to `near`,
+// an earlier version, only the deltas in between are read, and rows are shared with it.
 Result<std::shared_ptr<const Scorer>> open_scorer(FileSystem& files,
                                                   const std::filesystem::path& folder,
                                                   const std::shared_ptr<const Scorer>& near = {});

@@ -11,9 +11,9 @@ set(scorer_files
   ingest/decoder ingest/event ingest/features ingest/record_template
   learner/batch learner/buckets learner/embedding_table learner/initial_values learner/kernels
   learner/kernels_amx learner/kernels_avx2 learner/kernels_avx512 learner/model
-  learner/model_tensors learner/objective learner/optimizer learner/schema learner/scoring_model
+  learner/model_tensors learner/objective learner/optimizer learner/row_digest learner/schema learner/scoring_model
   learner/served_rows learner/tower_pass learner/towers
-  serving/scorer serving/scorer_library serving/snapshots
+  serving/scorer serving/scorer_library serving/snapshot_tensors serving/snapshots
   store/published_folder store/tensors)
 set(scorer_sources ${CMAKE_BINARY_DIR}/built_in_recipes.cc)
 foreach(file ${scorer_files})

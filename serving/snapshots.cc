@@ -1,9 +1,8 @@
 #include "serving/snapshots.h"
 
-#include <vector>
-
+#include "learner/row_digest.h"
+#include "serving/snapshot_tensors.h"
 #include "store/published_folder.h"
-#include "store/tensors.h"
 
 namespace sluice {
 namespace {
@@ -45,51 +44,120 @@ Result<fs::path> choose_model(FileSystem& files, const fs::path& data_dir,
   return usage_error(data_dir.string() + " holds several models: choose one by --model: " + known);
 }
 
-Result<StreamsConfig> streams_of(const ordered_json& manifest) try {
-  const ordered_json& json = manifest.at("streams");
-  StreamsConfig streams;
-  for (const auto& [key, name] :
-       {std::pair("ts", &streams.ts), std::pair("event_id", &streams.event_id),
-        std::pair("impression_id", &streams.impression_id), std::pair("user_id", &streams.user_id),
-        std::pair("item_id", &streams.item_id)}) {
-    *name = json.at(key).get<std::string>();
-  }
-  streams.not_before = json.at("not_before").get<TimeMs>();
-  streams.max_record_bytes = json.at("max_record_bytes").get<std::uint64_t>();
-  streams.max_depth = json.at("max_depth").get<std::uint64_t>();
-  // What a config may have (config/schema.cc): decoders take memory by them.
-  if (streams.max_depth == 0 || streams.max_depth > 1'000 || streams.max_record_bytes > 256 << 20) {
-    return stop_error(
-        "the manifest does not say how impressions are read: max_depth or max_record_bytes is none "
-        "that a config may have");
-  }
-  return streams;
-} catch (const nlohmann::json::exception& error) {
-  return stop_error(std::string("the manifest does not say how impressions are read: ") +
-                    error.what());
+// 0, which is no snapshot's, where it is none of ours.
+std::uint64_t sequence_in(const ordered_json& json) {
+  const ordered_json value = json.is_object() ? json.value("sequence", ordered_json()) : json;
+  return value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
 }
 
-Result<Snapshot> snapshot_of(PublishedFolder folder, const std::optional<std::uint64_t>& number) {
-  const ordered_json& manifest = folder.manifest;
+Result<std::optional<Digest>> weights_digest_of(const ordered_json& manifest) {
+  const auto found = manifest.find("weights_digest");
+  if (found == manifest.end()) {
+    if (manifest.value("kind", ordered_json()) == "full") return std::optional<Digest>();
+    return stop_error("its manifest has no weights_digest");
+  }
+  if (!found->is_string()) return stop_error("its weights_digest is no text");
+  SLUICE_ASSIGN(const Digest digest, Digest::from_hex(found->get<std::string>()));
+  return std::optional(digest);
+}
+
+Status check_manifest(const ordered_json& manifest, const std::optional<std::uint64_t>& number) {
   if (manifest.value("format", ordered_json()) != kFormat) {
     return stop_error("its format is not " + std::to_string(kFormat) +
                       ": it was written by another version of sluice, or is no snapshot");
   }
-  if (manifest.value("kind", ordered_json()) != "full") {
-    return stop_error("it is of a kind that this version does not read; it reads \"full\"");
-  }
   if (number && manifest.value("sequence", ordered_json()) != *number) {
     return stop_error("its manifest is that of another sequence number");
   }
+  return {};
+}
+
+Result<SnapshotPart> part_of(PublishedFolder folder, const std::optional<std::uint64_t>& number) {
+  SnapshotPart part;
+  SLUICE_TRY(check_manifest(folder.manifest, number));
+  SLUICE_ASSIGN(part.base, base_of_snapshot(folder.manifest));
+  SLUICE_ASSIGN(part.weights_digest, weights_digest_of(folder.manifest));
   const auto weights = folder.files.find(kWeights);
   if (weights == folder.files.end()) return stop_error(std::string("it lists no ") + kWeights);
-  SLUICE_ASSIGN(StreamsConfig streams, streams_of(manifest));
-  SLUICE_ASSIGN(const Tensors tensors, decode_tensors(weights->second));
-  SLUICE_ASSIGN(ScoringModel model, ScoringModel::from_snapshot(manifest, tensors));
-  return Snapshot{std::move(folder.manifest), std::move(streams), std::move(model)};
+  SLUICE_ASSIGN(part.tensors, decode_tensors(weights->second));
+  part.manifest = std::move(folder.manifest);
+  return part;
+}
+
+Error cannot_use(const fs::path& folder, const Error& error) {
+  return stop_error("cannot use the snapshot " + folder.string() + ": " + error.message);
+}
+
+Error cannot_use(const fs::path& folder, const std::string& why) {
+  return cannot_use(folder, stop_error(why));
+}
+
+// The folders of the bases of `last`, in `folder`: the nearest first, to a full one. Only manifests
+// are read.
+Result<std::vector<fs::path>> chain_of(FileSystem& files, const fs::path& folder,
+                                       const SnapshotPart& last) {
+  std::vector<fs::path> chain;
+  std::optional<SnapshotBase> base = last.base;
+  std::uint64_t sequence = sequence_in(last.manifest);
+  while (base) {
+    const fs::path path = folder.parent_path() / numbered_folder_name(base->sequence);
+    const std::string delta = "snapshot " + std::to_string(sequence) + " is a delta to";
+    if (!files.exists(path))
+      return stop_error(delta + " " + path.string() + ", which is not there");
+    SLUICE_ASSIGN(const ordered_json manifest, read_manifest(files, path));
+    if (manifest.value("checksum", ordered_json()) != base->checksum) {
+      return stop_error(path.string() + " is another one than " + delta);
+    }
+    chain.push_back(path);
+    sequence = base->sequence;
+    auto next = base_of_snapshot(manifest);
+    if (!next) return cannot_use(path, next.error());
+    base = *next;
+  }
+  return chain;
+}
+
+Status add_chain(FileSystem& files, const fs::path& folder, SnapshotPart& last) {
+  SLUICE_ASSIGN(const std::vector<fs::path> chain, chain_of(files, folder, last));
+  std::vector<Tensors> deltas;
+  Tensors full;
+  for (auto path = chain.rbegin(); path != chain.rend(); ++path) {
+    SLUICE_ASSIGN(SnapshotPart part, read_snapshot_part(files, *path));
+    if (part.base) {
+      deltas.push_back(std::move(part.tensors));
+    } else {
+      full = std::move(part.tensors);
+    }
+  }
+  deltas.push_back(std::move(last.tensors));
+  SLUICE_ASSIGN(last.tensors, apply_deltas(std::move(full), deltas));
+  return {};
+}
+
+Result<Snapshot> snapshot_of(SnapshotPart part) {
+  SLUICE_ASSIGN(StreamsConfig streams, streams_of_snapshot(part.manifest));
+  SLUICE_ASSIGN(ScoringModel model, ScoringModel::from_snapshot(part.manifest, part.tensors));
+  return Snapshot{std::move(part.manifest), std::move(streams), std::move(model)};
 }
 
 }  // namespace
+
+Result<std::optional<SnapshotBase>> base_of_snapshot(const ordered_json& manifest) {
+  const ordered_json kind = manifest.value("kind", ordered_json());
+  if (kind == "full") return std::optional<SnapshotBase>();
+  if (kind != "delta") {
+    return stop_error(
+        "it is of a kind that this version does not read; it reads \"full\" and \"delta\"");
+  }
+  const ordered_json base = manifest.value("base", ordered_json::object());
+  const std::uint64_t sequence = sequence_in(base);
+  // Each base is an earlier one: a chain has an end.
+  if (sequence == 0 || sequence >= sequence_in(manifest) || !base.contains("checksum") ||
+      !base["checksum"].is_string()) {
+    return stop_error("its manifest does not say which snapshot before it is its base");
+  }
+  return std::optional(SnapshotBase{sequence, base["checksum"].get<std::string>()});
+}
 
 Result<fs::path> find_snapshots(FileSystem& files, const fs::path& where,
                                 const std::optional<std::string>& model) {
@@ -121,14 +189,76 @@ Result<fs::path> find_snapshot(FileSystem& files, const fs::path& where,
   return path;
 }
 
-Result<Snapshot> read_snapshot(FileSystem& files, const fs::path& folder) {
+Result<SnapshotPart> read_snapshot_part(FileSystem& files, const fs::path& folder) {
   SLUICE_ASSIGN(PublishedFolder published, read_folder(files, folder));
-  auto snapshot = snapshot_of(std::move(published), folder_number(folder.filename().string()));
-  if (!snapshot) {
-    return stop_error("cannot use the snapshot " + folder.string() + ": " +
-                      snapshot.error().message);
+  auto part = part_of(std::move(published), folder_number(folder.filename().string()));
+  if (!part) return cannot_use(folder, part.error());
+  return part;
+}
+
+Result<SnapshotPart> read_flat_snapshot(FileSystem& files, const fs::path& folder) {
+  SLUICE_ASSIGN(SnapshotPart part, read_snapshot_part(files, folder));
+  if (part.base) {
+    if (const Status added = add_chain(files, folder, part); !added) {
+      return cannot_use(folder, added.error());
+    }
   }
+  if (!part.weights_digest) return part;
+  const auto digest = weights_digest(part.tensors);
+  if (!digest) return cannot_use(folder, digest.error());
+  if (*digest != *part.weights_digest) {
+    return cannot_use(folder, "its weights have the digest " + digest->hex() + ", not " +
+                                  part.weights_digest->hex() + " as its manifest says");
+  }
+  return part;
+}
+
+Result<StreamsConfig> streams_of_snapshot(const ordered_json& manifest) try {
+  const ordered_json& json = manifest.at("streams");
+  StreamsConfig streams;
+  for (const auto& [key, name] :
+       {std::pair("ts", &streams.ts), std::pair("event_id", &streams.event_id),
+        std::pair("impression_id", &streams.impression_id), std::pair("user_id", &streams.user_id),
+        std::pair("item_id", &streams.item_id)}) {
+    *name = json.at(key).get<std::string>();
+  }
+  streams.not_before = json.at("not_before").get<TimeMs>();
+  streams.max_record_bytes = json.at("max_record_bytes").get<std::uint64_t>();
+  streams.max_depth = json.at("max_depth").get<std::uint64_t>();
+  // What a config may have (config/schema.cc): decoders take memory by them.
+  if (streams.max_depth == 0 || streams.max_depth > 1'000 || streams.max_record_bytes > 256 << 20) {
+    return stop_error(
+        "the manifest does not say how impressions are read: max_depth or max_record_bytes is none "
+        "that a config may have");
+  }
+  return streams;
+} catch (const nlohmann::json::exception& error) {
+  return stop_error(std::string("the manifest does not say how impressions are read: ") +
+                    error.what());
+}
+
+Result<Snapshot> read_snapshot(FileSystem& files, const fs::path& folder) {
+  SLUICE_ASSIGN(SnapshotPart part, read_flat_snapshot(files, folder));
+  auto snapshot = snapshot_of(std::move(part));
+  if (!snapshot) return cannot_use(folder, snapshot.error());
   return snapshot;
+}
+
+std::set<std::uint64_t> needed_bases(FileSystem& files, const fs::path& parent,
+                                     const std::vector<std::uint64_t>& numbers) {
+  std::set<std::uint64_t> needed;
+  for (const std::uint64_t number : numbers) {
+    std::uint64_t next = number;
+    while (true) {
+      const auto manifest = read_manifest(files, parent / numbered_folder_name(next));
+      if (!manifest) break;
+      const auto base = base_of_snapshot(*manifest);
+      if (!base || !*base || needed.contains((*base)->sequence)) break;
+      next = (*base)->sequence;
+      needed.insert(next);
+    }
+  }
+  return needed;
 }
 
 }  // namespace sluice

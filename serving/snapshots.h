@@ -9,14 +9,18 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/result.h"
 #include "config/config.h"
 #include "learner/scoring_model.h"
+#include "store/tensors.h"
 
 namespace sluice {
 
@@ -38,8 +42,47 @@ struct Snapshot {
   ScoringModel model;
 };
 
-// Everything is checked: sizes, checksums, tensors against the schema, the sequence number against
-// the folder's name. The error names the folder.
+// What a delta's rows are changes of: the snapshot just before it in its lineage.
+struct SnapshotBase {
+  std::uint64_t sequence = 0;
+  std::string checksum;  // that of its manifest
+};
+
+// What lies in one snapshot's folder.
+struct SnapshotPart {
+  nlohmann::ordered_json manifest;
+  std::optional<SnapshotBase> base;      // none: it is full
+  std::optional<Digest> weights_digest;  // of the whole model at this point (learner/row_digest.h);
+                                         // none in full ones of an earlier version
+  // Named as in learner/model_tensors.h. Of a delta: the rows touched since its base, towers whole.
+  Tensors tensors;
+
+  // By which the delta after this one names it.
+  std::string checksum() const { return manifest.at("checksum").get<std::string>(); }
+};
+
+// Of a snapshot's manifest; none of a full one's.
+Result<std::optional<SnapshotBase>> base_of_snapshot(const nlohmann::ordered_json& manifest);
+
+// One folder, checked by itself: sizes, checksums, the manifest's entries, the sequence number
+// against the folder's name. Says nothing of its base. The error names the folder.
+Result<SnapshotPart> read_snapshot_part(FileSystem& files, const std::filesystem::path& folder);
+
+// The same with all of the model's rows: those of a delta and of its chain, base by base to a full
+// one, which lie beside it. Each folder is checked, and is the one that the delta after it was made
+// from; the weights come out with the last one's digest. The manifest stays that of `folder`. The
+// error names the folder that is missing or damaged.
+Result<SnapshotPart> read_flat_snapshot(FileSystem& files, const std::filesystem::path& folder);
+
+// The names and limits by which impressions were read in training.
+Result<StreamsConfig> streams_of_snapshot(const nlohmann::ordered_json& manifest);
+
+// The model of read_flat_snapshot(), its tensors checked against the schema.
 Result<Snapshot> read_snapshot(FileSystem& files, const std::filesystem::path& folder);
+
+// The snapshots that the `numbers` under `parent` need to be read: their bases, and those of these.
+// One that is missing or whose manifest is damaged needs none.
+std::set<std::uint64_t> needed_bases(FileSystem& files, const std::filesystem::path& parent,
+                                     const std::vector<std::uint64_t>& numbers);
 
 }  // namespace sluice

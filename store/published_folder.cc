@@ -13,6 +13,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kAliases = "aliases";
+constexpr const char* kRolledBackFrom = "ROLLED_BACK_FROM";
 constexpr std::size_t kNameDigits = 12;
 
 bool is_plain_name(std::string_view name) {
@@ -27,7 +28,8 @@ std::string temporary_name(const std::string& name, const std::string& kind = {}
 
 bool is_temporary(std::string_view name) {
   return (name.starts_with('.') && name.ends_with(".tmp")) ||
-         name == std::string(kLatest) + ".tmp";  // as write_atomically names it
+         name == std::string(kLatest) + ".tmp" ||  // as write_atomically names it
+         name == std::string(kRolledBackFrom) + ".tmp";
 }
 
 // The text's end from the checksum on, given all that comes before it.
@@ -277,17 +279,17 @@ Status keep_newest(FileSystem& files, const fs::path& parent, std::size_t keep,
                    const std::set<std::uint64_t>& also_keep) {
   SLUICE_ASSIGN(const std::vector<std::uint64_t> numbers, list_numbered_folders(files, parent));
   if (numbers.size() <= keep) return {};
-  SLUICE_ASSIGN(const std::optional<std::uint64_t> latest, read_latest(files, parent));
+  SLUICE_ASSIGN(const std::set<std::uint64_t> named, named_snapshots(files, parent));
   for (std::size_t i = 0; i < numbers.size() - keep; ++i) {
-    if (also_keep.contains(numbers[i]) || numbers[i] == latest) continue;
+    if (also_keep.contains(numbers[i]) || named.contains(numbers[i])) continue;
     SLUICE_TRY(remove_folder(files, parent, numbered_folder_name(numbers[i])));
   }
   return {};
 }
 
 Status set_latest(FileSystem& files, const fs::path& parent, std::uint64_t sequence) {
-  SLUICE_ASSIGN(const std::optional<std::uint64_t> latest, read_latest(files, parent));
-  if (latest && *latest >= sequence) return {};
+  SLUICE_ASSIGN(const std::optional<std::uint64_t> newest, newest_published(files, parent));
+  if (newest && *newest >= sequence) return {};
   return write_atomically(files, parent / kLatest, numbered_folder_name(sequence) + "\n");
 }
 
@@ -322,6 +324,21 @@ Result<std::optional<std::uint64_t>> read_latest(FileSystem& files, const fs::pa
   return read_name(files, parent / kLatest);
 }
 
+Result<std::optional<std::uint64_t>> newest_published(FileSystem& files, const fs::path& parent) {
+  SLUICE_ASSIGN(const auto latest, read_latest(files, parent));
+  SLUICE_ASSIGN(const auto left, read_name(files, parent / kRolledBackFrom));
+  return std::max(latest, left);  // none is below every number
+}
+
+Status choose_latest(FileSystem& files, const fs::path& parent, std::uint64_t sequence) {
+  SLUICE_ASSIGN(const auto newest, newest_published(files, parent));
+  if (newest > sequence) {
+    SLUICE_TRY(
+        write_atomically(files, parent / kRolledBackFrom, numbered_folder_name(*newest) + "\n"));
+  }
+  return write_atomically(files, parent / kLatest, numbered_folder_name(sequence) + "\n");
+}
+
 Status set_alias(FileSystem& files, const fs::path& parent, const std::string& alias,
                  std::uint64_t sequence) {
   SLUICE_TRY(check_alias(alias));
@@ -333,6 +350,35 @@ Result<std::optional<std::uint64_t>> read_alias(FileSystem& files, const fs::pat
                                                 const std::string& alias) {
   SLUICE_TRY(check_alias(alias));
   return read_name(files, parent / kAliases / alias);
+}
+
+Result<std::map<std::string, std::uint64_t>> read_aliases(FileSystem& files,
+                                                          const fs::path& parent) {
+  std::map<std::string, std::uint64_t> aliases;
+  if (!files.exists(parent / kAliases)) return aliases;
+  SLUICE_ASSIGN(const std::vector<std::string> names, files.list(parent / kAliases));
+  for (const std::string& name : names) {
+    if (!check_alias(name)) continue;
+    SLUICE_ASSIGN(const auto sequence, read_alias(files, parent, name));
+    if (sequence) aliases[name] = *sequence;
+  }
+  return aliases;
+}
+
+Result<std::set<std::uint64_t>> named_snapshots(FileSystem& files, const fs::path& parent) {
+  std::set<std::uint64_t> named;
+  SLUICE_ASSIGN(const std::optional<std::uint64_t> latest, read_latest(files, parent));
+  if (latest) named.insert(*latest);
+  SLUICE_ASSIGN(const auto aliases, read_aliases(files, parent));
+  for (const auto& [alias, sequence] : aliases) named.insert(sequence);
+  return named;
+}
+
+Status remove_alias(FileSystem& files, const fs::path& parent, const std::string& alias) {
+  SLUICE_ASSIGN(const auto sequence, read_alias(files, parent, alias));
+  if (!sequence) return usage_error("there is no alias " + alias + " in " + parent.string());
+  SLUICE_TRY(files.remove_all(parent / kAliases / alias));
+  return files.sync_directory(parent / kAliases);
 }
 
 }  // namespace sluice

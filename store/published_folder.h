@@ -66,18 +66,28 @@ Result<std::vector<std::uint64_t>> list_numbered_folders(FileSystem& files,
 // Removes what a crash left unpublished. An absent parent has nothing.
 Status remove_temporary_folders(FileSystem& files, const std::filesystem::path& parent);
 
-// Removes all numbered folders but the `keep` newest, those in `also_keep` and the one that LATEST
-// names. A crash on the way leaves each whole or under a temporary name.
+// Removes all numbered folders but the `keep` newest, those in `also_keep` and those that LATEST or
+// an alias names. A crash on the way leaves each whole or under a temporary name.
 Status keep_newest(FileSystem& files, const std::filesystem::path& parent, std::size_t keep,
                    const std::set<std::uint64_t>& also_keep = {});
 
 // LATEST: a file beside the numbered folders that names one of them, replaced atomically.
 inline constexpr const char* kLatest = "LATEST";
-// Does nothing where LATEST names `sequence` or a later one: it never moves back.
+// Does nothing where LATEST names `sequence` or a later one, or did before choose_latest(): it
+// never moves back by itself, nor on to what was left behind.
 Status set_latest(FileSystem& files, const std::filesystem::path& parent, std::uint64_t sequence);
 // None where there is no LATEST yet.
 Result<std::optional<std::uint64_t>> read_latest(FileSystem& files,
                                                  const std::filesystem::path& parent);
+
+// Makes this one LATEST, for an operator. By itself LATEST then moves on with the first one that is
+// newer than all that were it: what a restart publishes again does not undo the choice. A file
+// ROLLED_BACK_FROM beside LATEST, of its form, names the newest of these.
+Status choose_latest(FileSystem& files, const std::filesystem::path& parent,
+                     std::uint64_t sequence);
+// The newest that was ever LATEST; none where there is none yet.
+Result<std::optional<std::uint64_t>> newest_published(FileSystem& files,
+                                                      const std::filesystem::path& parent);
 
 // Aliases: names that an operator gives to snapshots, in aliases/<name> beside them, each a file as
 // LATEST. A name is of letters, digits, '-' and '_', at most 64 of them (else a usage error).
@@ -87,5 +97,14 @@ Status set_alias(FileSystem& files, const std::filesystem::path& parent, const s
 Result<std::optional<std::uint64_t>> read_alias(FileSystem& files,
                                                 const std::filesystem::path& parent,
                                                 const std::string& alias);
+// All of them; what is in the folder and no alias is passed over.
+Result<std::map<std::string, std::uint64_t>> read_aliases(FileSystem& files,
+                                                          const std::filesystem::path& parent);
+// What LATEST and the aliases name.
+Result<std::set<std::uint64_t>> named_snapshots(FileSystem& files,
+                                                const std::filesystem::path& parent);
+// A usage error where there is none of this name.
+Status remove_alias(FileSystem& files, const std::filesystem::path& parent,
+                    const std::string& alias);
 
 }  // namespace sluice

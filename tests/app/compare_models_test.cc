@@ -80,15 +80,51 @@ TEST_F(CompareModelsTest, OneJoinFeedsThemAll) {
               HasSubstr("join.tick is \"2 s\", not \"1 s\""));
   EXPECT_THAT(refusal({{a, write("b", "[streams]\nts = \"time\"\n")}, {}, "", 0}),
               HasSubstr("streams.ts"));
-  EXPECT_THAT(
-      refusal({{a, write("b", "[features.item]\npath = \"item_id\"\ntype = \"id\"\n")}, {}, "", 0}),
-      HasSubstr("only it has features.item"));
   EXPECT_THAT(refusal({{a, write("b", "[streams.clicks]\ntopic = \"taps\"\n")}, {}, "", 0}),
               HasSubstr("streams.clicks.topic is taps, not clicks"));
   fs::create_directories(folder_.path() / "else");
   const fs::path moved = folder_.path() / "else" / "b.toml";
   fs::copy_file(write("b", ""), moved);
   EXPECT_THAT(refusal({{a, moved}, {}, "", 0}), HasSubstr("source.root is"));
+}
+
+std::string feature(const std::string& name, const std::string& path, const std::string& more) {
+  return "[features." + name + "]\npath = \"" + path + "\"\n" + more + "\n";
+}
+const std::string kId = "type = \"id\"";
+
+TEST_F(CompareModelsTest, TheLogHoldsTheFeaturesOfAll) {
+  const std::string age = "type = \"number\"\nbuckets = [18, 30]";
+  const auto models = load({{write("a", feature("site", "s", kId)),
+                             write("b", feature("age", "a.age", age) + feature("zip", "z", kId)),
+                             write("c", feature("site", "s", kId + "\ntable = \"other\""))},
+                            {},
+                            "",
+                            2});
+  std::vector<std::string> logged;
+  for (const FeatureConfig& one : logged_features(models)) {
+    logged.push_back(one.name + " " + one.path);
+    EXPECT_TRUE(one.edges.empty());
+    EXPECT_EQ(one.type == FeatureConfig::Type::number, one.name == "age");
+  }
+  EXPECT_THAT(logged, ElementsAre("age a.age", "site s", "user user_id", "zip z"));
+  EXPECT_EQ(models[0].config.features.size(), 2U);
+  EXPECT_THAT(differing_keys(models), ::testing::Contains("features.zip"));
+  const auto reversed = logged_features({models[4], models[2], models[0]});
+  EXPECT_EQ(reversed, logged_features(models));
+}
+
+// Both configs are named, also where neither is the first.
+TEST_F(CompareModelsTest, ANameHasOnePathAndOneType) {
+  const fs::path a = write("a", "");
+  const fs::path b = write("b", feature("site", "s", kId));
+  for (const auto& [path, type] : {std::pair("t", "id"), std::pair("s", "ids")}) {
+    const fs::path c = write("c", feature("site", path, std::string("type = \"") + type + "\""));
+    EXPECT_THAT(
+        refusal({{a, b, c}, {}, "", 0}),
+        AllOf(HasSubstr(c.string() + " cannot be compared with " + b.string()),
+              HasSubstr(std::string("features.site is ") + path + ", " + type + ", not s, id")));
+  }
 }
 
 TEST_F(CompareModelsTest, TablesAndBucketsMayDiffer) {

@@ -73,6 +73,75 @@ class SnapshotVerbs : public testing::Test {
   TemporaryFolder temporary_;
 };
 
+TEST_F(SnapshotVerbs, RollbackMovesLatestBackAndARestartDoesNotUndoIt) {
+  RealFileSystem files;
+  const Outcome back = run({"snapshot", "rollback", data_dir(), "--json"});
+  EXPECT_EQ(back.exit_code, 0) << back.err;
+  EXPECT_EQ(json::parse(back.out), json({{"latest", 20}, {"was", 40}}));
+  EXPECT_EQ(*read_latest(files, snapshots()), 20u);
+  ASSERT_TRUE(set_latest(files, snapshots(), 40));  // published again by a restart
+  EXPECT_EQ(*read_latest(files, snapshots()), 20u);
+  ASSERT_TRUE(set_latest(files, snapshots(), 60));
+  EXPECT_EQ(*read_latest(files, snapshots()), 60u);
+}
+
+TEST_F(SnapshotVerbs, RollbackRefusesWhatIsNotOlderOrDamaged) {
+  RealFileSystem files;
+  EXPECT_EQ(run({"snapshot", "rollback", data_dir(), "60"}).exit_code, 2);
+  EXPECT_EQ(run({"snapshot", "rollback", data_dir(), "nobody"}).exit_code, 2);
+  damage("weights.safetensors");
+  const Outcome damaged = run({"snapshot", "rollback", data_dir()});
+  EXPECT_EQ(damaged.exit_code, 1);
+  EXPECT_THAT(damaged.err, HasSubstr("weights.safetensors does not have its checksum"));
+  EXPECT_EQ(*read_latest(files, snapshots()), 40u);
+}
+
+TEST_F(SnapshotVerbs, AnAliasNamesASnapshotAndKeepsIt) {
+  const Outcome set = run({"snapshot", "alias", data_dir(), "champion", "20"});
+  EXPECT_EQ(set.exit_code, 0) << set.err;
+  EXPECT_THAT(run({"snapshot", "list", data_dir()}).out, HasSubstr("champion"));
+  const Outcome shown = run({"snapshot", "show", data_dir(), "champion", "--json"});
+  EXPECT_EQ(json::parse(shown.out)["sequence"], 20);
+  const Outcome pruned = run({"snapshot", "prune", data_dir(), "--keep", "1", "--json"});
+  EXPECT_EQ(json::parse(pruned.out)["kept"], json({20, 40}));
+  EXPECT_EQ(run({"snapshot", "alias", data_dir(), "champion", "--remove"}).exit_code, 0);
+  EXPECT_EQ(run({"snapshot", "alias", data_dir(), "champion", "--remove"}).exit_code, 2);
+  const Outcome again = run({"snapshot", "prune", data_dir(), "--keep", "1", "--json"});
+  EXPECT_EQ(json::parse(again.out), json({{"removed", {20}}, {"kept", {40}}}));
+}
+
+TEST_F(SnapshotVerbs, AnOperatorMayMoveLatestEitherWay) {
+  RealFileSystem files;
+  ASSERT_EQ(run({"snapshot", "alias", data_dir(), "candidate", "40"}).exit_code, 0);
+  EXPECT_EQ(run({"snapshot", "alias", data_dir(), "LATEST", "20"}).exit_code, 0);
+  EXPECT_EQ(*read_latest(files, snapshots()), 20u);
+  const Outcome on = run({"snapshot", "alias", data_dir(), "LATEST", "candidate", "--json"});
+  EXPECT_EQ(json::parse(on.out), json({{"alias", "LATEST"}, {"snapshot", 40}, {"was", 20}}));
+  EXPECT_EQ(run({"snapshot", "alias", data_dir(), "LATEST", "--remove"}).exit_code, 2);
+}
+
+TEST_F(SnapshotVerbs, AnAliasNamesNothingDamaged) {
+  damage("weights.safetensors");
+  EXPECT_EQ(run({"snapshot", "alias", data_dir(), "champion", "20"}).exit_code, 1);
+  EXPECT_EQ(run({"snapshot", "alias", data_dir(), "../LATEST", "40"}).exit_code, 2);
+  EXPECT_EQ(run({"snapshot", "show", data_dir(), "champion"}).exit_code, 2);
+}
+
+TEST_F(SnapshotVerbs, DiffTellsWhichTablesAndLayersMoved) {
+  const Outcome outcome = run({"snapshot", "diff", data_dir(), "20", "LATEST", "--json"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const json difference = json::parse(outcome.out);
+  EXPECT_GT(difference["tables"]["user"]["changed"], 0);
+  EXPECT_GT(difference["tables"]["user"]["largest_move"], 0.0);
+  EXPECT_EQ(difference["tables"]["tags"]["added"], 0);
+  for (const auto& layer : difference["layers"]) EXPECT_GT(layer["move"], 0.0);
+  EXPECT_THAT(run({"snapshot", "diff", data_dir(), "20"}).out, HasSubstr("largest move"));
+
+  const json none = json::parse(run({"snapshot", "diff", data_dir(), "40", "40", "--json"}).out);
+  for (const auto& table : none["tables"]) EXPECT_EQ(table["changed"], 0);
+  for (const auto& layer : none["layers"]) EXPECT_EQ(layer["move"], 0.0);
+}
+
 TEST_F(SnapshotVerbs, ListMarksLatest) {
   const Outcome text = run({"snapshot", "list", data_dir()});
   EXPECT_EQ(text.exit_code, 0) << text.err;

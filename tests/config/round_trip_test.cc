@@ -171,6 +171,12 @@ std::string any_value(const Key<Owner>& key) {
       return "[" + std::to_string(any_count(key.range)) + ", 3]";
     case ValueType::buckets:
       return *rc::gen::elementOf(std::vector<std::string>{"log:3", "[-1.5, 2, 1e40]", "none"});
+    case ValueType::ranges: {
+      const std::uint64_t first = any_count({1, 1e6});
+      const std::uint64_t last = first + any_count({0, 1e6});
+      return std::to_string(first) + ".." + std::to_string(last) + ", " + std::to_string(last + 1) +
+             ".." + std::to_string(last + 2);
+    }
     case ValueType::table:
       break;
   }

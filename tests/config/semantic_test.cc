@@ -50,6 +50,8 @@ std::string other_value(const sluice::Key<Config>& key, const Config& config) {
       return choose("\"2013-06-30T00:00:00Z\"", "\"2014-06-30T00:00:00Z\"");
     case ValueType::counts:
       return choose("[5]", "[7]");
+    case ValueType::ranges:
+      return choose("\"1..7\"", "\"2..9\"");
     default:
       return "";
   }

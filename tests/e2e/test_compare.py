@@ -9,6 +9,7 @@ import html.parser
 import json
 import math
 import os
+import re
 import signal
 import unittest
 
@@ -39,6 +40,24 @@ def write_configs(shop):
         paths[name] = shop.parent / f"{name}.toml"
         paths[name].write_text(text.replace("[model]\n", f'[model]\nname = "{name}"\n'))
     return paths
+
+
+# By model, which features of the shop it does without; "late" names one that no other has.
+WITHOUT = {"wide": ["user", "interests", "category"], "deep": ["age", "brands", "surface"],
+           "late": ["category", "position"]}
+
+
+def give_own_features(configs):
+    """Overlapping features, no model with all of them; returns how many there are."""
+    named = set()
+    for name, path in configs.items():
+        kept = [line for line in path.read_text().splitlines()
+                if line.split("=")[0].strip() not in WITHOUT[name] or "path" not in line]
+        if name == "late":
+            kept.insert(kept.index("[features]") + 1, 'asked = { path = "event_id", type = "id" }')
+        path.write_text("\n".join(kept) + "\n")
+        named |= {line.split("=")[0].strip() for line in kept if "{ path =" in line}
+    return named
 
 
 def settings_in(path, settings):
@@ -195,6 +214,47 @@ class Compare(sluice.Case):
         return report, predictions
 
     def test_each_model_is_what_it_is_alone(self):
+        self.check_each_alone()
+
+    def test_each_model_has_features_of_its_own(self):
+        self.assertEqual(len(give_own_features(self.configs)), 16)
+        self.check_each_alone()
+        page = self.read(self.folder / "out")
+        for feature in ("user", "age", "category"):
+            without = [model["differing_keys"][f"features.{feature}"] is None
+                       for model in page["models"]]
+            self.assertEqual(without, [feature in WITHOUT[name] for name in MODELS])
+        # Whoever reads what one of them learned need not know the others' features.
+        identity = read_csv(self.folder / "wide.csv")[0]["impression_id"]
+        traced = sluice.call([sluice.BINARY, "trace", self.configs["wide"], identity, "--data-dir",
+                              self.folder / "data"])
+        self.assertEqual(traced.returncode, 0, traced.stderr)
+
+    def test_own_features_and_kills(self):
+        """The features of all are kept; others at a later start are refused, with nothing begun."""
+        give_own_features(self.configs)
+        data, out = self.folder / "data", self.folder / "out"
+        done = sluice.call(self.words(data),
+                           env={**os.environ, "SLUICE_KILL_AT": "checkpoint.rename:after:15"})
+        self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
+        two = list(self.configs.values())[:2]
+        said = self.compare(data, expect=2, configs=two).stderr
+        self.assertIn("feature asked:event_id:id is not there any more", said)
+        self.assertNotIn("is new", said)
+        newer = self.shop / "newer.toml"
+        newer.write_text(set_key(self.configs["wide"].read_text(), "model.name", '"newer"').replace(
+            "[features]\n", '[features]\nmore = { path = "features.more", type = "id" }\n'))
+        said = self.compare(data, expect=2, configs=[*self.configs.values(), newer]).stderr
+        self.assertIn("feature more:features.more:id is new", said)
+        self.assertFalse((data / "models" / "newer").exists())
+        self.assertIn("is not there any more",
+                      self.replay(self.configs["wide"], "data", expect=2).stderr)
+        self.compare(data, "--out", out)
+        for model in self.read(out)["models"]:
+            report, _ = self.alone(model["name"])
+            self.assertEqual(model["model_digest"], report["model_digest"])
+
+    def check_each_alone(self):
         out = self.folder / "out"
         self.compare(self.folder / "data", "--out", out, "--threads", 2)
         comparison = self.read(out)
@@ -357,7 +417,14 @@ class Compare(sluice.Case):
             done = self.compare(self.folder / "data", *arguments, expect=2, configs=configs)
             self.assertIn(said, done.stderr)
         self.assertFalse((self.folder / "data").exists())
-        late.write_text(set_key(late.read_text(), "join.click_window", '"6 min"'))
+        text = late.read_text()
+        late.write_text(re.sub("(?m)^position .*$",
+                               'position = { path = "features.place", type = "id" }', text))
+        done = self.compare(self.folder / "data", expect=2)
+        self.assertIn(f"{late} cannot be compared with {wide} over one join", done.stderr)
+        self.assertIn("features.position is features.place, id, not features.position, id",
+                      done.stderr)
+        late.write_text(set_key(text, "join.click_window", '"6 min"'))
         done = self.compare(self.folder / "data", expect=2)
         self.assertIn('join.click_window is "6 min", not "5 min"', done.stderr)
 

@@ -1,9 +1,11 @@
 """Golden numbers for three training steps of every built-in recipe, made without any code of Sluice.
 
-The samples, features, initial values and Adam are those of esmm_step.py. Here are the towers, the embedding
-sets and the loss terms, spelled out from the papers' formulas; gradients are JAX's, at float64. Which rows a
-batch updates is said term by term. Every term without an action label counts in some sample, and what is drawn
-is drawn in some and rejected in others.
+The features and initial values are those of esmm_step.py, and so are the samples, but for recipes with in-shop
+actions. Here are the towers, the embedding sets and the loss terms, spelled out from the papers' formulas;
+gradients are JAX's, at float64. Which rows a batch updates is said term by term. The rule is SGD, whose steps
+are as long as the gradients: Adam's would hide a factor. Checked is that every term counts in some sample, has
+a loss and moves each tower that it reaches and no other, and that what is drawn is drawn in some samples and
+rejected in others.
 
     pip install jax numpy xxhash
     python3 recipe_step.py > recipe_step.json
@@ -20,13 +22,72 @@ import xxhash
 import esmm_step as base
 from esmm_step import BATCH, DIM, FEATURES, HIDDEN, INPUTS, MASK, SAMPLES, SEED, WIDTHS
 
-DENSE, EMBEDDINGS = base.RUNS[0]
+# Momentum of the layers: a tower that no term of a batch reaches steps too.
+DENSE = {"optimizer": "sgd", "learning_rate": 0.2, "momentum": 0.5}
+EMBEDDINGS = {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0}
 stop = jax.lax.stop_gradient
 sigmoid = jax.nn.sigmoid
 softplus = jax.nn.softplus
 TABLES = sorted({f["table"] for f in FEATURES if "table" in f})
 COLUMNS = [sum(DIM if "table" in f else 1 for f in FEATURES[:n]) for n in range(len(FEATURES))]
 VECTORS = [column for column, feature in zip(COLUMNS, FEATURES) if "table" in feature]
+
+
+def action_sample(impression_id, of, y=None, action=None, z=None):
+    """A label that is None is not final; told() says what it is then."""
+    return {"impression_id": impression_id, "features": base.I[of], "y": y, "action": action, "z": z}
+
+
+# Of impressions with up to three samples: every order in which labels become final, and values of each.
+ACTION_SAMPLES = [
+    # Batch 1
+    action_sample("k1", "a", y=0, action=0, z=0),
+    action_sample("k2", "b", y=1),
+    action_sample("k3", "c", y=1, action=1),
+    action_sample("k4", "d", y=1, z=1),
+    action_sample("k5", "e", y=1, action=1, z=1),
+    action_sample("k6", "f", y=1),
+    action_sample("k7", "g", y=1, action=0, z=0),
+    # Batch 2: each label alone, and both together
+    action_sample("k2", "b", action=1),
+    action_sample("k3", "c", z=1),
+    action_sample("k4", "d", action=0),
+    action_sample("k6", "f", action=1, z=0),
+    action_sample("k8", "h", y=0, action=0, z=0),
+    action_sample("k9", "a", y=1),
+    action_sample("k10", "e", y=1),
+    # Batch 3
+    action_sample("k2", "b", z=0),
+    action_sample("k9", "a", z=1),
+    action_sample("k9", "a", action=1),
+    action_sample("k10", "e", action=0, z=1),
+    action_sample("k11", "g", y=1, z=0),
+    action_sample("k11", "g", action=1),
+    action_sample("k12", "d", y=0, action=0, z=0),
+]
+
+
+def told(samples):
+    """With what a sample says of labels that are final before it or will be after it."""
+    result = []
+    for n, one in enumerate(samples):
+        earlier = [o for o in samples[:n] if o["impression_id"] == one["impression_id"]]
+        later = [o for o in samples[n + 1 :] if o["impression_id"] == one["impression_id"]]
+        full = dict(one)
+        for label in ("y", "action", "z"):
+            before = next((o[label] for o in earlier if o[label] is not None), None)
+            full[label + "_final"] = one[label] is not None
+            full[label + "_earlier"] = before is not None
+            full[label + "_later"] = any(o[label] is not None for o in later)
+            assert [full[label + when] for when in ("_final", "_earlier", "_later")].count(True) == 1
+            # But z is told with the sample that makes it final alone.
+            full[label] = bool(one[label] or (before and label != "z"))
+        result.append(full)
+    seen = {(o["y_final"], o["action_final"], o["z_final"]) for o in result}
+    assert len(seen) == 7, "all but a sample without a final label"
+    both = {(o["action"], o["z"]) for o in result if o["action_final"] and o["z_final"]}
+    assert len(both) == 4, "each pair of values"
+    return result
 
 
 def bce(label, p):
@@ -45,7 +106,7 @@ def draw(term, sample):
 
 
 class Term:
-    """`applies` to a sample's labels; loss, weight and chance are of label arrays y, z and rates r."""
+    """`applies` to a sample's labels; loss, weight and chance are of label arrays l and rates r."""
 
     def __init__(self, name, towers, applies, loss, weight=None, chance=None, by_weights=False):
         self.name = name
@@ -63,6 +124,10 @@ def with_y(one):
 
 def with_z(one):
     return one["z_final"]
+
+
+def with_action(one):
+    return one["action_final"]
 
 
 def unclicked(one):
@@ -85,22 +150,22 @@ def division(r):
 def esm2(r):
     p, act = sigmoid(r["click"]), sigmoid(r["act"])
     q = act * sigmoid(r["buy_after_action"]) + (1 - act) * sigmoid(r["buy_without"])
-    return {"pctr": p, "pcvr": q, "pctcvr": p * q}
+    return {"pctr": p, "pcvr": q, "pctcvr": p * q, "pctcar": p * act}
 
 
 def esmc(r):
     p, q = sigmoid(r["click"]), sigmoid(r["act"] + r["buy"])
-    return {"pctr": p, "pcvr": q, "pctcvr": p * q}
+    return {"pctr": p, "pcvr": q, "pctcvr": p * q, "pctcar": p * sigmoid(r["act"])}
 
 
 def esms(r):
     p, q = sigmoid(r["click"]), sigmoid(r["twin"] + r["buy"])
-    return {"pctr": p, "pcvr": q, "pctcvr": p * q}
+    return {"pctr": p, "pcvr": q, "pctcvr": p * q, "pctcar": p * sigmoid(r["twin"] + r["act"])}
 
 
 def esmg(r):
     p, pq = sigmoid(r["click"]), sigmoid(r["buy"])
-    return {"pctr": p, "pctcvr": pq, "pcvr": jnp.minimum(1.0, pq / p)}
+    return {"pctr": p, "pctcvr": pq, "pcvr": jnp.minimum(1.0, pq / p), "pctcar": p * sigmoid(r["act"])}
 
 
 def ctr(tower="ctr"):
@@ -109,6 +174,10 @@ def ctr(tower="ctr"):
 
 def ctcvr(*towers):
     return Term("ctcvr", towers or ["ctr", "cvr"], with_z, lambda l, r: bce(l["z"], r["pctcvr"]))
+
+
+def ctcar(*towers, name="ctcar"):
+    return Term(name, towers, with_action, lambda l, r: bce(l["action"], r["pctcar"]))
 
 
 def cvr(name="cvr", **changes):
@@ -154,9 +223,13 @@ RECIPES = {
     "esm2": (
         {t: ("shared", "mlp") for t in ("act", "buy_after_action", "buy_without", "click")},
         esm2,
-        [ctr("click"), ctcvr("act", "buy_after_action", "buy_without", "click")],
+        [
+            ctr("click"),
+            ctcar("act", "click", name="ctavr"),
+            ctcvr("act", "buy_after_action", "buy_without", "click"),
+        ],
     ),
-    "esmc": (CLICK, esmc, [ctr("click"), ctcvr("act", "buy", "click")]),
+    "esmc": (CLICK, esmc, [ctr("click"), ctcar("act", "click"), ctcvr("act", "buy", "click")]),
     "esms": (
         {
             "act": ("shared", "linear"),
@@ -165,9 +238,9 @@ RECIPES = {
             "twin": ("shared", "mlp"),
         },
         esms,
-        [ctr("click"), ctcvr("buy", "click", "twin")],
+        [ctr("click"), ctcar("act", "click", "twin"), ctcvr("buy", "click", "twin")],
     ),
-    "esmg": (CLICK, esmg, [ctr("click"), ctcvr("buy")]),
+    "esmg": (CLICK, esmg, [ctr("click"), ctcar("act", "click"), ctcvr("buy")]),
     "escm2_ips": (SHARED, two, [ctr(), cvr(weight=by_propensity), ctcvr()]),
     "escm2_snips": (SHARED, two, [ctr(), cvr(weight=by_propensity, by_weights=True), ctcvr()]),
     "escm2_dr": (
@@ -193,7 +266,7 @@ RECIPES = {
             ctcvr(),
         ],
     ),
-    "dcmt": (
+    "dcmt:prior_weight=0.5": (
         {"counterfactual": ("shared", "mlp"), **SHARED},
         two,
         [
@@ -211,7 +284,7 @@ RECIPES = {
                 ["cvr", "counterfactual"],
                 with_y,
                 lambda l, r: jnp.abs(1 - (r["pcvr"] + sigmoid(r["counterfactual"]))),
-                weight=lambda l, r: jnp.full(BATCH, 0.001),
+                weight=lambda l, r: jnp.full(BATCH, 0.5),
             ),
             ctcvr(),
         ],
@@ -299,8 +372,10 @@ def train(recipe):
     }
     last_batch = {s: {t: [0] * len(keys[t]) for t in TABLES} for s in sets}
     kept, predictions, seen = {}, [], set()
-    for step in range(1, len(SAMPLES) // BATCH + 1):
-        batch = SAMPLES[(step - 1) * BATCH : step * BATCH]
+    losses, moved = {term.name: [] for term in terms}, set()
+    samples = told(ACTION_SAMPLES) if any(term.applies is with_action for term in terms) else SAMPLES
+    for step in range(1, len(samples) // BATCH + 1):
+        batch = samples[(step - 1) * BATCH : step * BATCH]
         counts, dense = [], []
         for feature in FEATURES:
             values = [one["features"][feature["name"]] for one in batch]
@@ -311,7 +386,7 @@ def train(recipe):
                         count[s, keys[feature["table"]].index(key)] += weight
             counts.append(count)
             dense.append(np.array([[0.0 if v is None or "table" in feature else v] for v in values]))
-        labels = {name: np.array([one[name] for one in batch]) for name in ("y", "z")}
+        labels = {name: np.array([one[name] for one in batch]) for name in ("y", "action", "z") if name in batch[0]}
 
         def rates_of(layers, rows):
             logits = logits_of(towers, layers, rows, counts, dense)
@@ -324,15 +399,19 @@ def train(recipe):
             predictions.append(kept[one["impression_id"]])
         counted = {term.name: occurs(term, batch, now, seen) for term in terms}
 
-        def loss(layers, rows):
+        def term_loss(term, layers, rows):
             r = rates_of(layers, rows)
-            total = 0.0
-            for term in terms:
-                weight = counted[term.name] * stop(term.weight(labels, r))
-                divisor = jnp.sum(weight) if term.by_weights else BATCH
-                total = total + jnp.sum(weight * term.loss(labels, r)) / divisor
-            return total
+            weight = counted[term.name] * stop(term.weight(labels, r))
+            divisor = jnp.sum(weight) if term.by_weights else BATCH
+            return jnp.sum(weight * term.loss(labels, r)) / divisor
 
+        def loss(layers, rows):
+            return sum(term_loss(term, layers, rows) for term in terms)
+
+        for term in terms:
+            value, gradients = jax.value_and_grad(term_loss, argnums=1)(term, layers, rows)
+            losses[term.name].append(float(value))
+            moved |= {(term.name, n.split(".")[1]) for n, g in gradients.items() if np.any(np.array(g) != 0)}
         dense_gradients, row_gradients = jax.grad(loss, argnums=(0, 1))(layers, rows)
         dense_optimizer.update(step, {n: np.array(g) for n, g in dense_gradients.items()})
         for s in sets:
@@ -360,6 +439,8 @@ def train(recipe):
     for term in terms:
         assert (term.name, True) in seen, (recipe, term.name)
         assert term.chance is None or (term.name, False) in seen, (recipe, term.name)
+        assert any(losses[term.name]), (recipe, term.name)
+        assert {tower for name, tower in moved if name == term.name} == set(term.towers), (recipe, term.name)
     tables = {}
     for s in sets:
         for t in TABLES:
@@ -370,6 +451,7 @@ def train(recipe):
                 "last_batch": [last_batch[s][t][k] for k in there],
             }
     return {
+        "losses": losses,
         "logits": predictions,
         "towers": {name: dense_optimizer.numbers(name)["w"] for name in layers},
         "tables": tables,
@@ -388,7 +470,13 @@ def rounded(value):
 
 def main():
     recipes = {recipe: rounded(train(recipe)) for recipe in sorted(RECIPES)}
-    json.dump({"recipes": recipes}, sys.stdout, indent=None, separators=(",", ":"))
+    numbers = {
+        "dense": base.optimizer_steps.settings(DENSE),
+        "embeddings": base.optimizer_steps.settings(EMBEDDINGS),
+        "action_samples": told(ACTION_SAMPLES),
+        "recipes": recipes,
+    }
+    json.dump(numbers, sys.stdout, indent=None, separators=(",", ":"))
     sys.stdout.write("\n")
 
 

@@ -144,6 +144,32 @@ TEST_F(JoinTest, OfTheFeaturesOnlyThoseThatChangedAreNamed) {
   EXPECT_THAT(error, Not(HasSubstr("city")));
 }
 
+// Who only reads what was learned may know some of the features; who joins must have all.
+TEST_F(JoinTest, AReaderMayHaveSomeOfTheFeatures) {
+  const auto id = [](const char* name, const char* path) {
+    FeatureConfig feature;
+    feature.name = name;
+    feature.path = path;
+    return feature;
+  };
+  const auto reader_error = [&] {
+    const Status status = compare_join_identity(config_, *store_, FeatureRule::some);
+    return status ? std::string() : status.error().message;
+  };
+  config_.features = {id("city", "features.city"), id("site", "features.site")};
+  open();
+  EXPECT_EQ(reader_error(), "");
+  config_.features = {id("site", "features.site")};
+  EXPECT_EQ(reader_error(), "");
+  EXPECT_THAT(open_error(), HasSubstr("feature city:features.city:id is not there any more"));
+  config_.features = {id("site", "features.page")};
+  EXPECT_THAT(reader_error(), HasSubstr("feature site:features.page:id is new"));
+  config_.features = {id("site", "features.site")};
+  config_.join.click_window = 2'000;
+  EXPECT_THAT(reader_error(), HasSubstr("join.click_window"));
+  EXPECT_THAT(reader_error(), Not(HasSubstr("feature")));
+}
+
 TEST_F(JoinTest, AnotherAttributedClickIsRefusedInBothDirections) {
   open();
   config_.join.attributed_click = JoinConfig::AttributedClick::last;

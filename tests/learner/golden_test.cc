@@ -1,6 +1,9 @@
 // Three whole training steps, by every update rule and of every built-in recipe, against numbers
 // that tests/golden/esmm_step.py and recipe_step.py made in float64 with another library's
 // automatic differentiation.
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <fstream>
 #include <set>
 
@@ -15,6 +18,8 @@ namespace sluice {
 namespace {
 
 using nlohmann::json;
+
+constexpr double kWeightError = 2e-6;  // of a recipe's weights, beside them and of them
 
 json golden(const std::string& name) {
   std::ifstream file(SLUICE_SOURCE_DIR "/tests/golden/" + name);
@@ -54,6 +59,10 @@ Sample sample_of(const json& item, const Config& config, std::uint64_t sequence)
   sample.y_final = item.at("y_final");
   sample.z = item.at("z");
   sample.z_final = item.at("z_final");
+  sample.action = item.value("action", false);
+  sample.action_final = item.value("action_final", false);
+  sample.action_later = item.value("action_later", false);
+  sample.z_earlier = item.value("z_earlier", false);
   sample.features = testing::encode_features(config.features, item.at("features"));
   return sample;
 }
@@ -147,29 +156,42 @@ TEST(Golden, ThreeStepsByEveryOptimizer) {
   }
 }
 
-void expect_recipe(const json& numbers, const std::string& recipe, const json& run) {
-  Config config = config_of(numbers, numbers.at("runs").at(0));
-  config.model.recipe = recipe;
+// A golden recipe's config and samples: those of esmm_step.json, with the rule of recipe_step.json;
+// recipes with in-shop actions have samples of their own.
+struct RecipeRun {
+  Config config;
+  std::vector<Sample> samples;
+};
+
+RecipeRun run_of(const json& numbers, const json& recipes, const std::string& recipe) {
+  RecipeRun run{config_of(numbers, recipes), {}};
+  run.config.model.recipe = recipe;
+  const bool has_actions = recipe_of(run.config.model)->uses_action();
+  for (const json& item : (has_actions ? recipes.at("action_samples") : numbers.at("samples"))) {
+    run.samples.push_back(sample_of(item, run.config, run.samples.size() + 1));
+  }
+  return run;
+}
+
+void expect_recipe(const RecipeRun& run, const json& wanted_numbers) {
   Workers workers(2);
-  Trainer trainer(config, workers);
+  Trainer trainer(run.config, workers);
   std::vector<float> logits;
   trainer.set_listener([&](const TrainedBatch& batch) {
     logits.insert(logits.end(), batch.logits.begin(), batch.logits.end());
     return Status();
   });
-  for (const json& item : numbers.at("samples")) {
-    ASSERT_TRUE(trainer.offer(sample_of(item, config, trainer.next_sequence())).has_value());
-  }
-  const std::vector<double> wanted = flat(run.at("logits"));
+  for (const Sample& sample : run.samples) ASSERT_TRUE(trainer.offer(sample).has_value());
+  const std::vector<double> wanted = flat(wanted_numbers.at("logits"));
   ASSERT_EQ(logits.size(), wanted.size());
   for (std::size_t n = 0; n < wanted.size(); ++n) EXPECT_NEAR(logits[n], wanted[n], 2e-6) << n;
   const LearnerState state = trainer.save();
   std::set<std::string> names;  // of rows and layers: no other is there
-  for (const auto& [name, values] : run.at("towers").items()) {
+  for (const auto& [name, values] : wanted_numbers.at("towers").items()) {
     names.insert(name);
-    expect_near(state.tensors, name, values, 2e-6, 1e-6);
+    expect_near(state.tensors, name, values, kWeightError, kWeightError);
   }
-  for (const auto& [name, values] : run.at("tables").items()) {
+  for (const auto& [name, values] : wanted_numbers.at("tables").items()) {
     const std::string prefix = "embedding." + name;
     names.insert(prefix + ".rows");
     ASSERT_TRUE(state.tensors.contains(prefix + ".keys")) << prefix;
@@ -177,7 +199,7 @@ void expect_recipe(const json& numbers, const std::string& recipe, const json& r
               values.at("keys").get<std::vector<std::uint64_t>>());
     EXPECT_EQ(*state.tensors.at(prefix + ".last_batch").values<std::uint64_t>(),
               values.at("last_batch").get<std::vector<std::uint64_t>>());
-    expect_near(state.tensors, prefix + ".rows", values.at("w"), 2e-6, 1e-6);
+    expect_near(state.tensors, prefix + ".rows", values.at("w"), kWeightError, kWeightError);
   }
   for (const auto& [name, tensor] : state.tensors) {
     const bool is_weight =
@@ -186,18 +208,87 @@ void expect_recipe(const json& numbers, const std::string& recipe, const json& r
   }
 }
 
+// The config's recipe, where this term counts nothing but still reaches its towers' rows.
+ModelConfig without_term(ModelConfig model, const std::string& term) {
+  std::string text = recipe_of(model)->canonical;
+  const std::size_t at = text.find("name = \"" + term + "\"\n");
+  const std::size_t end = std::min(text.find("[[terms]]", at), text.size());
+  std::string block = text.substr(at, end - at);
+  if (const std::size_t weight = block.find("\nweight = "); weight != std::string::npos) {
+    block.erase(weight, block.find('\n', weight + 1) - weight);
+  }
+  block.insert(block.find('\n'), "\nweight = 0");
+  model.recipe_text = text.replace(at, end - at, block);
+  return model;
+}
+
+// By how much the trained layers and rows are from the golden ones, at most.
+double distance(const RecipeRun& run, const json& wanted) {
+  Workers workers(1);
+  Trainer trainer(run.config, workers);
+  testing::offer_all(trainer, run.samples);
+  const LearnerState state = trainer.save();
+  double most = 0;
+  const auto compare = [&](const std::string& name, const json& values) {
+    const std::vector<double> numbers = flat(values);
+    const auto weights = *state.tensors.at(name).values<float>();
+    ASSERT_EQ(weights.size(), numbers.size()) << name;
+    for (std::size_t n = 0; n < numbers.size(); ++n) {
+      most = std::max(most, std::abs(weights[n] - numbers[n]));
+    }
+  };
+  for (const auto& [name, values] : wanted.at("towers").items()) compare(name, values);
+  for (const auto& [name, values] : wanted.at("tables").items()) {
+    compare("embedding." + name + ".rows", values.at("w"));
+  }
+  return most;
+}
+
 TEST(Golden, ThreeStepsOfEveryBuiltInRecipe) {
   const json numbers = golden("esmm_step.json");
-  const json recipes = golden("recipe_step.json").at("recipes");
+  const json recipes = golden("recipe_step.json");
   std::set<std::string> names;
-  for (const auto& [recipe, run] : recipes.items()) {
+  for (const auto& [recipe, wanted] : recipes.at("recipes").items()) {
     SCOPED_TRACE(recipe);
     names.insert(parse_recipe_name(recipe)->recipe);
-    expect_recipe(numbers, recipe, run);
+    expect_recipe(run_of(numbers, recipes, recipe), wanted);
   }
   for (const BuiltInRecipe& recipe : built_in_recipes()) {
     EXPECT_TRUE(names.contains(std::string(recipe.name))) << recipe.name;
   }
+}
+
+// What the steps above are worth: each term has a loss in some batch, and a trainer that left it
+// out would be far from the golden numbers.
+TEST(Golden, EveryTermOfEveryBuiltInRecipeIsSeen) {
+  const json numbers = golden("esmm_step.json");
+  const json recipes = golden("recipe_step.json");
+  for (const auto& [recipe, wanted] : recipes.at("recipes").items()) {
+    const RecipeRun run = run_of(numbers, recipes, recipe);
+    EXPECT_LT(distance(run, wanted), 5 * kWeightError) << recipe;
+    const Recipe parsed = *recipe_of(run.config.model);
+    ASSERT_EQ(wanted.at("losses").size(), parsed.terms.size()) << recipe;
+    for (const RecipeTerm& term : parsed.terms) {
+      SCOPED_TRACE(recipe + ", " + term.name);
+      const std::vector<double> losses = flat(wanted.at("losses").at(term.name));
+      EXPECT_TRUE(std::any_of(losses.begin(), losses.end(), [](double loss) { return loss != 0; }));
+      RecipeRun without = run;
+      without.config.model = without_term(run.config.model, term.name);
+      ASSERT_TRUE(recipe_of(without.config.model));
+      EXPECT_GT(distance(without, wanted), 1'000 * kWeightError);
+    }
+  }
+}
+
+// Which labels become final together: each alone, each two, and all.
+TEST(Golden, ActionsBecomeFinalInEveryWay) {
+  std::set<std::array<bool, 3>> ways;
+  const json recipes = golden("recipe_step.json");
+  for (const json& item : recipes.at("action_samples")) {
+    ways.insert({item.at("y_final").get<bool>(), item.at("action_final").get<bool>(),
+                 item.at("z_final").get<bool>()});
+  }
+  EXPECT_EQ(ways.size(), 7U);
 }
 
 }  // namespace

@@ -54,6 +54,57 @@ TEST(Trainer, AnyNumberOfThreadsAndAnyLaneGiveTheSameModel) {
   EXPECT_EQ(distinct.size(), 6U);  // each of them is another model
 }
 
+// What is skipped is in the sample digest, the batches and the metrics, but teaches nothing.
+TEST(Trainer, SkippedSamplesAreCountedAndNotLearned) {
+  for (const Config& learned : configs_by_products()) {
+    const std::vector<Sample> samples = SampleStream(learned, 3).take(500);
+    Workers workers(1);
+    Trainer untrained(learned, workers);
+    Trainer all(learned, workers);
+    offer_all(all, samples);
+    Config config = learned;
+    config.training.skip_samples = {{1, 200}, {201, 500}};
+    Trainer none(config, workers);
+    offer_all(none, samples);
+    EXPECT_EQ(none.samples_digest(), all.samples_digest());
+    EXPECT_EQ(none.metrics()["ctcvr"]["samples"], all.metrics()["ctcvr"]["samples"]);
+    EXPECT_EQ(none.snapshot().tensors, untrained.snapshot().tensors);
+
+    config.training.skip_samples = {{101, 300}};
+    const auto digests = model_digests(config, samples, std::array{Machine{1, 16}, Machine{2, 64}});
+    EXPECT_EQ(digests.size(), 1U);
+    EXPECT_FALSE(digests.contains(all.model_digest().hex()));
+  }
+}
+
+// As if they were not there: with plain gradient steps a batch of skipped samples changes nothing,
+// so that those before and after it, cut into the same batches, are learned as without it.
+TEST(Trainer, ASkippedBatchLeavesTheModelAsItWas) {
+  Config config = small_config();
+  config.training.dense = config.training.embeddings = {};
+  config.training.dense.optimizer = config.training.embeddings.optimizer =
+      OptimizerConfig::Rule::sgd;
+  config.training.dense.momentum = config.training.embeddings.momentum = 0;
+  const std::size_t batch = config.training.batch_size;
+  std::vector<Sample> samples = SampleStream(config, 4).take(4 * batch);
+  for (Sample& sample : samples) {  // each by itself, whatever is left out
+    sample.y_final = sample.z_final = true;
+    sample.z = sample.z && sample.y;
+  }
+  Workers workers(1);
+  Config skipping = config;
+  skipping.training.skip_samples = {{batch + 1, 2 * batch}};
+  Trainer with(skipping, workers);
+  offer_all(with, samples);
+
+  samples.erase(samples.begin() + static_cast<std::ptrdiff_t>(batch),
+                samples.begin() + static_cast<std::ptrdiff_t>(2 * batch));
+  for (std::size_t s = 0; s < samples.size(); ++s) samples[s].sequence = s + 1;
+  Trainer without(config, workers);
+  offer_all(without, samples);
+  EXPECT_EQ(with.snapshot().tensors, without.snapshot().tensors);
+}
+
 // One config for each update rule, of the layers and of the rows.
 std::vector<Config> configs_by_optimizer() {
   std::vector<Config> configs;

@@ -1,16 +1,20 @@
 #include "serving/snapshots.h"
 
 #include <functional>
+#include <map>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "learner/row_digest.h"
 #include "tests/serving/small_snapshot.h"
 #include "tests/store/temporary_folder.h"
 
 namespace sluice {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 class Snapshots : public testing::Test {
@@ -96,7 +100,7 @@ TEST_F(OddSnapshots, AreRefusedWithTheReason) {
   using Json = nlohmann::ordered_json;
   EXPECT_EQ(error_of([](Json&, Tensors&) {}), "read");
   EXPECT_THAT(error_of([](Json& json, Tensors&) { json["format"] = 2; }), HasSubstr("format"));
-  EXPECT_THAT(error_of([](Json& json, Tensors&) { json["kind"] = "delta"; }), HasSubstr("kind"));
+  EXPECT_THAT(error_of([](Json& json, Tensors&) { json["kind"] = "delta"; }), HasSubstr("base"));
   EXPECT_THAT(error_of([](Json& json, Tensors&) { json["sequence"] = 17; }),
               HasSubstr("another sequence number"));
   EXPECT_THAT(error_of([](Json& json, Tensors&) { json.erase("streams"); }),
@@ -112,6 +116,112 @@ TEST_F(OddSnapshots, AreRefusedWithTheReason) {
                 rows.shape = {rows.elements()};
               }),
               HasSubstr("embedding.user.rows"));
+}
+
+// Chains made by hand of a table of one column and one tower's bias.
+class Chains : public Snapshots {
+ protected:
+  using Rows = std::map<std::uint64_t, float>;
+  using Json = nlohmann::ordered_json;
+
+  static Tensors tensors(const Rows& rows, float bias) {
+    std::vector<std::uint64_t> keys;
+    std::vector<float> values;
+    for (const auto& [key, value] : rows) {
+      keys.push_back(key);
+      values.push_back(value);
+    }
+    Tensors made;
+    made["embedding.user.keys"] = Tensor::of<std::uint64_t>({keys.size()}, keys);
+    made["embedding.user.rows"] = Tensor::of<float>({keys.size(), 1}, values);
+    made["tower.ctr.0.bias"] = Tensor::of<float>({1}, {bias});
+    return made;
+  }
+  fs::path parent() const { return snapshots("a"); }
+  fs::path folder(std::uint64_t sequence) const {
+    return parent() / numbered_folder_name(sequence);
+  }
+  // A delta to `base`; 0: full. `whole`: the model's weights then.
+  void publish(std::uint64_t sequence, std::uint64_t base, const Tensors& weights,
+               const Tensors& whole) {
+    Json manifest = {{"format", 1}, {"kind", base == 0 ? "full" : "delta"}};
+    manifest["sequence"] = sequence;
+    manifest["weights_digest"] = weights_digest(whole)->hex();
+    if (base != 0) {
+      manifest["base"] = {{"sequence", base},
+                          {"checksum", (*read_manifest(files_, folder(base)))["checksum"]}};
+    }
+    ASSERT_TRUE(publish_folder(files_, parent(), numbered_folder_name(sequence), manifest,
+                               {{"weights.safetensors", encode_tensors(weights)}}, {}));
+  }
+  // 1 is full; 2 and 5 are deltas.
+  void publish_three() {
+    publish(1, 0, tensors({{3, 1}, {7, 2}}, 1), tensors({{3, 1}, {7, 2}}, 1));
+    publish(2, 1, tensors({{1, 5}, {7, 3}}, 2), tensors({{1, 5}, {3, 1}, {7, 3}}, 2));
+    publish(5, 2, tensors({{7, 4}, {9, 6}}, 3), last());
+  }
+  static Tensors last() { return tensors({{1, 5}, {3, 1}, {7, 4}, {9, 6}}, 3); }
+  std::string error_of(std::uint64_t sequence) {
+    const auto read = read_flat_snapshot(files_, folder(sequence));
+    if (read) return "read";
+    EXPECT_THAT(read.error().message, HasSubstr(folder(sequence).string()));
+    return read.error().message;
+  }
+};
+
+TEST_F(Chains, AreFlattened) {
+  publish_three();
+  const auto flat = read_flat_snapshot(files_, folder(5));
+  ASSERT_TRUE(flat) << flat.error().message;
+  EXPECT_EQ(flat->tensors, last());
+  EXPECT_EQ(flat->manifest, *read_manifest(files_, folder(5)));
+  EXPECT_EQ(read_flat_snapshot(files_, folder(1))->tensors, tensors({{3, 1}, {7, 2}}, 1));
+}
+
+TEST_F(Chains, APartIsReadWithoutItsBase) {
+  publish_three();
+  const std::string checksum = read_snapshot_part(files_, folder(2))->checksum();
+  fs::remove_all(folder(2));
+  const auto part = read_snapshot_part(files_, folder(5));
+  ASSERT_TRUE(part) << part.error().message;
+  EXPECT_EQ(part->tensors, tensors({{7, 4}, {9, 6}}, 3));
+  EXPECT_EQ(part->base->sequence, 2u);
+  EXPECT_EQ(part->base->checksum, checksum);
+  EXPECT_EQ(part->weights_digest, *weights_digest(last()));
+}
+
+TEST_F(Chains, WhatIsMissingOrDamagedIsNamed) {
+  publish_three();
+  fs::rename(folder(1), parent() / "aside");
+  EXPECT_THAT(error_of(5), AllOf(HasSubstr(folder(1).string()), HasSubstr("not there")));
+  EXPECT_THAT(error_of(2), HasSubstr(folder(1).string()));
+  // Another snapshot in the place of one that the next was made from.
+  publish(1, 0, tensors({{3, 1}}, 1), tensors({{3, 1}}, 1));
+  EXPECT_THAT(error_of(5), AllOf(HasSubstr(folder(1).string()), HasSubstr("another one")));
+  fs::remove_all(folder(1));
+  fs::rename(parent() / "aside", folder(1));
+  EXPECT_EQ(error_of(5), "read");
+  fs::resize_file(folder(2) / "weights.safetensors", 20);
+  EXPECT_THAT(error_of(5), AllOf(HasSubstr(folder(2).string()), HasSubstr("damaged")));
+}
+
+TEST_F(Chains, WeightsThatAreNotTheModelsAreRefused) {
+  publish(1, 0, tensors({{3, 1}}, 1), tensors({{3, 1}}, 1));
+  publish(2, 1, tensors({{3, 2}}, 1), tensors({{3, 3}}, 1));
+  publish(3, 0, tensors({{3, 2}}, 1), tensors({{3, 3}}, 1));
+  EXPECT_THAT(error_of(2), HasSubstr("its weights have the digest"));
+  EXPECT_THAT(error_of(3), HasSubstr("its weights have the digest"));
+}
+
+TEST_F(Chains, BasesThatAreNeeded) {
+  publish_three();
+  publish(6, 0, last(), last());
+  publish(8, 6, tensors({}, 4), last());
+  using Numbers = std::set<std::uint64_t>;
+  EXPECT_EQ(needed_bases(files_, parent(), {5}), (Numbers{1, 2}));
+  EXPECT_EQ(needed_bases(files_, parent(), {1, 6}), Numbers{});
+  EXPECT_EQ(needed_bases(files_, parent(), {2, 5, 8}), (Numbers{1, 2, 6}));
+  EXPECT_EQ(needed_bases(files_, parent(), {99}), Numbers{});
 }
 
 TEST_F(Snapshots, OneWithoutWeightsIsRefused) {

@@ -1,0 +1,55 @@
+#include "app/snapshot_gate.h"
+
+#include <array>
+#include <cstdint>
+#include <cstdio>
+
+namespace sluice {
+namespace {
+
+using nlohmann::ordered_json;
+
+// A number of a task's window; none where it is missing, null or no number.
+std::optional<double> window_metric(const ordered_json& manifest, const char* task,
+                                    const char* name) {
+  const ordered_json* at = &manifest;
+  for (const char* key : {"window_metrics", task, name}) {
+    if (!at->is_object() || !at->contains(key)) return std::nullopt;
+    at = &(*at)[key];
+  }
+  return at->is_number() ? std::optional(at->get<double>()) : std::nullopt;
+}
+
+std::string number(double value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.4f", value);
+  return text.data();
+}
+
+}  // namespace
+
+std::optional<std::string> gate_refusal(const GateConfig& gate, const ordered_json& manifest,
+                                        const ordered_json& latest) {
+  for (const char* task : {"ctr", "ctcvr"}) {
+    const auto positives = window_metric(manifest, task, "positives");
+    if (positives.value_or(0) < static_cast<double>(gate.min_positives)) continue;
+    const auto calibration = window_metric(manifest, task, "calibration");
+    if (calibration && *calibration < gate.calibration_min) {
+      return std::string(task) + " calibration " + number(*calibration) +
+             " is below snapshots.gate.calibration_min = " + number(gate.calibration_min);
+    }
+    if (calibration && gate.calibration_max > 0 && *calibration > gate.calibration_max) {
+      return std::string(task) + " calibration " + number(*calibration) +
+             " is above snapshots.gate.calibration_max = " + number(gate.calibration_max);
+    }
+    const auto before = window_metric(latest, task, "auc");
+    const auto auc = window_metric(manifest, task, "auc");
+    if (before && auc && *before - *auc > gate.max_auc_drop) {
+      return std::string(task) + " AUC fell from " + number(*before) + " to " + number(*auc) +
+             ", by more than snapshots.gate.max_auc_drop = " + number(gate.max_auc_drop);
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace sluice
