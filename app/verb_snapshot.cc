@@ -268,6 +268,7 @@ void add_snapshot(CLI::App& root, int& exit_code) {
   add_verify(*group, exit_code);
   add_snapshot_diff(*group, exit_code);
   add_snapshot_changes(*group, exit_code);
+  add_snapshot_export(*group, exit_code);
 }
 
 }  // namespace sluice

@@ -1,24 +1,28 @@
-// The model: what it is (schema, recipe), embedding tables and towers. Trained by Trainer, or read
-// from a snapshot to score impressions with.
+// The model as it is trained by Trainer: what it is (schema, recipe), embedding tables and towers.
+// learner/scoring_model.h is the one that serves.
 #pragma once
 
-#include <memory>
-#include <span>
-#include <string_view>
+#include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
-#include "base/result.h"
 #include "learner/embedding_table.h"
 #include "learner/objective.h"
-#include "learner/prediction.h"
 #include "learner/schema.h"
-#include "learner/tower_pass.h"
 #include "learner/towers.h"
-#include "store/tensors.h"
 
 namespace sluice {
+
+// Where a tower of the recipe is: in which embedding set, and which of its towers.
+struct TowerPlace {
+  std::size_t set, tower;
+};
+std::vector<TowerPlace> tower_places(const Recipe& recipe);  // by tower
+
+// Each embedding set's towers, in the recipe's order, with their initial weights.
+std::vector<Towers> make_towers(const Schema& schema);
+
+// The name of a set's table in tensors: a recipe's only set has the names of the tables alone.
+std::string table_name(const Recipe& recipe, std::size_t set, const std::string& table);
 
 // Tables, and the towers that read them: one of the recipe's embedding sets.
 struct EmbeddingSet {
@@ -28,40 +32,20 @@ struct EmbeddingSet {
 
 class Model {
  public:
-  // Initial weights, no rows. `row_slots`: each row's optimizer state; none to score.
+  // Initial weights, no rows. `row_slots`: each row's optimizer state.
   Model(Schema schema, const std::vector<Slot>& row_slots);
-
-  // From what Trainer::snapshot() gave; keys and tensors beyond the model's are passed over.
-  static Result<Model> from_snapshot(const nlohmann::ordered_json& json, const Tensors& tensors);
-
-  // The features whose blobs score() reads, for decoding impressions (ingest/).
-  std::vector<FeatureConfig> features() const { return schema_.features(); }
-
-  // One prediction for each feature blob (ingest/features.h, of features()). The same bits for a
-  // blob alone or among others, and the same as the trainer's from these weights. Thread-safe.
-  std::vector<Prediction> score(std::span<const std::string_view> blobs) const;
 
   const Schema& schema() const { return schema_; }
   const Objective& objective() const { return objective_; }
   std::vector<EmbeddingSet>& sets() { return sets_; }  // in the recipe's order
   const std::vector<EmbeddingSet>& sets() const { return sets_; }
-
-  // Where a tower of the recipe is: in which set, and which of its towers.
-  struct Place {
-    std::size_t set, tower;
-  };
-  const std::vector<Place>& places() const { return places_; }  // by tower
+  const std::vector<TowerPlace>& places() const { return places_; }  // by tower
 
  private:
-  void score_some(std::span<const std::string_view> blobs, std::vector<TowerPass>& passes,
-                  std::vector<Prediction>& out) const;
-  void find_rows(DecodedSamples& decoded, std::size_t set,
-                 std::vector<std::unique_ptr<float[]>>& absent_rows) const;
-
   Schema schema_;
   Objective objective_;
   std::vector<EmbeddingSet> sets_;
-  std::vector<Place> places_;
+  std::vector<TowerPlace> places_;
 };
 
 // Adds up each field's rows of an embedding set (RowTerm::row, all set) and places the dense

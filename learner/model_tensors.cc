@@ -111,4 +111,47 @@ Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTabl
   return {};
 }
 
+void add_table_tensors(const ServedTable& table, Tensors& tensors) {
+  std::vector<std::pair<std::uint64_t, const float*>> order;
+  order.reserve(table.rows());
+  table.for_each([&](std::uint64_t key, const float* values) { order.emplace_back(key, values); });
+  std::sort(order.begin(), order.end());
+  std::vector<std::uint64_t> keys;
+  std::vector<float> values;
+  keys.reserve(order.size());
+  values.reserve(order.size() * table.dim());
+  for (const auto& [key, row] : order) {
+    keys.push_back(key);
+    values.insert(values.end(), row, row + table.dim());
+  }
+  const std::string prefix = "embedding." + table.name();
+  tensors[prefix + ".keys"] = Tensor::of<std::uint64_t>({keys.size()}, keys);
+  tensors[prefix + ".rows"] = Tensor::of<float>({keys.size(), table.dim()}, values);
+}
+
+Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& name,
+                                    std::uint64_t dim) {
+  const std::string prefix = "embedding." + name;
+  const auto keys = tensors.find(prefix + ".keys");
+  const auto rows = tensors.find(prefix + ".rows");
+  for (const auto& [found, of] : {std::pair(keys, ".keys"), std::pair(rows, ".rows")}) {
+    if (found == tensors.end()) return stop_error("tensor " + prefix + of + " is missing");
+  }
+  const Tensor& keys_tensor = keys->second;
+  const Tensor& rows_tensor = rows->second;
+  SLUICE_ASSIGN(const auto key_values, keys_tensor.view<std::uint64_t>(prefix + ".keys"));
+  SLUICE_ASSIGN(const auto row_values, rows_tensor.view<float>(prefix + ".rows"));
+  if (keys_tensor.shape != std::vector<std::uint64_t>{key_values.size()}) {
+    return stop_error("tensor " + prefix + ".keys has another shape");
+  }
+  if (rows_tensor.shape != std::vector<std::uint64_t>{key_values.size(), dim}) {
+    return stop_error("tensor " + prefix + ".rows has another shape");
+  }
+  if (std::adjacent_find(key_values.begin(), key_values.end(), std::greater_equal<>()) !=
+      key_values.end()) {
+    return stop_error("tensor " + prefix + ".keys is not ascending");
+  }
+  return RowsView{key_values, row_values.data()};
+}
+
 }  // namespace sluice

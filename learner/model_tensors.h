@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "learner/embedding_table.h"
+#include "learner/served_rows.h"
 #include "learner/towers.h"
 #include "store/tensors.h"
 
@@ -28,5 +29,10 @@ Status read_tower_tensors(const Tensors& tensors, const std::string& suffix, con
 void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& tensors);
 // Fills an empty table.
 Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTable& table);
+
+void add_table_tensors(const ServedTable& table, Tensors& tensors);
+// The rows of the table `name` where they lie in `tensors`, which outlive the view.
+Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& name,
+                                    std::uint64_t dim);
 
 }  // namespace sluice

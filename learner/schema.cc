@@ -34,6 +34,10 @@ constexpr std::array<std::pair<Type, const char*>, 4> kTypeNames = {{
 // In the order of the enumerators.
 constexpr std::array<const char*, 2> kPrecisionNames = {"f32", "bf16"};
 
+// What a config may have (config/schema.cc).
+constexpr std::uint64_t kMostDim = 1'024;
+constexpr std::uint64_t kMostHidden = 65'536;
+
 std::string log_spec(int per_unit) {
   return "log:" + std::to_string(per_unit);
 }
@@ -221,11 +225,16 @@ Result<Schema> Schema::from_json(const Json& json) try {
   const auto precision_name = model_json.at("precision").get<std::string>();
   const auto* const precision =
       std::find(kPrecisionNames.begin(), kPrecisionNames.end(), precision_name);
-  if (precision == kPrecisionNames.end() || model.embedding_dim == 0 ||
-      std::count(model.hidden.begin(), model.hidden.end(), 0) > 0) {
+  const auto is_within = [](std::uint64_t size, std::uint64_t most) {
+    return 0 < size && size <= most;
+  };
+  if (precision == kPrecisionNames.end() || !is_within(model.embedding_dim, kMostDim) ||
+      !std::all_of(model.hidden.begin(), model.hidden.end(),
+                   [&](std::uint64_t size) { return is_within(size, kMostHidden); })) {
     return stop_error(
-        "schema: this build reads models of precision f32 or bf16 and layers that are not empty "
-        "only");
+        "schema: this build reads models of precision f32 or bf16 only, with an embedding_dim from "
+        "1 to " +
+        std::to_string(kMostDim) + " and hidden layers from 1 to " + std::to_string(kMostHidden));
   }
   model.precision = static_cast<ModelConfig::Precision>(precision - kPrecisionNames.begin());
   std::vector<FeatureConfig> features;

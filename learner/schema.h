@@ -57,7 +57,8 @@ struct DecodedSamples {
         reached;  // bit s: a term of the sample's loss reaches set s, so that row is trained
   };
   std::array<std::vector<Key>, EmbeddingTable::kParts> keys;  // by part
-  std::vector<DenseInput> dense;           // absent ones are not listed and count as 0
+  std::size_t part_mask = EmbeddingTable::kParts - 1;  // 0: all in the first, in the terms' order
+  std::vector<DenseInput> dense;                       // absent ones are not listed and count as 0
   std::vector<std::uint64_t> wrong_types;  // by feature: values of a wrong type, taken as absent
   std::vector<std::uint64_t> absent;       // by feature: impressions without one
 
@@ -66,7 +67,7 @@ struct DecodedSamples {
   void clear();
   void add(std::uint64_t key, std::uint16_t table, std::uint32_t at, float weight) {
     std::vector<RowTerm>& first = terms.front();
-    keys[EmbeddingTable::part_of(EmbeddingTable::hash_of(key))].push_back(
+    keys[EmbeddingTable::part_of(EmbeddingTable::hash_of(key)) & part_mask].push_back(
         {key, static_cast<std::uint32_t>(first.size()), table, reached});
     first.push_back({nullptr, at, weight});
   }

@@ -22,8 +22,9 @@ std::size_t row_floats(std::size_t columns) {
 
 }  // namespace
 
-TowerPass::TowerPass(const Towers& towers, std::size_t threads)
+TowerPass::TowerPass(const Towers& towers, std::size_t threads, Use use)
     : towers_(towers),
+      is_training_(use == Use::train),
       scratch_(threads),
       x_row_(row_floats(towers.inputs().own)),
       context_x_row_(row_floats(towers.inputs().context)),
@@ -78,29 +79,38 @@ void TowerPass::begin(std::size_t samples, std::size_t contexts,
   const std::size_t context_rows = rounded_up(contexts, kLaneUnit);
   const bool is_bf16 = towers_.is_bf16();
   const std::size_t layers = hidden_.size();
-  x_gradients_.reserve(rows * x_row_ + context_rows * context_x_row_);
-  for (std::size_t t = 0; t < towers_.size(); ++t) {
-    logits_[t].reserve(rows);
-    logit_gradients_[t].reserve(rows);
-  }
+  for (std::size_t t = 0; t < towers_.size(); ++t) logits_[t].reserve(rows);
   if (towers_.has_context()) {
     context_x_.reserve(context_rows * context_x_row_);
     context_z_.reserve(context_rows * rows_[0]);
-    context_delta_.reserve(context_rows * rows_[0]);
   }
   // What steps after a lane's read: all in f32; in bf16 what is summed in f32 over samples.
   if (keeps_inputs()) x_.reserve(rows * x_row_);
   for (std::size_t l = 0; l < layers; ++l) {
     if (!is_bf16 || l + 1 == layers) hidden_[l].reserve(rows * rows_[l]);
+  }
+  for (Scratch& scratch : scratch_) {
+    if (!keeps_inputs()) scratch.x.reserve(lane * x_row_);
+    if (!is_bf16) continue;
+    for (std::size_t l = 0; l < layers; ++l) scratch.hidden[l].reserve(lane * rows_[l]);
+  }
+  if (is_training_) begin_backward(lane);
+}
+
+void TowerPass::begin_backward(std::size_t lane) {
+  const std::size_t rows = rounded_up(samples_, kLaneUnit);
+  const std::size_t context_rows = rounded_up(contexts_, kLaneUnit);
+  const bool is_bf16 = towers_.is_bf16();
+  const std::size_t layers = hidden_.size();
+  x_gradients_.reserve(rows * x_row_ + context_rows * context_x_row_);
+  for (std::size_t t = 0; t < towers_.size(); ++t) logit_gradients_[t].reserve(rows);
+  if (towers_.has_context()) context_delta_.reserve(context_rows * rows_[0]);
+  for (std::size_t l = 0; l < layers; ++l) {
     if (!is_bf16 || (l == 0 && towers_.has_context())) deltas_[l].reserve(rows * rows_[l]);
   }
   if (!is_bf16) return;
   for (Scratch& scratch : scratch_) {
-    if (!keeps_inputs()) scratch.x.reserve(lane * x_row_);
-    for (std::size_t l = 0; l < layers; ++l) {
-      scratch.hidden[l].reserve(lane * rows_[l]);
-      scratch.deltas[l].reserve(lane * rows_[l]);
-    }
+    for (std::size_t l = 0; l < layers; ++l) scratch.deltas[l].reserve(lane * rows_[l]);
   }
   for (std::size_t p = 0; p < operands_.size(); ++p) {
     const Towers::Part& part = towers_.parts()[p];
@@ -233,7 +243,7 @@ void TowerPass::forward_contexts(std::size_t begin, std::size_t end, std::size_t
       towers_.parameters().data() + part.weight + towers_.inputs().all() * part.out;
   product(part, x, context_x_row_, end - begin, context_z_.data() + begin * rows_[0], rows_[0],
           {bias, 0}, Finish::none, scratch_[thread]);
-  if (towers_.is_bf16()) keep_left(0, x, context_x_row_, begin, end);
+  if (is_training_ && towers_.is_bf16()) keep_left(0, x, context_x_row_, begin, end);
 }
 
 // What the rows of a part's output begin with: the biases, or what their contexts made of them.
@@ -263,7 +273,7 @@ void TowerPass::forward(std::size_t begin, std::size_t end, std::size_t thread) 
     float* const out = hidden(part.layer, begin, scratch) + part.out_begin;
     product(part, in, in_row, end - begin, out, rows_[part.layer],
             start_of(part, begin, end - begin, out), Finish::relu, scratch);
-    if (towers_.is_bf16()) keep_left(p, in, in_row, begin, end);
+    if (is_training_ && towers_.is_bf16()) keep_left(p, in, in_row, begin, end);
   }
   logits_forward(input(begin, thread), begin, end, scratch);
 }

@@ -30,8 +30,11 @@ inline constexpr std::size_t kLaneUnit = 32;
 
 class TowerPass {
  public:
+  // What scores only keeps nothing for the way back: forward() is all that it may be asked for.
+  enum class Use { train, score };
+
   // `threads`: how many thread numbers there are. `towers` outlives the pass.
-  TowerPass(const Towers& towers, std::size_t threads);
+  TowerPass(const Towers& towers, std::size_t threads, Use use = Use::train);
 
   // `lane` is the most rows of a lane, a multiple of kLaneUnit. `context_of` is each sample's
   // context in [0, contexts), empty without contexts; it must stay until the next begin().
@@ -91,6 +94,7 @@ class TowerPass {
     AlignedArray<float> gradient;
   };
 
+  void begin_backward(std::size_t lane);
   std::size_t width(std::size_t layer) const { return towers_.deep() * towers_.hidden()[layer]; }
   // A layer's rows from `begin` on: the batch's in f32, the lane's in bf16 where no later step
   // reads them.
@@ -126,6 +130,7 @@ class TowerPass {
   void cut_pieces();
 
   const Towers& towers_;
+  bool is_training_;
   std::size_t samples_ = 0, contexts_ = 0;
   std::span<const std::uint32_t> context_of_;
   std::vector<Scratch> scratch_;

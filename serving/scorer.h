@@ -28,10 +28,22 @@ struct Score {
 class Scorer {
  public:
   explicit Scorer(Snapshot snapshot);
+  ~Scorer();
+  Scorer(const Scorer&) = delete;
+  Scorer& operator=(const Scorer&) = delete;
 
   const nlohmann::ordered_json& manifest() const { return manifest_; }
   // Longer impressions are refused; a reader need not keep more of them.
   std::uint64_t max_record_bytes() const { return streams_.max_record_bytes; }
+
+  const ScoringModel& model() const { return model_; }
+
+  // The version that a delta on this one makes. In time and memory it costs the rows changed since
+  // the last full snapshot; the others are shared. An error where the delta's base is another
+  // snapshot, or the weights come out with another digest than its manifest says.
+  Result<std::shared_ptr<const Scorer>> with_delta(SnapshotPart delta) const;
+  // Whether this is the snapshot that a delta names as its base.
+  bool is_base(const SnapshotBase& base) const;
 
   // One result for each impression (a JSON object as in the log), in their order: its score, or why
   // it has none. A score's bits do not depend on the other impressions.
@@ -39,19 +51,20 @@ class Scorer {
       std::span<const std::string> impressions) const;
 
  private:
-  std::unique_ptr<Decoder> take_decoder() const;
-  void give_back(std::unique_ptr<Decoder> decoder) const;
+  // What one call at a time needs; kept for the next one.
+  struct Hand;
+  std::unique_ptr<Hand> take_hand() const;
+  void give_back(std::unique_ptr<Hand> hand) const;
 
   nlohmann::ordered_json manifest_;
   StreamsConfig streams_;
-  Model model_;
-  // A decoder is one thread's at a time: those that nobody uses now.
+  ScoringModel model_;
   mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Decoder>> decoders_;
+  mutable std::vector<std::unique_ptr<Hand>> hands_;  // those that nobody uses now
 };
 
-// The snapshot in `folder`, read and checked whole. What it has in common with `near`, an earlier
-// version, may be shared with it.
+// The snapshot in `folder`, read and checked whole. Where it is a delta that leads back to `near`,
+// an earlier version, only the deltas in between are read, and rows are shared with it.
 Result<std::shared_ptr<const Scorer>> open_scorer(FileSystem& files,
                                                   const std::filesystem::path& folder,
                                                   const std::shared_ptr<const Scorer>& near = {});

@@ -50,24 +50,6 @@ std::uint64_t sequence_in(const ordered_json& json) {
   return value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
 }
 
-// None of a full one.
-Result<std::optional<SnapshotBase>> base_of(const ordered_json& manifest) {
-  const ordered_json kind = manifest.value("kind", ordered_json());
-  if (kind == "full") return std::optional<SnapshotBase>();
-  if (kind != "delta") {
-    return stop_error(
-        "it is of a kind that this version does not read; it reads \"full\" and \"delta\"");
-  }
-  const ordered_json base = manifest.value("base", ordered_json::object());
-  const std::uint64_t sequence = sequence_in(base);
-  // Each base is an earlier one: a chain has an end.
-  if (sequence == 0 || sequence >= sequence_in(manifest) || !base.contains("checksum") ||
-      !base["checksum"].is_string()) {
-    return stop_error("its manifest does not say which snapshot before it is its base");
-  }
-  return std::optional(SnapshotBase{sequence, base["checksum"].get<std::string>()});
-}
-
 Result<std::optional<Digest>> weights_digest_of(const ordered_json& manifest) {
   const auto found = manifest.find("weights_digest");
   if (found == manifest.end()) {
@@ -93,7 +75,7 @@ Status check_manifest(const ordered_json& manifest, const std::optional<std::uin
 Result<SnapshotPart> part_of(PublishedFolder folder, const std::optional<std::uint64_t>& number) {
   SnapshotPart part;
   SLUICE_TRY(check_manifest(folder.manifest, number));
-  SLUICE_ASSIGN(part.base, base_of(folder.manifest));
+  SLUICE_ASSIGN(part.base, base_of_snapshot(folder.manifest));
   SLUICE_ASSIGN(part.weights_digest, weights_digest_of(folder.manifest));
   const auto weights = folder.files.find(kWeights);
   if (weights == folder.files.end()) return stop_error(std::string("it lists no ") + kWeights);
@@ -128,7 +110,7 @@ Result<std::vector<fs::path>> chain_of(FileSystem& files, const fs::path& folder
     }
     chain.push_back(path);
     sequence = base->sequence;
-    auto next = base_of(manifest);
+    auto next = base_of_snapshot(manifest);
     if (!next) return cannot_use(path, next.error());
     base = *next;
   }
@@ -154,11 +136,28 @@ Status add_chain(FileSystem& files, const fs::path& folder, SnapshotPart& last) 
 
 Result<Snapshot> snapshot_of(SnapshotPart part) {
   SLUICE_ASSIGN(StreamsConfig streams, streams_of_snapshot(part.manifest));
-  SLUICE_ASSIGN(Model model, Model::from_snapshot(part.manifest, part.tensors));
+  SLUICE_ASSIGN(ScoringModel model, ScoringModel::from_snapshot(part.manifest, part.tensors));
   return Snapshot{std::move(part.manifest), std::move(streams), std::move(model)};
 }
 
 }  // namespace
+
+Result<std::optional<SnapshotBase>> base_of_snapshot(const ordered_json& manifest) {
+  const ordered_json kind = manifest.value("kind", ordered_json());
+  if (kind == "full") return std::optional<SnapshotBase>();
+  if (kind != "delta") {
+    return stop_error(
+        "it is of a kind that this version does not read; it reads \"full\" and \"delta\"");
+  }
+  const ordered_json base = manifest.value("base", ordered_json::object());
+  const std::uint64_t sequence = sequence_in(base);
+  // Each base is an earlier one: a chain has an end.
+  if (sequence == 0 || sequence >= sequence_in(manifest) || !base.contains("checksum") ||
+      !base["checksum"].is_string()) {
+    return stop_error("its manifest does not say which snapshot before it is its base");
+  }
+  return std::optional(SnapshotBase{sequence, base["checksum"].get<std::string>()});
+}
 
 Result<fs::path> find_snapshots(FileSystem& files, const fs::path& where,
                                 const std::optional<std::string>& model) {
@@ -226,6 +225,12 @@ Result<StreamsConfig> streams_of_snapshot(const ordered_json& manifest) try {
   streams.not_before = json.at("not_before").get<TimeMs>();
   streams.max_record_bytes = json.at("max_record_bytes").get<std::uint64_t>();
   streams.max_depth = json.at("max_depth").get<std::uint64_t>();
+  // What a config may have (config/schema.cc): decoders take memory by them.
+  if (streams.max_depth == 0 || streams.max_depth > 1'000 || streams.max_record_bytes > 256 << 20) {
+    return stop_error(
+        "the manifest does not say how impressions are read: max_depth or max_record_bytes is none "
+        "that a config may have");
+  }
   return streams;
 } catch (const nlohmann::json::exception& error) {
   return stop_error(std::string("the manifest does not say how impressions are read: ") +
@@ -247,7 +252,7 @@ std::set<std::uint64_t> needed_bases(FileSystem& files, const fs::path& parent,
     while (true) {
       const auto manifest = read_manifest(files, parent / numbered_folder_name(next));
       if (!manifest) break;
-      const auto base = base_of(*manifest);
+      const auto base = base_of_snapshot(*manifest);
       if (!base || !*base || needed.contains((*base)->sequence)) break;
       next = (*base)->sequence;
       needed.insert(next);

@@ -19,7 +19,7 @@
 #include "base/hash.h"
 #include "base/result.h"
 #include "config/config.h"
-#include "learner/model.h"
+#include "learner/scoring_model.h"
 #include "store/tensors.h"
 
 namespace sluice {
@@ -39,7 +39,7 @@ Result<std::filesystem::path> find_snapshot(FileSystem& files, const std::filesy
 struct Snapshot {
   nlohmann::ordered_json manifest;
   StreamsConfig streams;  // the names and limits by which impressions were read in training
-  Model model;
+  ScoringModel model;
 };
 
 // What a delta's rows are changes of: the snapshot just before it in its lineage.
@@ -60,6 +60,9 @@ struct SnapshotPart {
   // By which the delta after this one names it.
   std::string checksum() const { return manifest.at("checksum").get<std::string>(); }
 };
+
+// Of a snapshot's manifest; none of a full one's.
+Result<std::optional<SnapshotBase>> base_of_snapshot(const nlohmann::ordered_json& manifest);
 
 // One folder, checked by itself: sizes, checksums, the manifest's entries, the sequence number
 // against the folder's name. Says nothing of its base. The error names the folder.

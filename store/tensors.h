@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -63,6 +64,15 @@ struct Tensor {
     std::vector<T> out(bytes.size() / sizeof(T));
     if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
     return out;
+  }
+
+  // The elements where they lie; `name` is for the error.
+  template <class T>
+  Result<std::span<const T>> view(const std::string& name) const {
+    if (type != tensor_type_of<T>()) {
+      return stop_error("tensor " + name + ": " + wrong_type(tensor_type_of<T>()).message);
+    }
+    return std::span(reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T));
   }
 
   friend bool operator==(const Tensor&, const Tensor&) = default;

@@ -66,7 +66,9 @@ class Snapshot:
 
     def row(self, table, text):
         """The embedding of one id: a trained row, or the value that every row begins with."""
-        key = hash64(text, seed=hash64(table))
+        return self.row_of_key(table, hash64(text, seed=hash64(table)))
+
+    def row_of_key(self, table, key):
         keys = self.tensors[f"embedding.{table}.keys"]  # ascending
         index = int(np.searchsorted(keys, np.uint64(key)))
         if index < len(keys) and int(keys[index]) == key:

@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "config/recipe.h"
-#include "learner/model.h"
+#include "learner/scoring_model.h"
 #include "learner/trainer.h"
 #include "tests/learner/test_data.h"
 
@@ -82,7 +82,7 @@ TEST(Recipes, ASnapshotAloneScoresTheBitsThatTrainingPredicts) {
     Trainer trainer(config, workers);
     offer_all(trainer, stream.take(4 * config.training.batch_size));
     const LearnerState snapshot = by_way_of_bytes(trainer.snapshot());
-    const auto model = Model::from_snapshot(snapshot.json, snapshot.tensors);
+    const auto model = ScoringModel::from_snapshot(snapshot.json, snapshot.tensors);
     ASSERT_TRUE(model.has_value()) << model.error().message;
     std::vector<Sample> seen;
     std::vector<Prediction> predicted;
@@ -120,7 +120,7 @@ TEST(Recipes, ATextOfOnesOwnGoesIntoTheSnapshot) {
   EXPECT_EQ(trainer.model_digest(), same.model_digest());
   const LearnerState snapshot = trainer.snapshot();
   EXPECT_EQ(snapshot.json["model"]["recipe"], "own");
-  EXPECT_TRUE(Model::from_snapshot(snapshot.json, snapshot.tensors).has_value());
+  EXPECT_TRUE(ScoringModel::from_snapshot(snapshot.json, snapshot.tensors).has_value());
 }
 
 // Which of a recipe's sets a sample trains, said here of some recipes.

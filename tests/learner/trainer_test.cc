@@ -9,7 +9,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "learner/metrics.h"
-#include "learner/model.h"
+#include "learner/scoring_model.h"
 #include "tests/learner/test_data.h"
 
 namespace sluice {
@@ -305,9 +305,9 @@ std::size_t distinct_contexts(const Config& config, std::span<const Sample> samp
   return contexts.size();
 }
 
-Model loaded_model(Trainer& trainer) {
+ScoringModel loaded_model(Trainer& trainer) {
   const LearnerState snapshot = trainer.snapshot();
-  auto model = Model::from_snapshot(nlohmann::ordered_json::parse(snapshot.json.dump()),
+  auto model = ScoringModel::from_snapshot(nlohmann::ordered_json::parse(snapshot.json.dump()),
                                     *decode_tensors(encode_tensors(snapshot.tensors)));
   EXPECT_TRUE(model.has_value()) << model.error().message;
   return *std::move(model);
@@ -320,7 +320,7 @@ TEST(Trainer, SnapshotScoresTheBitsThatTrainingPredicts) {
     Workers workers(1);
     Trainer trainer(config, workers);
     offer_all(trainer, stream.take(4 * config.training.batch_size));
-    const Model model = loaded_model(trainer);
+    const ScoringModel model = loaded_model(trainer);
 
     std::vector<Sample> seen;
     std::vector<Prediction> predicted;
@@ -359,7 +359,7 @@ TEST(Trainer, DenseNumbersAloneAreAModel) {
   SampleStream stream(config, 5);
   offer_all(trainer, stream.take(3 * config.training.batch_size));
   EXPECT_EQ(trainer.trained_sequence(), 3 * config.training.batch_size);
-  const Model model = loaded_model(trainer);
+  const ScoringModel model = loaded_model(trainer);
   std::vector<Prediction> predictions;
   for (const Sample& sample : stream.take(9)) {
     const std::string_view blob = sample.features;
@@ -375,7 +375,7 @@ TEST(Trainer, AScoreIsTheSameHoweverManyAreAskedFor) {
   Trainer trainer(config, workers);
   SampleStream stream(config, 6);
   offer_all(trainer, stream.take(100));
-  const Model model = loaded_model(trainer);
+  const ScoringModel model = loaded_model(trainer);
   const std::vector<Sample> samples = stream.take(300);
   std::vector<std::string_view> blobs;
   for (const Sample& sample : samples) blobs.push_back(sample.features);
@@ -394,7 +394,7 @@ RC_GTEST_PROP(TrainerProperty, AScoreIsTheSameAloneAndInAnyBatch, ()) {
   Trainer trainer(config, workers);
   SampleStream stream(config, *rc::gen::arbitrary<std::uint32_t>());
   offer_all(trainer, stream.take(100));
-  const Model model = loaded_model(trainer);
+  const ScoringModel model = loaded_model(trainer);
   const std::vector<Sample> samples = stream.take(60);
   const auto chosen = *rc::gen::nonEmpty(
       rc::gen::container<std::vector<std::size_t>>(rc::gen::inRange<std::size_t>(0, 60)));

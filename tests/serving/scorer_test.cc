@@ -23,7 +23,7 @@ Scorer open(const fs::path& folder) {
 TEST(Scorer, ScoresAsTheModelThatWasPublished) {
   const TemporaryFolder temporary;
   const SmallSnapshot published = publish_small_snapshot(temporary.path(), 40);
-  const auto model = Model::from_snapshot(published.state.json, published.state.tensors);
+  const auto model = ScoringModel::from_snapshot(published.state.json, published.state.tensors);
   ASSERT_TRUE(model) << model.error().message;
 
   const Config config = small_config();
