@@ -7,11 +7,11 @@ include(CMakePackageConfigHelpers)
 set(scorer_files
   base/aligned_array base/check base/file base/hash base/lanes base/micros base/time base/utf8
   config/key_list config/load config/recipe config/recipe_expression config/recipe_name config/recipe_nodes
-  config/rules config/schema config/suggest config/toml_tree
+  config/rules config/schema config/schema_serving config/suggest config/toml_tree
   ingest/decoder ingest/event ingest/features ingest/record_template
   learner/batch learner/buckets learner/embedding_table learner/initial_values learner/kernels
   learner/kernels_amx learner/kernels_avx2 learner/kernels_avx512 learner/model
-  learner/model_tensors learner/objective learner/optimizer learner/row_digest learner/schema learner/scoring_model
+  learner/model_tensors learner/objective learner/optimizer learner/row_changes learner/row_digest learner/schema learner/scoring_model
   learner/served_rows learner/tower_pass learner/towers
   serving/scorer serving/scorer_library serving/snapshot_tensors serving/snapshots
   store/published_folder store/tensors)
