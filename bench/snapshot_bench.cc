@@ -3,7 +3,6 @@
 // there; everything is written under --folder and removed.
 //
 //   snapshot_bench [--threads N] [--rows N] [--batch N] [--between N] [--folder DIR]
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -69,20 +68,16 @@ void measure(const char* name, sluice::CutRows rows, const Arguments& arguments,
   cutter.wanted = rows;
   const auto before = cutter.writer.latest();
   const sluice::DurationMs begin = clock.steady_ms();
-  double longest = 0;
-  std::size_t trained = 0;
-  while (cutter.writer.latest() == before) {
-    const Slice slice = batches.train(arguments.batch, 1e-3);
-    longest = std::max(longest, longest_ms(slice));
-    trained += slice.batch_seconds.size();
-  }
+  Slice slice;
+  while (cutter.writer.latest() == before) batches.train_some(arguments.batch, 1, slice);
   const double seconds = static_cast<double>(clock.steady_ms() - begin) / 1e3;
   const auto path = std::filesystem::path(arguments.folder) /
                     sluice::numbered_folder_name(*cutter.writer.latest()) / "weights.safetensors";
   std::printf(
       "%s: %llu rows, %.1f MB; published after %.2f s and %zu batches, the longest %.1f ms\n", name,
       static_cast<unsigned long long>(cutter.rows),
-      static_cast<double>(std::filesystem::file_size(path)) / 1e6, seconds, trained, longest);
+      static_cast<double>(std::filesystem::file_size(path)) / 1e6, seconds,
+      slice.batch_seconds.size(), longest_ms(slice));
   std::fflush(stdout);
 }
 
@@ -121,7 +116,8 @@ int main(int argc, char** argv) {
   trainer.set_listener([&](const sluice::TrainedBatch&) { return cutter.at_batch_end(); });
   measure("first, full", sluice::CutRows::all, arguments, batches, cutter);
   for (int n = 0; n < 2; ++n) {
-    for (std::size_t k = 0; k < arguments.between; ++k) batches.train(arguments.batch, 1e-4);
+    Slice other;
+    batches.train_some(arguments.batch, arguments.between, other);
     measure("delta", sluice::CutRows::changed, arguments, batches, cutter);
   }
   measure("full", sluice::CutRows::all, arguments, batches, cutter);

@@ -127,16 +127,18 @@ Slice Batches::name_every_id(std::size_t batch) {
 
 Slice Batches::train(std::size_t batch, double seconds) {
   Slice slice;
-  while (slice.seconds < seconds) {
-    std::vector<Sample> samples;
-    for (std::size_t n = 0; n < kPart / batch * batch; ++n) {
-      samples.push_back(next_sample());
-      workload_.fill(place_++, samples.back());
-      if (samples.size() % batch == 0) ++tick_;
-    }
-    run(std::move(samples), batch, slice);
-  }
+  while (slice.seconds < seconds) train_some(batch, kPart / batch, slice);
   return slice;
+}
+
+void Batches::train_some(std::size_t batch, std::size_t batches, Slice& slice) {
+  std::vector<Sample> samples;
+  for (std::size_t n = 0; n < batches * batch; ++n) {
+    samples.push_back(next_sample());
+    workload_.fill(place_++, samples.back());
+    if (samples.size() % batch == 0) ++tick_;
+  }
+  run(std::move(samples), batch, slice);
 }
 
 }  // namespace sluice::bench

@@ -50,6 +50,8 @@ class Batches {
   Slice name_every_id(std::size_t batch);
   // Whole batches of the pool for at least `seconds` of timed parts.
   Slice train(std::size_t batch, double seconds);
+  // So many batches of the pool, added to `slice`.
+  void train_some(std::size_t batch, std::size_t batches, Slice& slice);
 
  private:
   Sample next_sample();
