@@ -93,7 +93,9 @@ TEST_F(DeltaScorer, GivesTheBitsOfTheFullSnapshotFromWhicheverVersionItIsMade) {
       EXPECT_EQ(changed_rows(*version) > 0, from < to) << "rows are shared";
       EXPECT_EQ(scores(*near), before) << "a version in use does not change";
       // One after the other, as a server does it, gives the same.
-      if (to > from + 1) EXPECT_EQ(scores(*open(chain(to), open(chain(to - 1), near))), expected);
+      if (to == 0) continue;
+      const auto step = open(chain(to - 1), near);
+      EXPECT_EQ(scores(*open(chain(to), step)), expected);
     }
   }
 }
