@@ -118,7 +118,7 @@ class Trainer {
   // Between begin_snapshot() and take_snapshot(). Copies some more rows; true when all are copied.
   bool copy_snapshot();
   bool is_snapshot_copied() const;
-  FrozenModel take_snapshot();       // when all is copied
+  FrozenModel take_snapshot();  // when all is copied
   // All of this at once, of all rows.
   LearnerState snapshot();
   // How many rows are copied at a time, about.
