@@ -109,7 +109,7 @@ class Trainer {
   LearnerState save() const;
   Status restore(const LearnerState& state);
 
-  // For serving (Model::from_snapshot): weights as tensors (learner/model_tensors.h), and what a
+  // For serving (ScoringModel::from_snapshot): weights as tensors (learner/model_tensors.h), and what a
   // reader needs in place of the config: "model", "features", "bucket_edges" (learner/schema.h),
   // with "sequence", "tick", "metrics" and "window_metrics". Of all rows, or of those that changed
   // since the snapshot before (at the first: all). Starts a new window of metrics and of changes.

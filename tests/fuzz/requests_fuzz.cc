@@ -36,7 +36,7 @@ const Served& served() {
                              {"impression_id", streams.impression_id},
                              {"not_before", streams.not_before}};
     auto form = InputForm::from_manifest(state.json);
-    auto model = Model::from_snapshot(state.json, state.tensors);
+    auto model = ScoringModel::from_snapshot(state.json, state.tensors);
     SLUICE_CHECK(form.has_value() && model.has_value());
     return Served{*std::move(form), Scorer(Snapshot{state.json, streams, *std::move(model)})};
   }();
