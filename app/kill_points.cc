@@ -117,6 +117,9 @@ class SteppingFileSystem final : public FileSystem {
   Result<std::vector<std::string>> list(const fs::path& directory) override {
     return files_.list(directory);
   }
+  Result<std::unique_ptr<FileLock>> lock(const fs::path& path) override {
+    return files_.lock(path);
+  }
   Status sync_directory(const fs::path& directory) override {
     return pass(points_, kind(directory) + ".folder_sync",
                 [&] { return files_.sync_directory(directory); });

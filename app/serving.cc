@@ -67,6 +67,9 @@ class ToldEvents final : public VersionEvents {
     metrics_.on_load_error(model);
     spdlog::warn("{}: {}; what was served before is kept, and this is tried again", model, why);
   }
+  void on_held(const std::string& model, std::size_t snapshots) override {
+    metrics_.on_held(model, snapshots);
+  }
 
  private:
   ServingMetrics& metrics_;

@@ -20,6 +20,11 @@ std::optional<double> window_metric(const ordered_json& manifest, const char* ta
   return at->is_number() ? std::optional(at->get<double>()) : std::nullopt;
 }
 
+bool has_enough(const ordered_json& manifest, const char* task, const GateConfig& gate) {
+  const auto positives = window_metric(manifest, task, "positives");
+  return positives.value_or(0) >= static_cast<double>(gate.min_positives);
+}
+
 std::string number(double value) {
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), "%.4f", value);
@@ -35,8 +40,7 @@ std::optional<std::string> gate_refusal(const GateConfig& gate, const ordered_js
   if (is_off) return std::nullopt;
   bool is_judged = false;
   for (const char* task : {"ctr", "ctcvr"}) {
-    const auto positives = window_metric(manifest, task, "positives");
-    if (positives.value_or(0) < static_cast<double>(gate.min_positives)) continue;
+    if (!has_enough(manifest, task, gate)) continue;
     is_judged = true;
     const auto calibration = window_metric(manifest, task, "calibration");
     if (calibration && *calibration < gate.calibration_min) {
@@ -47,7 +51,8 @@ std::optional<std::string> gate_refusal(const GateConfig& gate, const ordered_js
       return std::string(task) + " calibration " + number(*calibration) +
              " is above snapshots.gate.calibration_max = " + number(gate.calibration_max);
     }
-    const auto before = window_metric(latest, task, "auc");
+    const auto before = has_enough(latest, task, gate) ? window_metric(latest, task, "auc")
+                                                       : std::optional<double>();
     const auto auc = window_metric(manifest, task, "auc");
     if (before && auc && *before - *auc > gate.max_auc_drop) {
       return std::string(task) + " AUC fell from " + number(*before) + " to " + number(*auc) +

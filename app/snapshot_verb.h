@@ -43,6 +43,7 @@ void print(const std::string& text);            // on stdout
 std::string format_bytes(std::uint64_t bytes);  // "12.3 MB"; decimal units
 
 void add_snapshot_diff(CLI::App& group, int& exit_code);
+void add_snapshot_export(CLI::App& group, int& exit_code);
 void add_snapshot_changes(CLI::App& group, int& exit_code);  // rollback, alias, prune
 
 }  // namespace sluice

@@ -33,7 +33,8 @@ SnapshotWriter::SnapshotWriter(fs::path folder, const SnapshotsConfig& config,
 Status SnapshotWriter::open() {
   SLUICE_TRY(remove_temporary_folders(files_, folder_));
   SLUICE_ASSIGN(newest_, newest_published(files_, folder_));
-  SLUICE_ASSIGN(candidate_, read_alias(files_, folder_, kCandidate));
+  SLUICE_ASSIGN(const auto held, read_held(files_, folder_));
+  if (!held.empty()) candidate_ = *held.rbegin();
   newest_ = std::max(newest_, candidate_);
   return {};
 }
@@ -84,6 +85,7 @@ Status SnapshotWriter::publish(UnwrittenSnapshot snapshot) {
   provenance["published"] = format_time(clock_.wall_ms());
   SLUICE_TRY(publish_sealed_folder(files_, folder_, name, manifest, listed,
                                    {{"provenance.json", provenance.dump(2) + "\n"}}));
+  SLUICE_ASSIGN(const auto names, lock_names(files_, folder_));
   SLUICE_TRY(put_into_use(sequence, metrics));
   {
     const std::lock_guard lock(mutex_);
@@ -92,25 +94,29 @@ Status SnapshotWriter::publish(UnwrittenSnapshot snapshot) {
   return prune();
 }
 
-// LATEST, or a candidate where the gate holds it back.
+// LATEST, or a candidate where the gate holds it back. Decided once: after a restart LATEST may be
+// another one.
 Status SnapshotWriter::put_into_use(std::uint64_t sequence, const Json& metrics) {
+  if (newest().value_or(0) >= sequence) return {};
   SLUICE_ASSIGN(const auto latest, read_latest(files_, folder_));
   Json latest_manifest;
-  if (latest && *latest < sequence) {
+  if (latest) {
     if (auto read = read_manifest(files_, folder_ / numbered_folder_name(*latest))) {
       latest_manifest = *std::move(read);
     }
   }
-  const bool was_held = candidate() > latest;  // no LATEST is before every snapshot
+  SLUICE_ASSIGN(const auto published, newest_published(files_, folder_));
+  SLUICE_ASSIGN(const auto held, read_held(files_, folder_));
+  const bool was_held = !held.empty() && *held.rbegin() > published.value_or(0);
   const auto refusal = gate_refusal(config_.gate, metrics, latest_manifest, was_held);
   if (!refusal) return set_latest(files_, folder_, sequence);
-  {
-    const std::lock_guard lock(mutex_);
-    candidate_ = sequence;
-  }
   spdlog::warn("snapshot {} is kept as {} and does not become LATEST: {}", sequence, kCandidate,
                *refusal);
-  return set_alias(files_, folder_, kCandidate, sequence);
+  SLUICE_TRY(set_alias(files_, folder_, kCandidate, sequence));
+  SLUICE_TRY(add_held(files_, folder_, sequence));  // last: by this it is decided
+  const std::lock_guard lock(mutex_);
+  candidate_ = sequence;
+  return {};
 }
 
 // Whatever is kept can be read: the bases of what is kept are too.
@@ -120,7 +126,8 @@ Status SnapshotWriter::prune() {
   numbers.erase(numbers.begin(), numbers.end() - static_cast<std::ptrdiff_t>(config_.keep));
   SLUICE_ASSIGN(const auto named, named_snapshots(files_, folder_));
   numbers.insert(numbers.end(), named.begin(), named.end());
-  return keep_newest(files_, folder_, config_.keep, needed_bases(files_, folder_, numbers));
+  SLUICE_ASSIGN(const auto bases, needed_bases(files_, folder_, numbers));
+  return keep_newest(files_, folder_, config_.keep, bases);
 }
 
 }  // namespace sluice

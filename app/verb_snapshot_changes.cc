@@ -32,6 +32,13 @@ Result<Found> find_whole(FileSystem& files, const SnapshotOptions& options) {
   return Found{parent, *sequence};
 }
 
+// A service may be publishing, and another operator be at work.
+Result<std::unique_ptr<FileLock>> lock_snapshots(FileSystem& files,
+                                                 const SnapshotOptions& options) {
+  SLUICE_ASSIGN(const fs::path parent, find_snapshots(files, options.where, options.model));
+  return lock_names(files, parent);
+}
+
 std::string text_of(const std::optional<std::uint64_t>& sequence) {
   return sequence ? std::to_string(*sequence) : "none";
 }
@@ -42,20 +49,24 @@ ordered_json json_of(const std::optional<std::uint64_t>& sequence) {
 
 // ---- rollback
 
-// The one before LATEST, as `rollback` takes where none is named.
+// The one before LATEST that no gate has held back, as `rollback` takes where none is named.
 Result<std::string> one_before_latest(FileSystem& files, const SnapshotOptions& options) {
   SLUICE_ASSIGN(const fs::path parent, find_snapshots(files, options.where, options.model));
   SLUICE_ASSIGN(const auto latest, read_latest(files, parent));
   SLUICE_ASSIGN(const auto numbers, list_numbered_folders(files, parent));
-  const auto after = std::lower_bound(numbers.begin(), numbers.end(), latest.value_or(0));
-  if (after == numbers.begin()) {
+  SLUICE_ASSIGN(const auto held, read_held(files, parent));
+  const auto before = std::find_if(numbers.rbegin(), numbers.rend(), [&](std::uint64_t number) {
+    return number < latest.value_or(0) && !held.contains(number);
+  });
+  if (before == numbers.rend()) {
     return usage_error("there is no snapshot before LATEST in " + parent.string());
   }
-  return std::to_string(*(after - 1));
+  return std::to_string(*before);
 }
 
 Result<int> rollback(SnapshotOptions options) {
   RealFileSystem files;
+  SLUICE_ASSIGN(const auto lock, lock_snapshots(files, options));
   if (options.which.empty()) {
     SLUICE_ASSIGN(options.which, one_before_latest(files, options));
   }
@@ -83,6 +94,7 @@ struct AliasOptions {
 
 Result<int> alias(const AliasOptions& options) {
   RealFileSystem files;
+  SLUICE_ASSIGN(const auto lock, lock_snapshots(files, *options.of));
   std::optional<std::uint64_t> now;
   const bool is_latest = options.name == kLatest;
   SLUICE_ASSIGN(fs::path parent, find_snapshots(files, options.of->where, options.of->model));
@@ -114,13 +126,14 @@ struct PruneOptions {
 
 Result<int> prune(const PruneOptions& options) {
   RealFileSystem files;
+  SLUICE_ASSIGN(const auto lock, lock_snapshots(files, *options.of));
   SLUICE_ASSIGN(const fs::path parent, find_snapshots(files, options.of->where, options.of->model));
   SLUICE_ASSIGN(const auto before, list_numbered_folders(files, parent));
   SLUICE_ASSIGN(std::set<std::uint64_t> named, named_snapshots(files, parent));
   named.insert(before.end() - static_cast<std::ptrdiff_t>(std::min(options.keep, before.size())),
                before.end());
-  SLUICE_TRY(keep_newest(files, parent, options.keep,
-                         needed_bases(files, parent, {named.begin(), named.end()})));
+  SLUICE_ASSIGN(const auto bases, needed_bases(files, parent, {named.begin(), named.end()}));
+  SLUICE_TRY(keep_newest(files, parent, options.keep, bases));
   SLUICE_ASSIGN(const auto after, list_numbered_folders(files, parent));
   std::vector<std::uint64_t> removed;
   std::set_difference(before.begin(), before.end(), after.begin(), after.end(),

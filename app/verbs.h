@@ -13,7 +13,6 @@ void add_run_and_replay(CLI::App& root, int& exit_code);
 void add_score(CLI::App& root, int& exit_code);
 void add_serve(CLI::App& root, int& exit_code);
 void add_snapshot(CLI::App& root, int& exit_code);
-void add_snapshot_export(CLI::App& group, int& exit_code);  // a part of add_snapshot()
 void add_check(CLI::App& root, int& exit_code);
 void add_compare(CLI::App& root, int& exit_code);
 void add_generate(CLI::App& root, int& exit_code);

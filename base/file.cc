@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -162,6 +163,33 @@ Result<std::vector<std::string>> RealFileSystem::list(const fs::path& directory)
   if (code) return io_error("list", directory, code.value());
   std::sort(names.begin(), names.end());
   return names;
+}
+
+namespace {
+
+class RealFileLock final : public FileLock {
+ public:
+  explicit RealFileLock(int descriptor) : descriptor_(descriptor) {}
+  ~RealFileLock() override { ::close(descriptor_); }
+
+ private:
+  const int descriptor_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<FileLock>> FileSystem::lock(const fs::path&) {
+  return std::make_unique<FileLock>();
+}
+
+Result<std::unique_ptr<FileLock>> RealFileSystem::lock(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor < 0) return io_error("lock", path, errno);
+  auto held = std::make_unique<RealFileLock>(descriptor);
+  while (::flock(descriptor, LOCK_EX) != 0) {
+    if (errno != EINTR) return io_error("lock", path, errno);
+  }
+  return held;
 }
 
 Status RealFileSystem::sync_directory(const fs::path& directory) {

@@ -26,6 +26,12 @@ class WritableFile {
   virtual Status close() = 0;
 };
 
+// Held by one process at a time, until its destruction or the process's end.
+class FileLock {
+ public:
+  virtual ~FileLock() = default;
+};
+
 // Thread-safe. Every error names the path.
 class FileSystem {
  public:
@@ -46,6 +52,9 @@ class FileSystem {
   virtual Result<std::vector<std::string>> list(const fs::path& directory) = 0;  // sorted names
   // Makes creations, renames and removals in the folder itself durable.
   virtual Status sync_directory(const fs::path& directory) = 0;
+  // Waits for whoever holds it; makes the file where it is absent. One without other processes has
+  // nothing to wait for.
+  virtual Result<std::unique_ptr<FileLock>> lock(const fs::path& path);
 };
 
 class RealFileSystem final : public FileSystem {
@@ -63,6 +72,7 @@ class RealFileSystem final : public FileSystem {
   Status remove_all(const fs::path& path) override;
   Result<std::vector<std::string>> list(const fs::path& directory) override;
   Status sync_directory(const fs::path& directory) override;
+  Result<std::unique_ptr<FileLock>> lock(const fs::path& path) override;
 };
 
 // Replaces `path` as a whole: afterwards a reader, also after a crash, sees the old bytes or the

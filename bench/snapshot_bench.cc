@@ -66,13 +66,13 @@ void measure(const char* name, sluice::CutRows rows, const Arguments& arguments,
              Cutter& cutter) {
   sluice::SystemClock clock;
   cutter.wanted = rows;
-  const auto before = cutter.writer.latest();
+  const auto before = cutter.writer.newest();
   const sluice::DurationMs begin = clock.steady_ms();
   Slice slice;
-  while (cutter.writer.latest() == before) batches.train_some(arguments.batch, 1, slice);
+  while (cutter.writer.newest() == before) batches.train_some(arguments.batch, 1, slice);
   const double seconds = static_cast<double>(clock.steady_ms() - begin) / 1e3;
   const auto path = std::filesystem::path(arguments.folder) /
-                    sluice::numbered_folder_name(*cutter.writer.latest()) / "weights.safetensors";
+                    sluice::numbered_folder_name(*cutter.writer.newest()) / "weights.safetensors";
   std::printf(
       "%s: %llu rows, %.1f MB; published after %.2f s and %zu batches, the longest %.1f ms\n", name,
       static_cast<unsigned long long>(cutter.rows),
@@ -110,7 +110,9 @@ int main(int argc, char** argv) {
   sluice::RealFileSystem files;
   sluice::SystemClock clock;
   if (!files.remove_all(arguments.folder) || !files.create_directories(arguments.folder)) return 1;
-  sluice::SnapshotWriter writer(arguments.folder, 2, "{}", files, clock,
+  sluice::SnapshotsConfig snapshots;
+  snapshots.keep = 2;
+  sluice::SnapshotWriter writer(arguments.folder, snapshots, "{}", files, clock,
                                 sluice::make_background_thread());
   Cutter cutter{trainer, writer};
   trainer.set_listener([&](const sluice::TrainedBatch&) { return cutter.at_batch_end(); });

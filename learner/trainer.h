@@ -95,7 +95,7 @@ class Trainer {
   // {"ctr": {"samples", "positives", "auc", "log_loss", "normalized_entropy", "calibration"},
   //  "ctcvr": ..., "cvr": ...}; undefined is null (learner/metrics.h).
   nlohmann::ordered_json metrics() const;
-  // The same since the last call of snapshot().
+  // The same since the last begin_snapshot().
   nlohmann::ordered_json window_metrics() const;
   // Impressions for whom a ratio of rates above 1 was cut to 1, of recipes with such a rate.
   std::uint64_t cut_ratios() const;

@@ -42,6 +42,9 @@ Result<ModelVersionPtr> ModelVersions::load(std::uint64_t sequence, const ModelV
 }
 
 bool ModelVersions::poll() {
+  if (const auto held = read_held(files_, options_.folder)) {
+    events_.on_held(options_.model, held->size());
+  }
   const auto sequence = wanted();
   if (!sequence) {
     failed(0, sequence.error().message);
@@ -80,13 +83,14 @@ void ModelVersions::failed(std::uint64_t sequence, const std::string& why) {
   failed_why_ = why;
 }
 
-// At a start, where the one that is wanted is damaged, the newest older one that is whole is better
-// than nothing. An alias means one snapshot and no other.
+// At a start, where the one that is wanted is damaged, the newest older one that is whole and was
+// not held back is better than nothing. An alias means one snapshot and no other.
 void ModelVersions::load_older(std::uint64_t before) {
   if (!options_.alias.empty()) return;
   const std::vector<std::uint64_t> sequences = available();
+  const auto held = read_held(files_, options_.folder);
   for (auto it = sequences.rbegin(); it != sequences.rend(); ++it) {
-    if (*it >= before) continue;
+    if (*it >= before || (held && held->contains(*it))) continue;
     if (auto version = load(*it, nullptr)) {
       keep(*version, true);
       events_.on_current(options_.model, **version);

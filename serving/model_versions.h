@@ -38,6 +38,8 @@ class VersionEvents {
   virtual ~VersionEvents() = default;
   virtual void on_current(const std::string& model, const ModelVersion& version) = 0;
   virtual void on_load_error(const std::string& model, const std::string& why) = 0;
+  // How many of the snapshots on disk a gate has kept from becoming LATEST; at each look.
+  virtual void on_held(const std::string& model, std::size_t snapshots) = 0;
 };
 
 struct VersionOptions {

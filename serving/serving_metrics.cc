@@ -55,6 +55,10 @@ struct ServingMetrics::Impl {
           .Name("sluice_load_errors_total")
           .Help("Versions that could not be read, by model; the one before was kept")
           .Register(registry);
+  Family<Gauge>& held = BuildGauge()
+                            .Name("sluice_held_snapshots")
+                            .Help("Snapshots that snapshots.gate has kept from becoming LATEST")
+                            .Register(registry);
   Family<Gauge>& age = BuildGauge()
                            .Name("sluice_served_event_age_seconds")
                            .Help("The wall clock less the event time up to which it has learned")
@@ -110,6 +114,10 @@ void ServingMetrics::on_current(const std::string& model, std::uint64_t sequence
 
 void ServingMetrics::on_load_error(const std::string& model) {
   impl_->load_errors.Add({{"model", model}}).Increment();
+}
+
+void ServingMetrics::on_held(const std::string& model, std::size_t snapshots) {
+  impl_->held.Add({{"model", model}}).Set(static_cast<double>(snapshots));
 }
 
 void ServingMetrics::on_logged(std::size_t lines, std::size_t dropped) {

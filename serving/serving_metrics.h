@@ -23,6 +23,7 @@ class ServingMetrics {
   void on_current(const std::string& model, std::uint64_t sequence,
                   std::optional<TimeMs> event_time);
   void on_load_error(const std::string& model);
+  void on_held(const std::string& model, std::size_t snapshots);
   void on_logged(std::size_t lines, std::size_t dropped);
   void add_in_flight(int change);
 

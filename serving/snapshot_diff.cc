@@ -107,10 +107,13 @@ Result<SnapshotDiff> diff_snapshots(const Tensors& before, const Tensors& after)
   for (const auto& [name, tensor] : after) {
     if (!before.contains(name)) return cannot(name);
   }
-  SnapshotDiff diff;
   for (const auto& [name, tensor] : before) {
     const auto other = after.find(name);
     if (other == after.end() || !is_comparable(name, tensor, other->second)) return cannot(name);
+  }
+  SnapshotDiff diff;
+  for (const auto& [name, tensor] : before) {
+    const auto other = after.find(name);
     if (!is_of_table(name)) {
       SLUICE_ASSIGN(LayerDiff layer, diff_layers(name, tensor, other->second));
       diff.layers.push_back(std::move(layer));

@@ -244,14 +244,20 @@ Result<Snapshot> read_snapshot(FileSystem& files, const fs::path& folder) {
   return snapshot;
 }
 
-std::set<std::uint64_t> needed_bases(FileSystem& files, const fs::path& parent,
-                                     const std::vector<std::uint64_t>& numbers) {
+Result<std::set<std::uint64_t>> needed_bases(FileSystem& files, const fs::path& parent,
+                                             const std::vector<std::uint64_t>& numbers) {
   std::set<std::uint64_t> needed;
+  SLUICE_ASSIGN(const auto there, list_numbered_folders(files, parent));
   for (const std::uint64_t number : numbers) {
     std::uint64_t next = number;
     while (true) {
-      const auto manifest = read_manifest(files, parent / numbered_folder_name(next));
-      if (!manifest) break;
+      const fs::path folder = parent / numbered_folder_name(next);
+      if (!files.exists(folder)) break;
+      const auto manifest = read_manifest(files, folder);
+      if (!manifest) {
+        needed.insert(there.begin(), std::lower_bound(there.begin(), there.end(), next));
+        break;
+      }
       const auto base = base_of_snapshot(*manifest);
       if (!base || !*base || needed.contains((*base)->sequence)) break;
       next = (*base)->sequence;

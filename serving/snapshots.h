@@ -81,8 +81,8 @@ Result<StreamsConfig> streams_of_snapshot(const nlohmann::ordered_json& manifest
 Result<Snapshot> read_snapshot(FileSystem& files, const std::filesystem::path& folder);
 
 // The snapshots that the `numbers` under `parent` need to be read: their bases, and those of these.
-// One that is missing or whose manifest is damaged needs none.
-std::set<std::uint64_t> needed_bases(FileSystem& files, const std::filesystem::path& parent,
-                                     const std::vector<std::uint64_t>& numbers);
+// One that is missing needs none; one whose manifest cannot be read may need any that is older.
+Result<std::set<std::uint64_t>> needed_bases(FileSystem& files, const std::filesystem::path& parent,
+                                             const std::vector<std::uint64_t>& numbers);
 
 }  // namespace sluice

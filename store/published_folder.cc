@@ -13,6 +13,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kRolledBackFrom = "ROLLED_BACK_FROM";
+constexpr const char* kHeld = "HELD";
 constexpr std::size_t kNameDigits = 12;
 
 bool is_plain_name(std::string_view name) {
@@ -28,7 +29,7 @@ std::string temporary_name(const std::string& name, const std::string& kind = {}
 bool is_temporary(std::string_view name) {
   return (name.starts_with('.') && name.ends_with(".tmp")) ||
          name == std::string(kLatest) + ".tmp" ||  // as write_atomically names it
-         name == std::string(kRolledBackFrom) + ".tmp";
+         name == std::string(kRolledBackFrom) + ".tmp" || name == std::string(kHeld) + ".tmp";
 }
 
 // The text's end from the checksum on, given all that comes before it.
@@ -303,16 +304,24 @@ Status set_latest(FileSystem& files, const fs::path& parent, std::uint64_t seque
 
 namespace {
 
+Error not_a_name(const fs::path& path) {
+  return stop_error(path.string() +
+                    " does not name one of the numbered folders: write the name of the"
+                    " wanted one into it, or remove it");
+}
+
+Status write_held(FileSystem& files, const fs::path& parent, const std::set<std::uint64_t>& held) {
+  std::string text;
+  for (const std::uint64_t sequence : held) text += numbered_folder_name(sequence) + "\n";
+  return write_atomically(files, parent / kHeld, text);
+}
+
 Result<std::optional<std::uint64_t>> read_name(FileSystem& files, const fs::path& path) {
   if (!files.exists(path)) return std::optional<std::uint64_t>();
   SLUICE_ASSIGN(std::string text, files.read(path));
   if (text.ends_with('\n')) text.pop_back();
   const auto number = folder_number(text);
-  if (!number) {
-    return stop_error(path.string() +
-                      " does not name one of the numbered folders: write the name of the"
-                      " wanted one into it, or remove it");
-  }
+  if (!number) return not_a_name(path);
   return number;
 }
 
@@ -327,6 +336,10 @@ Status check_alias(const std::string& alias) {
 }
 
 }  // namespace
+
+Result<std::unique_ptr<FileLock>> lock_names(FileSystem& files, const fs::path& parent) {
+  return files.lock(parent / "LOCK");
+}
 
 Result<std::optional<std::uint64_t>> read_latest(FileSystem& files, const fs::path& parent) {
   return read_name(files, parent / kLatest);
@@ -344,7 +357,32 @@ Status choose_latest(FileSystem& files, const fs::path& parent, std::uint64_t se
     SLUICE_TRY(
         write_atomically(files, parent / kRolledBackFrom, numbered_folder_name(*newest) + "\n"));
   }
+  SLUICE_ASSIGN(auto held, read_held(files, parent));
+  if (held.erase(sequence) > 0) SLUICE_TRY(write_held(files, parent, held));
   return write_atomically(files, parent / kLatest, numbered_folder_name(sequence) + "\n");
+}
+
+Status add_held(FileSystem& files, const fs::path& parent, std::uint64_t sequence) {
+  SLUICE_ASSIGN(auto held, read_held(files, parent));
+  std::erase_if(
+      held, [&](std::uint64_t one) { return !files.exists(parent / numbered_folder_name(one)); });
+  held.insert(sequence);
+  return write_held(files, parent, held);
+}
+
+Result<std::set<std::uint64_t>> read_held(FileSystem& files, const fs::path& parent) {
+  std::set<std::uint64_t> held;
+  const fs::path path = parent / kHeld;
+  if (!files.exists(path)) return held;
+  SLUICE_ASSIGN(const std::string text, files.read(path));
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const auto number = folder_number(text.substr(begin, end - begin));
+    if (!number) return not_a_name(path);
+    held.insert(*number);
+    begin = end + 1;
+  }
+  return held;
 }
 
 Status set_alias(FileSystem& files, const fs::path& parent, const std::string& alias,

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -87,6 +88,10 @@ Status keep_newest(FileSystem& files, const std::filesystem::path& parent, std::
 
 // LATEST: a file beside the numbered folders that names one of them, replaced atomically.
 inline constexpr const char* kLatest = "LATEST";
+// What names folders and removes them, by several processes, is done under this lock.
+Result<std::unique_ptr<FileLock>> lock_names(FileSystem& files,
+                                             const std::filesystem::path& parent);
+
 // Does nothing where LATEST names `sequence` or a later one, or did before choose_latest(): it
 // never moves back by itself, nor on to what was left behind.
 Status set_latest(FileSystem& files, const std::filesystem::path& parent, std::uint64_t sequence);
@@ -94,14 +99,20 @@ Status set_latest(FileSystem& files, const std::filesystem::path& parent, std::u
 Result<std::optional<std::uint64_t>> read_latest(FileSystem& files,
                                                  const std::filesystem::path& parent);
 
-// Makes this one LATEST, for an operator. By itself LATEST then moves on with the first one that is
-// newer than all that were it: what a restart publishes again does not undo the choice. A file
-// ROLLED_BACK_FROM beside LATEST, of its form, names the newest of these.
+// Makes this one LATEST, for an operator; it is not held back any more. By itself LATEST then moves
+// on with the first one that is newer than all that were it: what a restart publishes again does
+// not undo the choice. A file ROLLED_BACK_FROM beside LATEST, of its form, names the newest of
+// these.
 Status choose_latest(FileSystem& files, const std::filesystem::path& parent,
                      std::uint64_t sequence);
 // The newest that was ever LATEST; none where there is none yet.
 Result<std::optional<std::uint64_t>> newest_published(FileSystem& files,
                                                       const std::filesystem::path& parent);
+
+// HELD: those that were kept from becoming LATEST, a line each as LATEST's, ascending; what is not
+// there any more falls out of it with the next one.
+Status add_held(FileSystem& files, const std::filesystem::path& parent, std::uint64_t sequence);
+Result<std::set<std::uint64_t>> read_held(FileSystem& files, const std::filesystem::path& parent);
 
 // Aliases: names that an operator gives to snapshots, in aliases/<name> beside them, each a file as
 // LATEST. A name is of letters, digits, '-' and '_', at most 64 of them (else a usage error).

@@ -69,6 +69,14 @@ TEST(SnapshotGate, WhatCannotBeJudgedIsDecidedAsTheOneBefore) {
   EXPECT_EQ(sluice::gate_refusal({}, few, {}, true), std::nullopt);  // no gate, no candidates
 }
 
+// Else a first model's AUC of a few samples would be what all later ones are measured by.
+TEST(SnapshotGate, ComparesWithAWindowOfEnoughPositivesOnly) {
+  GateConfig gate;
+  gate.max_auc_drop = 0.05;
+  EXPECT_EQ(gate_refusal(gate, manifest(0.75, 1), manifest(1, 1, 99)), std::nullopt);
+  EXPECT_NE(gate_refusal(gate, manifest(0.75, 1), manifest(1, 1, 100)), std::nullopt);
+}
+
 // A burst that spoils clicks alone shows in CTCVR too, but not the other way round.
 TEST(SnapshotGate, LooksAtBothTasks) {
   GateConfig gate;

@@ -66,14 +66,15 @@ class Snapshots(sluice.Case):
         self.assertEqual(self.latest("gated"), candidate["sequence"])
 
     def test_a_rollback_outlasts_a_restart(self):
-        self.replay(self.config, "data", SETTINGS)
+        settings = {**SETTINGS, **GATE, "snapshots.full_every": 3}
+        self.replay(self.config, "data", settings)
         newest = self.latest("data")
         back = self.snapshot("rollback", "data")
         self.assertEqual(back["was"], newest)
         self.assertLess(back["latest"], newest)
         for checkpoint in sorted((self.folder / "data/models").glob("*/checkpoints/0*"))[1:]:
             checkpoint.rename(checkpoint.with_name(checkpoint.name + ".away"))
-        self.replay(self.config, "data", SETTINGS)  # makes the last snapshots again
+        self.replay(self.config, "data", settings)  # makes the last snapshots again
         self.assertEqual(self.latest("data"), back["latest"])
 
     def test_skipped_samples_are_named_and_nothing_else_of_the_lineage_changes(self):

@@ -281,7 +281,7 @@ TEST(Schema, ForeignJsonIsAnError) {
   EXPECT_THAT(refused([](auto& j) { j["model"]["recipe"] = "x"; }), HasSubstr("recipe"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["recipe_text"] = "x"; }), HasSubstr("recipe"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["precision"] = "f16"; }), HasSubstr("precision"));
-  EXPECT_THAT(refused([](auto& j) { j["model"]["hidden"] = {4, 0}; }), HasSubstr("empty"));
+  EXPECT_THAT(refused([](auto& j) { j["model"]["hidden"] = {4, 0}; }), HasSubstr("hidden"));
   EXPECT_THAT(refused([](auto& j) { j["bucket_edges"].clear(); }), HasSubstr("log:8"));
   EXPECT_THAT(refused([](auto& j) { j["features"].clear(); }), HasSubstr("no feature"));
   EXPECT_THAT(refused([](auto& j) { j["features"][0]["type"] = "x"; }), HasSubstr("type x"));

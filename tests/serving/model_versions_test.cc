@@ -30,8 +30,10 @@ class KeptEvents final : public VersionEvents {
     current.push_back(version.sequence);
   }
   void on_load_error(const std::string&, const std::string& why) override { errors.push_back(why); }
+  void on_held(const std::string&, std::size_t snapshots) override { held = snapshots; }
   std::vector<std::uint64_t> current;
   std::vector<std::string> errors;
+  std::size_t held = 0;
 };
 
 class ModelVersionsTest : public testing::Test {

@@ -1,5 +1,6 @@
 #include "serving/snapshots.h"
 
+#include <fstream>
 #include <functional>
 #include <map>
 #include <set>
@@ -218,10 +219,18 @@ TEST_F(Chains, BasesThatAreNeeded) {
   publish(6, 0, last(), last());
   publish(8, 6, tensors({}, 4), last());
   using Numbers = std::set<std::uint64_t>;
-  EXPECT_EQ(needed_bases(files_, parent(), {5}), (Numbers{1, 2}));
-  EXPECT_EQ(needed_bases(files_, parent(), {1, 6}), Numbers{});
-  EXPECT_EQ(needed_bases(files_, parent(), {2, 5, 8}), (Numbers{1, 2, 6}));
-  EXPECT_EQ(needed_bases(files_, parent(), {99}), Numbers{});
+  EXPECT_EQ(*needed_bases(files_, parent(), {5}), (Numbers{1, 2}));
+  EXPECT_EQ(*needed_bases(files_, parent(), {1, 6}), Numbers{});
+  EXPECT_EQ(*needed_bases(files_, parent(), {2, 5, 8}), (Numbers{1, 2, 6}));
+  EXPECT_EQ(*needed_bases(files_, parent(), {99}), Numbers{});
+}
+
+// Who cannot tell what a kept delta needs must not remove it.
+TEST_F(Chains, OneThatCannotBeReadMayNeedAnyThatIsOlder) {
+  publish_three();
+  publish(6, 0, last(), last());
+  std::ofstream(folder(5) / "manifest.json") << "torn";
+  EXPECT_EQ(*needed_bases(files_, parent(), {5, 6}), (std::set<std::uint64_t>{1, 2}));
 }
 
 TEST_F(Snapshots, OneWithoutWeightsIsRefused) {
