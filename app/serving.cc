@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <exception>
 #include <thread>
 #include <utility>
 
@@ -84,12 +85,20 @@ struct Serving::Impl {
 
   void poll() {
     while (!is_stopping) {
-      catalog.poll();
+      look_for_versions();
       if (log != nullptr && !is_log_error_told) tell_log_error();
       const DurationMs end = clock.steady_ms() + config.poll_interval;
       while (!is_stopping && clock.steady_ms() < end) {
         clock.sleep_ms(std::min(kWatchMs, config.poll_interval));
       }
+    }
+  }
+  // No exception ends the program that answers: this is tried again.
+  void look_for_versions() {
+    try {
+      catalog.poll();
+    } catch (const std::exception& error) {
+      spdlog::warn("cannot look for new versions: {}; what is served is kept", error.what());
     }
   }
   void tell_log_error() {

@@ -3,9 +3,11 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <netdb.h>
@@ -45,6 +47,7 @@ class Descriptor {
     if (value_ >= 0) ::close(value_);
   }
   int get() const { return value_; }
+  int release() { return std::exchange(value_, -1); }
 
  private:
   int value_;
@@ -107,7 +110,9 @@ struct HttpServer::Impl {
 
   Status open();
   void work();
+  void work_once(HttpExchange& exchange);
   void accept_all();
+  void admit(Descriptor socket);
   void serve(std::uint64_t id, HttpExchange& exchange);
   bool answer_all(Client& client, HttpExchange& exchange);
   void put_back(std::uint64_t id, Client& client);
@@ -158,15 +163,23 @@ void HttpServer::Impl::work() {
   HttpExchange exchange({options.max_body_bytes, options.request_timeout, options.token}, api,
                         clock, [this] { return is_draining.load(); });
   while (!is_stopping) {
-    epoll_event event{};
-    const int count = ::epoll_wait(epoll.get(), &event, 1, kSweepMs);
-    if (count == 1 && event.data.u64 == kListener) {
-      accept_all();
-    } else if (count == 1 && event.data.u64 >= kFirstConnection) {
-      serve(event.data.u64, exchange);
+    try {
+      work_once(exchange);
+    } catch (const std::exception&) {
+      // No memory, most likely. What it was about is closed; the others are answered.
     }
-    sweep();
   }
+}
+
+void HttpServer::Impl::work_once(HttpExchange& exchange) {
+  epoll_event event{};
+  const int count = ::epoll_wait(epoll.get(), &event, 1, kSweepMs);
+  if (count == 1 && event.data.u64 == kListener) {
+    accept_all();
+  } else if (count == 1 && event.data.u64 >= kFirstConnection) {
+    serve(event.data.u64, exchange);
+  }
+  sweep();
 }
 
 void HttpServer::Impl::accept_all() {
@@ -180,21 +193,31 @@ void HttpServer::Impl::accept_all() {
       if (errno != EAGAIN && errno != EWOULDBLOCK) clock.sleep_ms(kWatchMs);
       break;
     }
-    if (clients.size() >= options.max_connections) {
-      ::close(socket);
-      ++refused;
-      continue;
+    try {
+      admit(Descriptor(socket));
+    } catch (const std::exception&) {
+      ++refused;  // it is closed; the listener is watched on
     }
-    // An answer goes out when it is complete, not when the one before was acknowledged.
-    const int yes = 1;
-    ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    const std::uint64_t id = next_id++;
-    auto client = std::make_unique<Client>(socket, options.tls.get(), clock);
-    client->close_at = clock.steady_ms() + options.request_timeout;
-    clients.emplace(id, std::move(client));
-    watch(socket, id, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_ADD);
   }
   watch(listener.get(), kListener, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_MOD);
+}
+
+// Under the lock.
+void HttpServer::Impl::admit(Descriptor socket) {
+  if (clients.size() >= options.max_connections) {
+    ++refused;
+    return;
+  }
+  // An answer goes out when it is complete, not when the one before was acknowledged.
+  const int yes = 1;
+  ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+  const std::uint64_t id = next_id++;
+  const DurationMs now = clock.steady_ms();
+  auto client = std::make_unique<Client>(socket.get(), options.tls.get(), clock);
+  const int watched = socket.release();  // the client's now
+  client->close_at = now + options.request_timeout;
+  clients.emplace(id, std::move(client));
+  watch(watched, id, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_ADD);
 }
 
 void HttpServer::Impl::serve(std::uint64_t id, HttpExchange& exchange) {
@@ -206,7 +229,12 @@ void HttpServer::Impl::serve(std::uint64_t id, HttpExchange& exchange) {
     client = found->second.get();
     client->is_busy = true;
   }
-  const bool stays_open = answer_all(*client, exchange);
+  bool stays_open = false;
+  try {
+    stays_open = answer_all(*client, exchange);
+  } catch (const std::exception&) {
+    // Out of memory amid a request: how far it came is not known, so that it ends here.
+  }
   std::unique_ptr<Client> closed;  // after the lock
   const std::scoped_lock lock(mutex);
   if (stays_open) return put_back(id, *client);

@@ -1,6 +1,7 @@
 #include "serving/model_versions.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "serving/snapshots.h"
 #include "store/published_folder.h"
@@ -30,8 +31,19 @@ Result<std::optional<std::uint64_t>> ModelVersions::wanted() const {
   return read_alias(files_, options_.folder, options_.alias);
 }
 
+// An exception, of memory that is not there above all, is a reason like another: what is served
+// stays, and there may be more memory at the next attempt.
 Result<ModelVersionPtr> ModelVersions::load(std::uint64_t sequence, const ModelVersionPtr& near) {
   const fs::path folder = options_.folder / numbered_folder_name(sequence);
+  try {
+    return read(sequence, folder, near);
+  } catch (const std::exception& error) {
+    return stop_error("cannot use the snapshot " + folder.string() + ": " + error.what());
+  }
+}
+
+Result<ModelVersionPtr> ModelVersions::read(std::uint64_t sequence, const fs::path& folder,
+                                            const ModelVersionPtr& near) {
   if (!files_.exists(folder)) return stop_error("there is no folder " + folder.string());
   SLUICE_ASSIGN(std::shared_ptr<const Scorer> scorer,
                 open_scorer(files_, folder, near ? near->scorer : nullptr));

@@ -74,6 +74,8 @@ class ModelVersions {
  private:
   Result<std::optional<std::uint64_t>> wanted() const;
   Result<ModelVersionPtr> load(std::uint64_t sequence, const ModelVersionPtr& near);
+  Result<ModelVersionPtr> read(std::uint64_t sequence, const std::filesystem::path& folder,
+                               const ModelVersionPtr& near);
   ModelVersionPtr in_memory(std::uint64_t sequence);
   void keep(ModelVersionPtr version, bool is_current);
   void failed(std::uint64_t sequence, const std::string& why);

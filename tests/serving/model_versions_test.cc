@@ -3,17 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <new>
 
 #include "serving/model_catalog.h"
 #include "serving/model_versions.h"
 #include "serving/prediction_log.h"
 #include "tests/serving/small_snapshot.h"
+#include "tests/serving/watched_files.h"
 #include "tests/store/temporary_folder.h"
 
 namespace sluice {
 namespace {
 
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 class HandClock final : public Clock {
@@ -49,7 +52,7 @@ class ModelVersionsTest : public testing::Test {
 
   TemporaryFolder folder_;
   fs::path parent_ = folder_.path() / "models" / "m" / "snapshots";
-  RealFileSystem files_;
+  WatchedFiles files_;
   HandClock clock_;
   KeptEvents events_;
 };
@@ -88,6 +91,31 @@ TEST_F(ModelVersionsTest, ADamagedOneIsTriedAgainLaterAndLater) {
   EXPECT_THAT(tries, ElementsAre(0));  // the same reason is told once
   EXPECT_EQ(model.current()->sequence, 20);
   mend(40);
+  clock_.now += ModelVersions::kMaxRetryMs;
+  EXPECT_TRUE(model.poll());
+  EXPECT_EQ(model.current()->sequence, 40);
+}
+
+// Out of memory, for one; the thread that polls goes on.
+TEST_F(ModelVersionsTest, AnExceptionIsALoadErrorLikeAnother) {
+  publish_small_snapshot(parent_, 20);
+  ModelVersions model = versions();
+  EXPECT_TRUE(model.poll());
+  publish_small_snapshot(parent_, 40);
+  int tries = 0;
+  files_.before = [&](const fs::path& path) -> std::optional<Error> {
+    if (path != weights(40)) return std::nullopt;
+    ++tries;
+    throw std::bad_alloc();
+  };
+  EXPECT_FALSE(model.poll());
+  EXPECT_FALSE(model.poll());
+  EXPECT_EQ(tries, 1);
+  ASSERT_EQ(events_.errors.size(), 1);
+  EXPECT_THAT(events_.errors[0], HasSubstr(numbered_folder_name(40)));
+  EXPECT_EQ(model.find(40).error().status, 503);
+  EXPECT_EQ(model.current()->sequence, 20);
+  files_.before = nullptr;
   clock_.now += ModelVersions::kMaxRetryMs;
   EXPECT_TRUE(model.poll());
   EXPECT_EQ(model.current()->sequence, 40);
