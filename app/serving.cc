@@ -64,6 +64,9 @@ class ToldEvents final : public VersionEvents {
     spdlog::info("{}: serves version {}{}", model, version.sequence,
                  version.event_time ? " of " + format_time(*version.event_time) : "");
   }
+  void on_look_error(const std::string& why) override {
+    spdlog::warn("cannot look for models: {}; those that are served are kept", why);
+  }
   void on_load_error(const std::string& model, const std::string& why) override {
     metrics_.on_load_error(model);
     spdlog::warn("{}: {}; what was served before is kept, and this is tried again", model, why);

@@ -46,6 +46,7 @@ class HandClock final : public Clock {
 
 class NoEvents final : public VersionEvents {
   void on_current(const std::string&, const ModelVersion&) override {}
+  void on_look_error(const std::string&) override {}
   void on_load_error(const std::string&, const std::string&) override {}
 };
 
