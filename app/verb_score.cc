@@ -2,7 +2,6 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -100,7 +99,7 @@ std::string score_line(const Score& score) {
 // Why a line has no score, if it has none.
 std::optional<std::string> reason_of(const tl::expected<Score, std::string>& result) {
   if (!result) return result.error();
-  if (!std::isfinite(result->prediction.ctcvr.yes)) return "the model gives no number for it";
+  if (!is_finite(result->prediction)) return "the model gives no number for it";
   return std::nullopt;
 }
 

@@ -1,5 +1,6 @@
 #include "serving/scorer.h"
 
+#include <cmath>
 #include <utility>
 
 #include "learner/model_tensors.h"
@@ -47,6 +48,11 @@ Result<Digest> digest_after(const Digest& before, const ScoringModel& from, cons
 }
 
 }  // namespace
+
+bool is_finite(const Prediction& prediction) {
+  return std::isfinite(prediction.ctr.yes) && std::isfinite(prediction.cvr.yes) &&
+         std::isfinite(prediction.ctcvr.yes);
+}
 
 // The attribution by impression_id asks of an impression the id alone: whoever wants a score need
 // not name user and item.
