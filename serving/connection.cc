@@ -17,7 +17,6 @@ namespace {
 constexpr std::size_t kChunk = 16 << 10;
 constexpr std::size_t kMaxUnsent = 64 << 10;
 constexpr std::size_t kMaxLingerBytes = 64 << 20;
-constexpr DurationMs kMaxLingerMs = 2'000;
 constexpr ssize_t kNotNow = -2;
 
 std::string tls_reason() {
@@ -195,21 +194,24 @@ bool Connection::flush() {
   return true;
 }
 
-void Connection::linger() {
-  std::array<char, kChunk> dropped;
+void Connection::begin_linger() {
   if (tls_ != nullptr) {
     SSL_shutdown(tls_);
+    ERR_clear_error();
   } else {
     ::shutdown(socket_, SHUT_WR);
   }
-  deadline_ = std::min(deadline_, clock_.steady_ms() + kMaxLingerMs);
-  std::size_t size = 0;
-  while (size < kMaxLingerBytes) {
+}
+
+bool Connection::drop_some() {
+  std::array<char, kChunk> dropped;
+  while (dropped_ < kMaxLingerBytes) {
     const ssize_t got = receive(dropped.data(), dropped.size());
-    if (got > 0) size += static_cast<std::size_t>(got);
-    if (got == 0 || got == -1) return;
-    if (got == kNotNow && !wait(wants_write_)) return;
+    if (got == kNotNow) return true;
+    if (got <= 0) return false;
+    dropped_ += static_cast<std::size_t>(got);
   }
+  return false;
 }
 
 void Connection::shut_down() {

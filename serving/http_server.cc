@@ -100,9 +100,11 @@ struct HttpServer::Impl {
   struct Client {
     Client(int socket, const TlsContext* tls, Clock& clock) : connection(socket, tls, clock) {}
     Connection connection;
-    bool is_busy = false;     // a worker has it
-    DurationMs close_at = 0;  // where it is not busy
-    bool has_begun = false;   // its next request
+    bool is_busy = false;       // a worker has it
+    DurationMs close_at = 0;    // where it is not busy
+    bool has_begun = false;     // its next request
+    bool is_answered = false;   // a request of it, since it was last put back
+    bool is_lingering = false;  // no request of it is looked at any more
   };
 
   Impl(HttpServerOptions chosen, const ScoringApi& scoring, Clock& a_clock)
@@ -115,6 +117,7 @@ struct HttpServer::Impl {
   void admit(Descriptor socket);
   void serve(std::uint64_t id, HttpExchange& exchange);
   bool answer_all(Client& client, HttpExchange& exchange);
+  bool follow(Client& client, HttpExchange::Then then);
   void put_back(std::uint64_t id, Client& client);
   void sweep();
   void close_idle(DurationMs now);
@@ -247,6 +250,7 @@ void HttpServer::Impl::serve(std::uint64_t id, HttpExchange& exchange) {
 bool HttpServer::Impl::answer_all(Client& client, HttpExchange& exchange) {
   Connection& connection = client.connection;
   while (!is_stopping) {
+    if (client.is_lingering) return connection.drop_some();
     switch (connection.look()) {
       case Connection::State::waiting:
         return true;
@@ -254,26 +258,42 @@ bool HttpServer::Impl::answer_all(Client& client, HttpExchange& exchange) {
         return false;
       case Connection::State::too_long:
         connection.begin_request(clock.steady_ms() + options.request_timeout, 0);
-        exchange.answer_too_long(connection);
-        return false;
+        if (!follow(client, exchange.answer_too_long(connection))) return false;
+        break;
       case Connection::State::has_head:
         client.has_begun = false;
-        if (!exchange.answer(connection)) return false;
+        if (!follow(client, exchange.answer(connection))) return false;
+        client.is_answered = true;
         break;
     }
   }
   return false;
 }
 
+// False where the connection is at its end. One that lingers is put back as one that waits: no
+// worker stays with it.
+bool HttpServer::Impl::follow(Client& client, HttpExchange::Then then) {
+  if (then == HttpExchange::Then::linger) {
+    client.connection.begin_linger();
+    client.is_lingering = true;
+    client.has_begun = false;
+    client.close_at = clock.steady_ms() + Connection::kMaxLingerMs;
+  }
+  return then != HttpExchange::Then::close;
+}
+
+// Its time is set anew by an answer, and once by the first bytes of a request; no other bytes, as
+// those of a handshake, prolong it.
 void HttpServer::Impl::put_back(std::uint64_t id, Client& client) {
   client.is_busy = false;
   const DurationMs now = clock.steady_ms();
-  if (!client.connection.has_begun()) {
-    client.close_at = now + options.idle_timeout;
-    client.has_begun = false;
-  } else if (!client.has_begun) {
-    client.close_at = now + options.request_timeout;
-    client.has_begun = true;
+  const bool is_answered = std::exchange(client.is_answered, false);
+  if (!client.is_lingering) {
+    if (is_answered) client.close_at = now + options.idle_timeout;
+    if (client.connection.has_begun() && !client.has_begun) {
+      client.close_at = now + options.request_timeout;
+      client.has_begun = true;
+    }
   }
   const std::uint32_t events = client.connection.wants_write() ? EPOLLOUT : EPOLLIN;
   watch(client.connection.socket(), id, events | EPOLLONESHOT, EPOLL_CTL_MOD);
@@ -303,7 +323,9 @@ void HttpServer::Impl::close_idle(DurationMs now) {
 std::size_t HttpServer::Impl::busy_count() {
   const std::scoped_lock lock(mutex);
   std::size_t count = 0;
-  for (const auto& [id, client] : clients) count += client->is_busy || client->has_begun ? 1 : 0;
+  for (const auto& [id, client] : clients) {
+    count += client->is_busy || client->has_begun || client->is_lingering ? 1 : 0;
+  }
   return count;
 }
 

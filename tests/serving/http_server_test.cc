@@ -3,13 +3,21 @@
 #include "serving/http_server.h"
 
 #include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -22,6 +30,7 @@
 namespace sluice {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -86,6 +95,39 @@ class Socket {
   int descriptor_;
 };
 
+struct FreeKey {
+  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+};
+using KeyPtr = std::unique_ptr<EVP_PKEY, FreeKey>;
+
+// A certificate that is signed by its own key.
+struct PemFiles {
+  explicit PemFiles(const fs::path& folder)
+      : certificate(folder / "chain.pem"), key(folder / "key.pem"), owned(EVP_EC_gen("P-256")) {
+    const std::unique_ptr<X509, decltype(&::X509_free)> made(::X509_new(), ::X509_free);
+    X509_set_version(made.get(), 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(made.get()), 1);
+    X509_gmtime_adj(X509_getm_notBefore(made.get()), 0);
+    X509_gmtime_adj(X509_getm_notAfter(made.get()), 3'600);
+    X509_set_pubkey(made.get(), owned.get());
+    SLUICE_CHECK(X509_sign(made.get(), owned.get(), EVP_sha256()) > 0);
+    const File file(std::fopen(certificate.c_str(), "w"), std::fclose);
+    SLUICE_CHECK(PEM_write_X509(file.get(), made.get()) == 1);
+    write_key(nullptr);
+  }
+  void write_key(const char* passphrase) const {
+    const File file(std::fopen(key.c_str(), "w"), std::fclose);
+    const EVP_CIPHER* const cipher = passphrase == nullptr ? nullptr : EVP_aes_256_cbc();
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(passphrase);
+    const int size = passphrase == nullptr ? 0 : static_cast<int>(std::strlen(passphrase));
+    SLUICE_CHECK(
+        PEM_write_PrivateKey(file.get(), owned.get(), cipher, bytes, size, nullptr, nullptr) == 1);
+  }
+  using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+  fs::path certificate, key;
+  KeyPtr owned;
+};
+
 class HttpServerTest : public testing::Test {
  protected:
   void start(std::size_t threads, std::shared_ptr<TlsContext> tls = {}) {
@@ -127,6 +169,67 @@ TEST_F(HttpServerTest, AnExceptionEndsAConnectionAndNoMore) {
   EXPECT_EQ(Socket(server_->port()).receive(), "closed");  // it was not even admitted
   clock_.is_failing = false;
   EXPECT_THAT(Socket(server_->port()).ask(kLive), StartsWith("HTTP/1.1 200"));
+}
+
+// Each refused with its body still on its way: more of them than there are workers.
+TEST_F(HttpServerTest, NoWorkerStaysWithARefusedBody) {
+  start(2);
+  std::vector<std::unique_ptr<Socket>> refused;
+  for (int i = 0; i < 5; ++i) {
+    refused.push_back(std::make_unique<Socket>(server_->port()));
+    EXPECT_THAT(refused.back()->ask("POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\n"
+                                    "Content-Length: 100000\r\n\r\nsome"),
+                AllOf(StartsWith("HTTP/1.1 413"), HasSubstr("Connection: close")));
+  }
+  refused.push_back(std::make_unique<Socket>(server_->port()));
+  EXPECT_THAT(refused.back()->ask(std::string(Connection::kMaxHeadBytes + 20'000, 'x')),
+              StartsWith("HTTP/1.1 431"));
+  EXPECT_THAT(Socket(server_->port()).ask(kLive), StartsWith("HTTP/1.1 200"));
+  // What still comes is dropped, and its time does not begin anew.
+  clock_.now += Connection::kMaxLingerMs / 2;
+  for (const auto& socket : refused) EXPECT_TRUE(socket->send("more"));
+  EXPECT_TRUE(have_connections(refused.size()));
+  EXPECT_THAT(Socket(server_->port()).ask(kLive), StartsWith("HTTP/1.1 200"));
+  clock_.now += Connection::kMaxLingerMs / 2 + 1;
+  EXPECT_TRUE(have_connections(0));
+}
+
+TEST_F(HttpServerTest, TimeIsRenewedByAnswersOnly) {
+  start(2);
+  const Socket open(server_->port());
+  EXPECT_THAT(open.ask(kLive), StartsWith("HTTP/1.1 200"));
+  clock_.now += kIdleTimeout - 1;
+  EXPECT_THAT(open.ask(kLive), StartsWith("HTTP/1.1 200"));
+  clock_.now += kIdleTimeout - 1;
+  EXPECT_TRUE(open.send("GET /v2/hea"));  // a head that is not whole
+  clock_.sleep_ms(100);
+  clock_.now += kRequestTimeout - 1;
+  EXPECT_THAT(open.ask("lth/live HTTP/1.1\r\nHost: a\r\n\r\n"), StartsWith("HTTP/1.1 200"));
+  EXPECT_TRUE(open.send("GET "));
+  for (int i = 0; i < 3; ++i) {
+    clock_.now += kRequestTimeout / 2;
+    open.send("x");
+    clock_.sleep_ms(20);
+  }
+  EXPECT_TRUE(have_connections(0));
+}
+
+// The beginning of a TLS handshake, byte by byte.
+TEST_F(HttpServerTest, AHandshakeThatDribblesEnds) {
+  const PemFiles pem(folder_.path());
+  auto tls = TlsContext::open(pem.certificate, pem.key);
+  ASSERT_TRUE(tls) << tls.error().message;
+  start(2, *tls);
+  const Socket socket(server_->port());
+  ASSERT_TRUE(have_connections(1));
+  const std::string hello = {
+      0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, static_cast<char>(0xfc)};
+  for (const char byte : hello) {
+    socket.send(std::string(1, byte));
+    clock_.sleep_ms(20);
+    clock_.now += kRequestTimeout / 4;
+  }
+  EXPECT_TRUE(have_connections(0));
 }
 
 }  // namespace
