@@ -27,6 +27,12 @@ std::string tls_reason() {
   return code == 0 ? "unknown" : text.data();
 }
 
+// For an encrypted key OpenSSL would otherwise ask at the terminal, and wait.
+int refuse_password(char*, int, int, void* is_asked) {
+  *static_cast<bool*>(is_asked) = true;
+  return 0;
+}
+
 }  // namespace
 
 Result<std::shared_ptr<TlsContext>> TlsContext::open(const std::string& certificate,
@@ -38,13 +44,23 @@ Result<std::shared_ptr<TlsContext>> TlsContext::open(const std::string& certific
   SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS);
+  bool is_encrypted = false;
+  SSL_CTX_set_default_passwd_cb(context, refuse_password);
+  SSL_CTX_set_default_passwd_cb_userdata(context, &is_encrypted);
   if (SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != 1) {
     return usage_error("serving.certificate: cannot use " + certificate + ": " + tls_reason());
   }
   if (SSL_CTX_use_PrivateKey_file(context, key.c_str(), SSL_FILETYPE_PEM) != 1 ||
       SSL_CTX_check_private_key(context) != 1) {
-    return usage_error("serving.key: cannot use " + key + " with the certificate: " + tls_reason());
+    const std::string why = tls_reason();
+    if (is_encrypted) {
+      return usage_error("serving.key: " + key +
+                         " is encrypted; a key without a passphrase is needed, in a file that only "
+                         "the server may read");
+    }
+    return usage_error("serving.key: cannot use " + key + " with the certificate: " + why);
   }
+  SSL_CTX_set_default_passwd_cb_userdata(context, nullptr);
   return tls;
 }
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <exception>
 #include <map>
@@ -333,6 +334,10 @@ HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(HttpServerOptions options,
                                                       const ScoringApi& api, Clock& clock) {
+  // OpenSSL writes to sockets whose other side may be gone.
+  if (::signal(SIGPIPE, SIG_IGN) == SIG_ERR) {
+    return stop_error(std::string("cannot serve: SIGPIPE: ") + std::strerror(errno));
+  }
   auto impl = std::make_unique<Impl>(std::move(options), api, clock);
   SLUICE_TRY(impl->open());
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -230,6 +231,21 @@ TEST_F(HttpServerTest, AHandshakeThatDribblesEnds) {
     clock_.now += kRequestTimeout / 4;
   }
   EXPECT_TRUE(have_connections(0));
+}
+
+TEST_F(HttpServerTest, AnEncryptedKeyIsAnErrorAndNoPrompt) {
+  const PemFiles pem(folder_.path());
+  pem.write_key("secret");
+  const auto tls = TlsContext::open(pem.certificate, pem.key);
+  ASSERT_FALSE(tls);
+  EXPECT_EQ(tls.error().kind, ErrorKind::usage);
+  EXPECT_THAT(tls.error().message, AllOf(HasSubstr("serving.key"), HasSubstr("is encrypted")));
+}
+
+TEST_F(HttpServerTest, AClientThatIsGoneIsNoSignal) {
+  ASSERT_NE(std::signal(SIGPIPE, SIG_DFL), SIG_ERR);
+  start(1);
+  EXPECT_EQ(std::signal(SIGPIPE, SIG_IGN), SIG_IGN);
 }
 
 }  // namespace
