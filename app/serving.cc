@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <exception>
 #include <thread>
 #include <utility>
 
@@ -63,6 +64,9 @@ class ToldEvents final : public VersionEvents {
     spdlog::info("{}: serves version {}{}", model, version.sequence,
                  version.event_time ? " of " + format_time(*version.event_time) : "");
   }
+  void on_look_error(const std::string& why) override {
+    spdlog::warn("cannot look for models: {}; those that are served are kept", why);
+  }
   void on_load_error(const std::string& model, const std::string& why) override {
     metrics_.on_load_error(model);
     spdlog::warn("{}: {}; what was served before is kept, and this is tried again", model, why);
@@ -87,12 +91,20 @@ struct Serving::Impl {
 
   void poll() {
     while (!is_stopping) {
-      catalog.poll();
+      look_for_versions();
       if (log != nullptr && !is_log_error_told) tell_log_error();
       const DurationMs end = clock.steady_ms() + config.poll_interval;
       while (!is_stopping && clock.steady_ms() < end) {
         clock.sleep_ms(std::min(kWatchMs, config.poll_interval));
       }
+    }
+  }
+  // No exception ends the program that answers: this is tried again.
+  void look_for_versions() {
+    try {
+      catalog.poll();
+    } catch (const std::exception& error) {
+      spdlog::warn("cannot look for new versions: {}; what is served is kept", error.what());
     }
   }
   void tell_log_error() {

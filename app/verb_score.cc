@@ -2,13 +2,11 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <fcntl.h>
@@ -17,6 +15,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "app/line_reader.h"
 #include "app/report_error.h"
 #include "app/score_compare.h"
 #include "app/verbs.h"
@@ -30,53 +29,6 @@ struct ScoreOptions {
   std::optional<std::string> model;
   std::string in = "-";
   std::string compare;
-};
-
-// Lines of a file or pipe, as many at a time as have arrived: a long input is scored in large
-// pieces, and whoever types or pipes line by line gets each answer at once.
-class LineReader {
- public:
-  // Of a longer line only max_line_bytes + 1 bytes are kept, enough to tell that it is too long.
-  LineReader(int descriptor, std::uint64_t max_line_bytes)
-      : descriptor_(descriptor), max_bytes_(max_line_bytes + 1), buffer_(1 << 18, '\0') {}
-
-  // The lines that are there; waits for the first. Empty at the end of the input.
-  Result<std::vector<std::string>> read() {
-    std::vector<std::string> lines;
-    while (lines.empty() && !at_end_) {
-      const ssize_t size = ::read(descriptor_, buffer_.data(), buffer_.size());
-      if (size < 0 && errno == EINTR) continue;
-      if (size < 0)
-        return stop_error(std::string("cannot read the input: ") + std::strerror(errno));
-      at_end_ = size == 0;
-      take(std::string_view(buffer_).substr(0, static_cast<std::size_t>(size)), lines);
-      // A last line without an end counts.
-      if (at_end_ && has_begun_) lines.push_back(std::move(line_));
-    }
-    return lines;
-  }
-
- private:
-  void take(std::string_view bytes, std::vector<std::string>& lines) {
-    while (!bytes.empty()) {
-      const std::size_t end = bytes.find('\n');
-      const std::string_view part = bytes.substr(0, end);
-      line_.append(part.substr(0, max_bytes_ - line_.size()));
-      has_begun_ = true;
-      if (end == std::string_view::npos) return;
-      lines.push_back(std::move(line_));
-      line_.clear();
-      has_begun_ = false;
-      bytes.remove_prefix(end + 1);
-    }
-  }
-
-  int descriptor_;
-  std::uint64_t max_bytes_;
-  std::string buffer_;
-  std::string line_;
-  bool has_begun_ = false;
-  bool at_end_ = false;
 };
 
 std::string json_text(const std::string& text) {
@@ -100,7 +52,7 @@ std::string score_line(const Score& score) {
 // Why a line has no score, if it has none.
 std::optional<std::string> reason_of(const tl::expected<Score, std::string>& result) {
   if (!result) return result.error();
-  if (!std::isfinite(result->prediction.ctcvr.yes)) return "the model gives no number for it";
+  if (!is_finite(result->prediction)) return "the model gives no number for it";
   return std::nullopt;
 }
 
@@ -192,6 +144,7 @@ is no impression is answered by {"error": "why"}; then the exit code is 1.
 --compare FILE scores the same impressions once more by the versions that served them, as FILE of
 `sluice serve --log-predictions` names them, and tells the skew: how many were compared, how many
 are not the same bits, and by how much at most. It exits with 1 where one is not, or none was there.
+FILE.1, what was served before FILE was begun, is compared in the same way.
 )";
 
 }  // namespace

@@ -186,6 +186,29 @@ Place place_near(const TomlNode& root, const std::string& file, const std::strin
 
 }  // namespace
 
+namespace {
+
+// `require(holds, key, what is said where it does not)`.
+template <class Require>
+void check_operation(const Config& config, const Require& require) {
+  const ServingConfig& serving = config.serving;
+  require(serving.certificate.empty() || !serving.key.empty(), "serving.certificate",
+          "needs serving.key too: TLS takes both");
+  require(serving.key.empty() || !serving.certificate.empty(), "serving.key",
+          "needs serving.certificate too: TLS takes both");
+  require(serving.token_env.empty() || serving.token_file.empty(), "serving.token_file",
+          "is not allowed beside serving.token_env: there is one token, from the one or the other");
+  const GateConfig& gate = config.snapshots.gate;
+  require(gate.calibration_max == 0 || gate.calibration_min <= gate.calibration_max,
+          "snapshots.gate.calibration_min",
+          config_key("snapshots.gate.calibration_min").get(config) +
+              " is not allowed; must be at most snapshots.gate.calibration_max, " +
+              config_key("snapshots.gate.calibration_max").get(config) +
+              ", as nothing else would be within both");
+}
+
+}  // namespace
+
 std::string unknown_text(const TomlNode& node, const std::string& name,
                          const std::vector<std::string>& known) {
   const Nearest nearest = nearest_key(name, known);
@@ -228,6 +251,7 @@ void check_rules(const TomlNode& root, const std::string& file, const Config& co
             toml_text(dead_topic) + " is the topic of streams." + kStreamNames[stream] +
                 "; refused records need their own");
   }
+  check_operation(config, require);
   const JoinConfig& join = config.join;
   require(!join.sums_values() || join.purchase_label == JoinConfig::PurchaseLabel::at_close ||
               named.contains("join.purchase_label"),

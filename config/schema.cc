@@ -432,7 +432,8 @@ void add_published(std::vector<Key<Config>>& keys) {
             "A snapshot whose AUC of CTR or CTCVR, over the samples since the one before, is lower "
             "than that of LATEST by more than this does not become LATEST; 1: none is held back.");
   gate.real("calibration_min", &GateConfig::calibration_min, {0, 1},
-            "The same where its predicted rates are below the observed ones by this factor.");
+            "The same where its predicted rates are below the observed ones by this factor; not "
+            "above calibration_max.");
   gate.real("calibration_max", &GateConfig::calibration_max, {0, 1e6},
             "The same where they are above by this factor; 0: no bound.");
   gate.count("min_positives", &GateConfig::min_positives, {1, 1e12}, "positives",

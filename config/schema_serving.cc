@@ -50,7 +50,8 @@ void add_network(KeyList<Config, ServingConfig Config::*>& serving) {
   serving.duration("request_timeout", &ServingConfig::request_timeout, {1, kHour}, "steady time",
                    "For a request's bytes to come in, and again for its answer to be taken.");
   serving.duration("idle_timeout", &ServingConfig::idle_timeout, {1, 24 * kHour}, "steady time",
-                   "A connection without a request for so long is closed.");
+                   "A connection without a request for so long after an answer is closed; a new "
+                   "one's first must begin within request_timeout.");
   serving.duration("drain_timeout", &ServingConfig::drain_timeout, {1, kHour}, "steady time",
                    "After SIGTERM requests that were begun are answered, for so long at most.");
 }
@@ -60,12 +61,16 @@ void add_safety(KeyList<Config, ServingConfig Config::*>& serving) {
                "The environment's variable that holds the token which every request but health "
                "must carry, as in \"Authorization: Bearer TOKEN\".",
                is_variable_or_empty);
-  serving.text("token_file", &ServingConfig::token_file, "\"\" or a file's path",
-               "The same, from a file's first line; without both there is no token.", is_any_text);
+  serving.text(
+      "token_file", &ServingConfig::token_file, "\"\" or a file's path",
+      "The same, from a file's first line, in place of token_env; without both there is no "
+      "token.",
+      is_any_text);
   serving.text("certificate", &ServingConfig::certificate, "\"\" or a file's path",
-               "TLS: the certificate's chain, in PEM. Empty: plain HTTP.", is_any_text);
+               "TLS: the certificate's chain, in PEM; goes with key. Empty: plain HTTP.",
+               is_any_text);
   serving.text("key", &ServingConfig::key, "\"\" or a file's path",
-               "TLS: the certificate's private key, in PEM.", is_any_text);
+               "TLS: the certificate's private key, in PEM, without a passphrase.", is_any_text);
 }
 
 }  // namespace
@@ -77,7 +82,8 @@ void add_serving_keys(std::vector<Key<Config>>& keys) {
                    "How often LATEST, or the alias, is looked at.");
   serving.count("versions", &ServingConfig::versions, {1, 1'000}, "snapshots",
                 "So many of a model are held in memory: the one that is served, and those that "
-                "were served or asked for last.");
+                "were served or asked for last; with 1 there is still a place for one that is "
+                "asked for.");
   serving.text("alias", &ServingConfig::alias, "\"\" or 1 to 64 letters, digits, '_' or '-'",
                "What is served: the snapshot that this alias names; empty: that of LATEST.",
                is_alias_or_empty);

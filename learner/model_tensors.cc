@@ -129,8 +129,15 @@ void add_table_tensors(const ServedTable& table, Tensors& tensors) {
   tensors[prefix + ".rows"] = Tensor::of<float>({keys.size(), table.dim()}, values);
 }
 
-Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& name,
-                                    std::uint64_t dim) {
+std::string_view table_of_keys(std::string_view tensor) {
+  constexpr std::string_view kPrefix = "embedding.";
+  constexpr std::string_view kSuffix = ".keys";
+  if (!tensor.starts_with(kPrefix) || !tensor.ends_with(kSuffix)) return {};
+  if (tensor.size() <= kPrefix.size() + kSuffix.size()) return {};
+  return tensor.substr(kPrefix.size(), tensor.size() - kPrefix.size() - kSuffix.size());
+}
+
+Result<TableView> view_table_tensors(const Tensors& tensors, const std::string& name) {
   const std::string prefix = "embedding." + name;
   const auto keys = tensors.find(prefix + ".keys");
   const auto rows = tensors.find(prefix + ".rows");
@@ -144,14 +151,21 @@ Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& n
   if (keys_tensor.shape != std::vector<std::uint64_t>{key_values.size()}) {
     return stop_error("tensor " + prefix + ".keys has another shape");
   }
-  if (rows_tensor.shape != std::vector<std::uint64_t>{key_values.size(), dim}) {
+  if (rows_tensor.shape.size() != 2 || rows_tensor.shape[0] != key_values.size()) {
     return stop_error("tensor " + prefix + ".rows has another shape");
   }
   if (std::adjacent_find(key_values.begin(), key_values.end(), std::greater_equal<>()) !=
       key_values.end()) {
     return stop_error("tensor " + prefix + ".keys is not ascending");
   }
-  return RowsView{key_values, row_values.data()};
+  return TableView{{key_values, row_values.data()}, rows_tensor.shape[1]};
+}
+
+Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& name,
+                                    std::uint64_t dim) {
+  SLUICE_ASSIGN(const TableView view, view_table_tensors(tensors, name));
+  if (view.dim == dim) return view.rows;
+  return stop_error("tensor embedding." + name + ".rows has another shape");
 }
 
 }  // namespace sluice

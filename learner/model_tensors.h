@@ -10,6 +10,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "learner/embedding_table.h"
@@ -31,7 +32,21 @@ void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& te
 Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTable& table);
 
 void add_table_tensors(const ServedTable& table, Tensors& tensors);
-// The rows of the table `name` where they lie in `tensors`, which outlive the view.
+
+// The table of "embedding.<table>.keys"; empty for any other name.
+std::string_view table_of_keys(std::string_view tensor);
+
+// A table's rows where they lie in tensors.
+struct TableView {
+  RowsView rows;
+  std::uint64_t dim = 0;  // whatever stands in the file; nothing is to be allocated by it alone
+
+  std::span<const float> row(std::size_t n) const { return {rows.values + n * dim, dim}; }
+};
+// Of the table `name`; the tensors outlive the view. An error where types or shapes are not those
+// above, or keys do not ascend.
+Result<TableView> view_table_tensors(const Tensors& tensors, const std::string& name);
+// The same of a table whose rows have `dim` numbers.
 Result<RowsView> view_table_tensors(const Tensors& tensors, const std::string& name,
                                     std::uint64_t dim);
 

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "learner/model_tensors.h"
+
 namespace sluice {
 
 namespace {
@@ -9,42 +11,11 @@ namespace {
 constexpr char kRow = 'r';
 constexpr char kLayer = 'l';
 
-// The table of "embedding.<table>.keys"; empty for any other name.
-std::string_view table_of_keys(std::string_view name) {
-  constexpr std::string_view kPrefix = "embedding.";
-  constexpr std::string_view kSuffix = ".keys";
-  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return {};
-  if (name.size() <= kPrefix.size() + kSuffix.size()) return {};
-  return name.substr(kPrefix.size(), name.size() - kPrefix.size() - kSuffix.size());
-}
-
-// The tensor's bytes where it has that type; else an error.
-Result<const Tensor*> typed(const Tensors& tensors, const std::string& name, TensorType type) {
-  const auto found = tensors.find(name);
-  if (found == tensors.end()) return stop_error("tensor " + name + " is missing");
-  if (found->second.type != type) {
-    return stop_error("tensor " + name + " is not of type " + to_string(type));
-  }
-  return &found->second;
-}
-
 Status add_table(const Tensors& tensors, std::string_view table, DigestSum& sum) {
-  const std::string prefix = "embedding." + std::string(table);
-  SLUICE_ASSIGN(const Tensor* const keys, typed(tensors, prefix + ".keys", TensorType::u64));
-  SLUICE_ASSIGN(const Tensor* const rows, typed(tensors, prefix + ".rows", TensorType::f32));
-  const std::size_t count = keys->elements();
-  if (rows->shape.size() != 2 || rows->shape[0] != count) {
-    return stop_error("tensor " + prefix + ".rows has another shape than its keys");
-  }
-  const std::size_t dim = rows->shape[1];
+  SLUICE_ASSIGN(const TableView view, view_table_tensors(tensors, std::string(table)));
   RowHasher hasher(table);
-  std::vector<float> weights(dim);
-  for (std::size_t row = 0; row < count; ++row) {
-    std::uint64_t key = 0;
-    std::memcpy(&key, keys->bytes.data() + row * sizeof key, sizeof key);
-    std::memcpy(weights.data(), rows->bytes.data() + row * dim * sizeof(float),
-                dim * sizeof(float));
-    sum.add(hasher.weights(key, weights));
+  for (std::size_t n = 0; n < view.rows.keys.size(); ++n) {
+    sum.add(hasher.weights(view.rows.keys[n], view.row(n)));
   }
   return {};
 }

@@ -17,7 +17,6 @@ namespace {
 constexpr std::size_t kChunk = 16 << 10;
 constexpr std::size_t kMaxUnsent = 64 << 10;
 constexpr std::size_t kMaxLingerBytes = 64 << 20;
-constexpr DurationMs kMaxLingerMs = 2'000;
 constexpr ssize_t kNotNow = -2;
 
 std::string tls_reason() {
@@ -26,6 +25,12 @@ std::string tls_reason() {
   ERR_error_string_n(code, text.data(), text.size());
   ERR_clear_error();
   return code == 0 ? "unknown" : text.data();
+}
+
+// For an encrypted key OpenSSL would otherwise ask at the terminal, and wait.
+int refuse_password(char*, int, int, void* is_asked) {
+  *static_cast<bool*>(is_asked) = true;
+  return 0;
 }
 
 }  // namespace
@@ -39,13 +44,23 @@ Result<std::shared_ptr<TlsContext>> TlsContext::open(const std::string& certific
   SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                 SSL_MODE_RELEASE_BUFFERS);
+  bool is_encrypted = false;
+  SSL_CTX_set_default_passwd_cb(context, refuse_password);
+  SSL_CTX_set_default_passwd_cb_userdata(context, &is_encrypted);
   if (SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != 1) {
     return usage_error("serving.certificate: cannot use " + certificate + ": " + tls_reason());
   }
   if (SSL_CTX_use_PrivateKey_file(context, key.c_str(), SSL_FILETYPE_PEM) != 1 ||
       SSL_CTX_check_private_key(context) != 1) {
-    return usage_error("serving.key: cannot use " + key + " with the certificate: " + tls_reason());
+    const std::string why = tls_reason();
+    if (is_encrypted) {
+      return usage_error("serving.key: " + key +
+                         " is encrypted; a key without a passphrase is needed, in a file that only "
+                         "the server may read");
+    }
+    return usage_error("serving.key: cannot use " + key + " with the certificate: " + why);
   }
+  SSL_CTX_set_default_passwd_cb_userdata(context, nullptr);
   return tls;
 }
 
@@ -195,21 +210,24 @@ bool Connection::flush() {
   return true;
 }
 
-void Connection::linger() {
-  std::array<char, kChunk> dropped;
+void Connection::begin_linger() {
   if (tls_ != nullptr) {
     SSL_shutdown(tls_);
+    ERR_clear_error();
   } else {
     ::shutdown(socket_, SHUT_WR);
   }
-  deadline_ = std::min(deadline_, clock_.steady_ms() + kMaxLingerMs);
-  std::size_t size = 0;
-  while (size < kMaxLingerBytes) {
+}
+
+bool Connection::drop_some() {
+  std::array<char, kChunk> dropped;
+  while (dropped_ < kMaxLingerBytes) {
     const ssize_t got = receive(dropped.data(), dropped.size());
-    if (got > 0) size += static_cast<std::size_t>(got);
-    if (got == 0 || got == -1) return;
-    if (got == kNotNow && !wait(wants_write_)) return;
+    if (got == kNotNow) return true;
+    if (got <= 0) return false;
+    dropped_ += static_cast<std::size_t>(got);
   }
+  return false;
 }
 
 void Connection::shut_down() {

@@ -36,6 +36,8 @@ class TlsContext {
 class Connection {
  public:
   static constexpr std::size_t kMaxHeadBytes = 64 << 10;
+  // How long bytes are worth dropping at the end.
+  static constexpr DurationMs kMaxLingerMs = 2'000;
 
   // Takes the socket over, which does not block. `tls`: none for plain HTTP.
   Connection(int socket, const TlsContext* tls, Clock& clock);
@@ -68,9 +70,11 @@ class Connection {
   bool write(const char* bytes, std::size_t size);
   bool flush();
 
-  // Before closing with bytes unread: those that are on their way are taken and dropped for a
-  // while, as the system would otherwise throw away the answer with them.
-  void linger();
+  // Before closing with bytes unread, as the system would otherwise throw away the answer with
+  // them: says that nothing more is written. Then those that are on their way are taken and dropped
+  // by drop_some() whenever some are there, without waiting; false where that is at its end.
+  void begin_linger();
+  bool drop_some();
   // Wakes a thread that waits in read() or flush(). Any thread.
   void shut_down();
   int socket() const { return socket_; }
@@ -90,6 +94,7 @@ class Connection {
   std::string out_;
   DurationMs deadline_ = 0;
   std::uint64_t left_ = 0;  // bytes that this request may still read
+  std::size_t dropped_ = 0;
   bool wants_write_ = false;
   bool is_timed_out_ = false;
 };

@@ -106,7 +106,7 @@ class HttpExchange::Parser final : public httplib::Server {
     });
   }
 
-  bool answer(Connection& connection) {
+  Then answer(Connection& connection) {
     connection_ = &connection;
     has_head_ = false;
     is_body_left_ = false;
@@ -119,9 +119,9 @@ class HttpExchange::Parser final : public httplib::Server {
     const bool is_written =
         process_request(bytes, false, is_last, [this](Request& request) { begin(request); });
     connection.set_deadline(clock_.steady_ms() + options_.request_timeout);
-    if (!connection.flush() || !is_written) return false;
-    if (is_body_left_) connection.linger();
-    return !is_last && !must_close();
+    if (!connection.flush() || !is_written) return Then::close;
+    if (is_body_left_) return Then::linger;
+    return is_last || must_close() ? Then::close : Then::go_on;
   }
 
  private:
@@ -226,16 +226,17 @@ HttpExchange::HttpExchange(const ExchangeOptions& options, const ScoringApi& api
     : parser_(std::make_unique<Parser>(options, api, clock, std::move(is_draining))) {}
 HttpExchange::~HttpExchange() = default;
 
-bool HttpExchange::answer(Connection& connection) {
+HttpExchange::Then HttpExchange::answer(Connection& connection) {
   return parser_->answer(connection);
 }
 
-void HttpExchange::answer_too_long(Connection& connection) {
+HttpExchange::Then HttpExchange::answer_too_long(Connection& connection) {
   constexpr std::string_view kReply =
       "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
       "Content-Type: application/json\r\nContent-Length: 34\r\n\r\n"
       "{\"error\":\"the head is too long  \"}";
-  if (connection.write(kReply.data(), kReply.size()) && connection.flush()) connection.linger();
+  const bool is_written = connection.write(kReply.data(), kReply.size()) && connection.flush();
+  return is_written ? Then::linger : Then::close;
 }
 
 }  // namespace sluice

@@ -25,10 +25,16 @@ class HttpExchange {
                std::function<bool()> is_draining);
   ~HttpExchange();
 
-  // Answers the request whose head has come in. False where the connection is to be closed.
-  bool answer(Connection& connection);
+  // What is to be done with the connection afterwards.
+  enum class Then {
+    go_on,
+    close,
+    linger,  // close it when what the client still sends was dropped (Connection::begin_linger)
+  };
+  // Answers the request whose head has come in.
+  Then answer(Connection& connection);
   // The same for one whose head is too long.
-  void answer_too_long(Connection& connection);
+  Then answer_too_long(Connection& connection);
 
  private:
   class Parser;

@@ -2,10 +2,13 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <netdb.h>
@@ -45,6 +48,7 @@ class Descriptor {
     if (value_ >= 0) ::close(value_);
   }
   int get() const { return value_; }
+  int release() { return std::exchange(value_, -1); }
 
  private:
   int value_;
@@ -97,9 +101,11 @@ struct HttpServer::Impl {
   struct Client {
     Client(int socket, const TlsContext* tls, Clock& clock) : connection(socket, tls, clock) {}
     Connection connection;
-    bool is_busy = false;     // a worker has it
-    DurationMs close_at = 0;  // where it is not busy
-    bool has_begun = false;   // its next request
+    bool is_busy = false;       // a worker has it
+    DurationMs close_at = 0;    // where it is not busy
+    bool has_begun = false;     // its next request
+    bool is_answered = false;   // a request of it, since it was last put back
+    bool is_lingering = false;  // no request of it is looked at any more
   };
 
   Impl(HttpServerOptions chosen, const ScoringApi& scoring, Clock& a_clock)
@@ -107,9 +113,12 @@ struct HttpServer::Impl {
 
   Status open();
   void work();
+  void work_once(HttpExchange& exchange);
   void accept_all();
+  void admit(Descriptor socket);
   void serve(std::uint64_t id, HttpExchange& exchange);
   bool answer_all(Client& client, HttpExchange& exchange);
+  bool follow(Client& client, HttpExchange::Then then);
   void put_back(std::uint64_t id, Client& client);
   void sweep();
   void close_idle(DurationMs now);
@@ -158,15 +167,23 @@ void HttpServer::Impl::work() {
   HttpExchange exchange({options.max_body_bytes, options.request_timeout, options.token}, api,
                         clock, [this] { return is_draining.load(); });
   while (!is_stopping) {
-    epoll_event event{};
-    const int count = ::epoll_wait(epoll.get(), &event, 1, kSweepMs);
-    if (count == 1 && event.data.u64 == kListener) {
-      accept_all();
-    } else if (count == 1 && event.data.u64 >= kFirstConnection) {
-      serve(event.data.u64, exchange);
+    try {
+      work_once(exchange);
+    } catch (const std::exception&) {
+      // No memory, most likely. What it was about is closed; the others are answered.
     }
-    sweep();
   }
+}
+
+void HttpServer::Impl::work_once(HttpExchange& exchange) {
+  epoll_event event{};
+  const int count = ::epoll_wait(epoll.get(), &event, 1, kSweepMs);
+  if (count == 1 && event.data.u64 == kListener) {
+    accept_all();
+  } else if (count == 1 && event.data.u64 >= kFirstConnection) {
+    serve(event.data.u64, exchange);
+  }
+  sweep();
 }
 
 void HttpServer::Impl::accept_all() {
@@ -180,21 +197,31 @@ void HttpServer::Impl::accept_all() {
       if (errno != EAGAIN && errno != EWOULDBLOCK) clock.sleep_ms(kWatchMs);
       break;
     }
-    if (clients.size() >= options.max_connections) {
-      ::close(socket);
-      ++refused;
-      continue;
+    try {
+      admit(Descriptor(socket));
+    } catch (const std::exception&) {
+      ++refused;  // it is closed; the listener is watched on
     }
-    // An answer goes out when it is complete, not when the one before was acknowledged.
-    const int yes = 1;
-    ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    const std::uint64_t id = next_id++;
-    auto client = std::make_unique<Client>(socket, options.tls.get(), clock);
-    client->close_at = clock.steady_ms() + options.request_timeout;
-    clients.emplace(id, std::move(client));
-    watch(socket, id, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_ADD);
   }
   watch(listener.get(), kListener, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_MOD);
+}
+
+// Under the lock.
+void HttpServer::Impl::admit(Descriptor socket) {
+  if (clients.size() >= options.max_connections) {
+    ++refused;
+    return;
+  }
+  // An answer goes out when it is complete, not when the one before was acknowledged.
+  const int yes = 1;
+  ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+  const std::uint64_t id = next_id++;
+  const DurationMs now = clock.steady_ms();
+  auto client = std::make_unique<Client>(socket.get(), options.tls.get(), clock);
+  const int watched = socket.release();  // the client's now
+  client->close_at = now + options.request_timeout;
+  clients.emplace(id, std::move(client));
+  watch(watched, id, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_ADD);
 }
 
 void HttpServer::Impl::serve(std::uint64_t id, HttpExchange& exchange) {
@@ -206,7 +233,12 @@ void HttpServer::Impl::serve(std::uint64_t id, HttpExchange& exchange) {
     client = found->second.get();
     client->is_busy = true;
   }
-  const bool stays_open = answer_all(*client, exchange);
+  bool stays_open = false;
+  try {
+    stays_open = answer_all(*client, exchange);
+  } catch (const std::exception&) {
+    // Out of memory amid a request: how far it came is not known, so that it ends here.
+  }
   std::unique_ptr<Client> closed;  // after the lock
   const std::scoped_lock lock(mutex);
   if (stays_open) return put_back(id, *client);
@@ -219,6 +251,7 @@ void HttpServer::Impl::serve(std::uint64_t id, HttpExchange& exchange) {
 bool HttpServer::Impl::answer_all(Client& client, HttpExchange& exchange) {
   Connection& connection = client.connection;
   while (!is_stopping) {
+    if (client.is_lingering) return connection.drop_some();
     switch (connection.look()) {
       case Connection::State::waiting:
         return true;
@@ -226,26 +259,42 @@ bool HttpServer::Impl::answer_all(Client& client, HttpExchange& exchange) {
         return false;
       case Connection::State::too_long:
         connection.begin_request(clock.steady_ms() + options.request_timeout, 0);
-        exchange.answer_too_long(connection);
-        return false;
+        if (!follow(client, exchange.answer_too_long(connection))) return false;
+        break;
       case Connection::State::has_head:
         client.has_begun = false;
-        if (!exchange.answer(connection)) return false;
+        if (!follow(client, exchange.answer(connection))) return false;
+        client.is_answered = true;
         break;
     }
   }
   return false;
 }
 
+// False where the connection is at its end. One that lingers is put back as one that waits: no
+// worker stays with it.
+bool HttpServer::Impl::follow(Client& client, HttpExchange::Then then) {
+  if (then == HttpExchange::Then::linger) {
+    client.connection.begin_linger();
+    client.is_lingering = true;
+    client.has_begun = false;
+    client.close_at = clock.steady_ms() + Connection::kMaxLingerMs;
+  }
+  return then != HttpExchange::Then::close;
+}
+
+// Its time is set anew by an answer, and once by the first bytes of a request; no other bytes, as
+// those of a handshake, prolong it.
 void HttpServer::Impl::put_back(std::uint64_t id, Client& client) {
   client.is_busy = false;
   const DurationMs now = clock.steady_ms();
-  if (!client.connection.has_begun()) {
-    client.close_at = now + options.idle_timeout;
-    client.has_begun = false;
-  } else if (!client.has_begun) {
-    client.close_at = now + options.request_timeout;
-    client.has_begun = true;
+  const bool is_answered = std::exchange(client.is_answered, false);
+  if (!client.is_lingering) {
+    if (is_answered) client.close_at = now + options.idle_timeout;
+    if (client.connection.has_begun() && !client.has_begun) {
+      client.close_at = now + options.request_timeout;
+      client.has_begun = true;
+    }
   }
   const std::uint32_t events = client.connection.wants_write() ? EPOLLOUT : EPOLLIN;
   watch(client.connection.socket(), id, events | EPOLLONESHOT, EPOLL_CTL_MOD);
@@ -275,7 +324,9 @@ void HttpServer::Impl::close_idle(DurationMs now) {
 std::size_t HttpServer::Impl::busy_count() {
   const std::scoped_lock lock(mutex);
   std::size_t count = 0;
-  for (const auto& [id, client] : clients) count += client->is_busy || client->has_begun ? 1 : 0;
+  for (const auto& [id, client] : clients) {
+    count += client->is_busy || client->has_begun || client->is_lingering ? 1 : 0;
+  }
   return count;
 }
 
@@ -283,6 +334,10 @@ HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(HttpServerOptions options,
                                                       const ScoringApi& api, Clock& clock) {
+  // OpenSSL writes to sockets whose other side may be gone.
+  if (::signal(SIGPIPE, SIG_IGN) == SIG_ERR) {
+    return stop_error(std::string("cannot serve: SIGPIPE: ") + std::strerror(errno));
+  }
   auto impl = std::make_unique<Impl>(std::move(options), api, clock);
   SLUICE_TRY(impl->open());
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));

@@ -35,7 +35,7 @@ struct HttpServerOptions {
 class HttpServer {
  public:
   // Listens and answers from its return on. The references outlive it. A usage error where it
-  // cannot listen there.
+  // cannot listen there. SIGPIPE is ignored in the whole process from now on.
   static Result<std::unique_ptr<HttpServer>> start(HttpServerOptions options, const ScoringApi& api,
                                                    Clock& clock);
   // As stop(0).

@@ -1,6 +1,7 @@
 #include "serving/model_catalog.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "serving/snapshots.h"
 
@@ -10,19 +11,20 @@ ModelCatalog::ModelCatalog(CatalogOptions options, FileSystem& files, Clock& clo
                            VersionEvents& events)
     : options_(std::move(options)), files_(files), clock_(clock), events_(events) {}
 
-std::map<std::string, fs::path> ModelCatalog::look() const {
+Result<std::map<std::string, fs::path>> ModelCatalog::look() const {
   std::map<std::string, fs::path> found;
   const fs::path models = options_.where / "models";
   if (files_.exists(models)) {
-    const auto names = files_.list(models);
-    if (!names) return found;
-    for (const std::string& name : *names) {
+    SLUICE_ASSIGN(const std::vector<std::string> names, files_.list(models));
+    for (const std::string& name : names) {
       const fs::path snapshots = models / name / "snapshots";
       if (files_.exists(snapshots)) found[name] = snapshots;
     }
     return found;
   }
   const auto folder = find_snapshots(files_, options_.where, std::nullopt);
+  // A usage error says that there is none yet.
+  if (!folder && folder.error().kind != ErrorKind::usage) return folder.error();
   if (!folder) return found;
   const fs::path path = fs::absolute(*folder).lexically_normal();
   const bool is_in_models_folder = path.filename() == "snapshots" && options_.model.empty();
@@ -34,14 +36,21 @@ std::map<std::string, fs::path> ModelCatalog::look() const {
 }
 
 void ModelCatalog::poll() {
-  for (const auto& [name, folder] : look()) {
-    const std::scoped_lock lock(mutex_);
-    std::unique_ptr<ModelVersions>& model = models_[name];
-    if (model != nullptr) continue;
-    VersionOptions options{name, folder, options_.alias, options_.keep};
-    model = std::make_unique<ModelVersions>(std::move(options), files_, clock_, events_);
+  const auto found = look();
+  const std::string why = found ? "" : found.error().message;
+  if (why != std::exchange(look_error_, why) && !found) events_.on_look_error(why);
+  if (found) {
+    for (const auto& [name, folder] : *found) add(name, folder);
   }
   for (const std::string& name : names()) find(name)->poll();
+}
+
+void ModelCatalog::add(const std::string& name, const fs::path& folder) {
+  const std::scoped_lock lock(mutex_);
+  std::unique_ptr<ModelVersions>& model = models_[name];
+  if (model != nullptr) return;
+  VersionOptions options{name, folder, options_.alias, options_.keep};
+  model = std::make_unique<ModelVersions>(std::move(options), files_, clock_, events_);
 }
 
 ModelVersions* ModelCatalog::find(const std::string& name) const {

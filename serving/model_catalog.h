@@ -38,12 +38,14 @@ class ModelCatalog {
   bool is_ready() const;
 
  private:
-  std::map<std::string, std::filesystem::path> look() const;
+  Result<std::map<std::string, std::filesystem::path>> look() const;
+  void add(const std::string& name, const std::filesystem::path& folder);
 
   CatalogOptions options_;
   FileSystem& files_;
   Clock& clock_;
   VersionEvents& events_;
+  std::string look_error_;    // the last one; empty where there is none
   mutable std::mutex mutex_;  // guards the map; what it points to stays
   std::map<std::string, std::unique_ptr<ModelVersions>> models_;
 };

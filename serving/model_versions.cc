@@ -1,12 +1,17 @@
 #include "serving/model_versions.h"
 
 #include <algorithm>
+#include <exception>
+#include <utility>
 
 #include "serving/snapshots.h"
 #include "store/published_folder.h"
 
 namespace sluice {
 namespace {
+
+// No snapshot's number: of failures, that of what names the versions.
+constexpr std::uint64_t kNames = 0;
 
 std::optional<TimeMs> event_time_of(const nlohmann::ordered_json& manifest) {
   for (const char* key : {"tick", "time"}) {
@@ -30,8 +35,19 @@ Result<std::optional<std::uint64_t>> ModelVersions::wanted() const {
   return read_alias(files_, options_.folder, options_.alias);
 }
 
+// An exception, of memory that is not there above all, is a reason like another: what is served
+// stays, and there may be more memory at the next attempt.
 Result<ModelVersionPtr> ModelVersions::load(std::uint64_t sequence, const ModelVersionPtr& near) {
   const fs::path folder = options_.folder / numbered_folder_name(sequence);
+  try {
+    return read(sequence, folder, near);
+  } catch (const std::exception& error) {
+    return stop_error("cannot use the snapshot " + folder.string() + ": " + error.what());
+  }
+}
+
+Result<ModelVersionPtr> ModelVersions::read(std::uint64_t sequence, const fs::path& folder,
+                                            const ModelVersionPtr& near) {
   if (!files_.exists(folder)) return stop_error("there is no folder " + folder.string());
   SLUICE_ASSIGN(std::shared_ptr<const Scorer> scorer,
                 open_scorer(files_, folder, near ? near->scorer : nullptr));
@@ -47,14 +63,13 @@ bool ModelVersions::poll() {
   }
   const auto sequence = wanted();
   if (!sequence) {
-    failed(0, sequence.error().message);
+    failed(kNames, sequence.error().message);
     return false;
   }
   if (!*sequence) return false;  // nothing is published yet
   const ModelVersionPtr before = current();
   if (before && before->sequence == **sequence) return false;
-  const bool is_known_bad = failed_sequence_ == **sequence;
-  if (is_known_bad && clock_.steady_ms() < retry_at_) return false;
+  if (is_known_bad(**sequence)) return false;
   ModelVersionPtr version = in_memory(**sequence);
   if (!version) {
     auto loaded = load(**sequence, before);
@@ -65,22 +80,41 @@ bool ModelVersions::poll() {
     }
     version = *std::move(loaded);
   }
-  failed_sequence_.reset();
-  failed_why_.clear();
-  retry_after_ = 0;
-  keep(version, true);
+  mended(**sequence);
+  mended(kNames);
+  // Told before, so that whoever sees that it is served sees it in the metrics too.
   events_.on_current(options_.model, *version);
+  keep(version, true);
   return true;
 }
 
-// A new reason is told; the same one again is only counted up in the time until the next attempt.
+// A new reason is told; the same one again only puts the next attempt off.
 void ModelVersions::failed(std::uint64_t sequence, const std::string& why) {
-  const bool is_again = failed_sequence_ == sequence;
-  retry_after_ = is_again ? std::min(2 * retry_after_, kMaxRetryMs) : kMinRetryMs;
-  retry_at_ = clock_.steady_ms() + retry_after_;
-  if (!is_again || why != failed_why_) events_.on_load_error(options_.model, why);
-  failed_sequence_ = sequence;
-  failed_why_ = why;
+  bool is_new = false;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (failures_.size() >= kMaxFailures && !failures_.contains(sequence)) {
+      failures_.erase(std::min_element(
+          failures_.begin(), failures_.end(),
+          [](const auto& a, const auto& b) { return a.second.retry_at < b.second.retry_at; }));
+    }
+    Failure& failure = failures_[sequence];
+    failure.retry_after = std::clamp(2 * failure.retry_after, kMinRetryMs, kMaxRetryMs);
+    failure.retry_at = clock_.steady_ms() + failure.retry_after;
+    is_new = std::exchange(failure.why, why) != why;
+  }
+  if (is_new) events_.on_load_error(options_.model, why);
+}
+
+void ModelVersions::mended(std::uint64_t sequence) {
+  const std::scoped_lock lock(mutex_);
+  failures_.erase(sequence);
+}
+
+bool ModelVersions::is_known_bad(std::uint64_t sequence) const {
+  const std::scoped_lock lock(mutex_);
+  const auto found = failures_.find(sequence);
+  return found != failures_.end() && clock_.steady_ms() < found->second.retry_at;
 }
 
 // At a start, where the one that is wanted is damaged, the newest older one that is whole and was
@@ -92,8 +126,8 @@ void ModelVersions::load_older(std::uint64_t before) {
   for (auto it = sequences.rbegin(); it != sequences.rend(); ++it) {
     if (*it >= before || (held && held->contains(*it))) continue;
     if (auto version = load(*it, nullptr)) {
-      keep(*version, true);
       events_.on_current(options_.model, **version);
+      keep(*version, true);
       return;
     }
   }
@@ -119,14 +153,17 @@ void ModelVersions::keep(ModelVersionPtr version, bool is_current) {
   std::vector<ModelVersionPtr> dropped;  // freed after the lock: a model is large
   const std::scoped_lock lock(mutex_);
   std::erase_if(others_, [&](const auto& other) { return other->sequence == version->sequence; });
+  const std::size_t beside = std::max<std::size_t>(options_.keep, 1) - 1;
   if (is_current) {
-    if (current_) others_.insert(others_.begin(), std::move(current_));
-    current_ = std::move(version);
+    if (current_ && beside > 0) others_.insert(others_.begin(), std::move(current_));
+    std::swap(current_, version);
+    dropped.push_back(std::move(version));
   } else {
     others_.insert(others_.begin(), std::move(version));
   }
-  const std::size_t most = std::max<std::size_t>(options_.keep, 1) - (current_ ? 1 : 0);
-  while (others_.size() > most) {
+  // With room for the current one alone, another that is asked for again and again is still not
+  // read each time.
+  while (others_.size() > std::max<std::size_t>(beside, 1)) {
     dropped.push_back(std::move(others_.back()));
     others_.pop_back();
   }
@@ -138,20 +175,30 @@ Answer<ModelVersionPtr> ModelVersions::find(std::uint64_t sequence) {
   if (!files_.exists(options_.folder / numbered_folder_name(sequence))) {
     return refuse(404, "there is no " + name);
   }
+  const auto unreadable = [&] {
+    return refuse(503, name + " cannot be read now; the server's log says why");
+  };
+  if (is_known_bad(sequence)) return unreadable();
   const std::unique_lock lock(load_on_demand_, std::try_to_lock);
   if (!lock) return refuse(503, "another version is being loaded; try again");
   if (ModelVersionPtr version = in_memory(sequence)) return version;
   auto loaded = load(sequence, current());
   if (!loaded) {
-    events_.on_load_error(options_.model, loaded.error().message);
-    return refuse(503, name + " cannot be read now; the server's log says why");
+    failed(sequence, loaded.error().message);
+    return unreadable();
   }
+  mended(sequence);
   keep(*loaded, false);
   return *std::move(loaded);
 }
 
 Answer<ModelVersionPtr> ModelVersions::find_alias(const std::string& alias) {
   const auto sequence = read_alias(files_, options_.folder, alias);
+  // A name that no alias can have is one that there is not.
+  if (!sequence && sequence.error().kind != ErrorKind::usage) {
+    failed(kNames, sequence.error().message);
+    return refuse(503, "the alias cannot be read now; the server's log says why");
+  }
   if (!sequence || !*sequence) {
     return refuse(404, "model " + options_.model + " has no alias of this name");
   }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -36,6 +37,8 @@ using ModelVersionPtr = std::shared_ptr<const ModelVersion>;
 class VersionEvents {
  public:
   virtual ~VersionEvents() = default;
+  // The place where models lie cannot be looked at; once for each new reason.
+  virtual void on_look_error(const std::string& why) = 0;
   virtual void on_current(const std::string& model, const ModelVersion& version) = 0;
   virtual void on_load_error(const std::string& model, const std::string& why) = 0;
   // How many of the snapshots on disk a gate has kept from becoming LATEST; at each look.
@@ -46,7 +49,9 @@ struct VersionOptions {
   std::string model;
   std::filesystem::path folder;  // of the snapshots
   std::string alias;             // empty: LATEST
-  std::size_t keep = 2;          // in memory, the current one among them; at least 1
+  // In memory, the current one among them; at least 1. There is always a place beside it for one
+  // that was asked for by its number.
+  std::size_t keep = 2;
 };
 
 class ModelVersions {
@@ -66,9 +71,10 @@ class ModelVersions {
   // Any thread. None before the first one is loaded.
   ModelVersionPtr current() const;
   // The one with this number: from memory, else loaded now, on the caller's thread. 404 where there
-  // is none; 503 while another one is being loaded so, or where it cannot be read.
+  // is none; 503 while another one is being loaded so, or where it cannot be read: then it is not
+  // read again before the time that poll() would wait too.
   Answer<ModelVersionPtr> find(std::uint64_t sequence);
-  // The one that an alias names.
+  // The one that an alias names. 404 where there is no such alias, 503 where it cannot be read.
   Answer<ModelVersionPtr> find_alias(const std::string& alias);
   // All that are on disk, ascending.
   std::vector<std::uint64_t> available() const;
@@ -76,9 +82,13 @@ class ModelVersions {
  private:
   Result<std::optional<std::uint64_t>> wanted() const;
   Result<ModelVersionPtr> load(std::uint64_t sequence, const ModelVersionPtr& near);
+  Result<ModelVersionPtr> read(std::uint64_t sequence, const std::filesystem::path& folder,
+                               const ModelVersionPtr& near);
   ModelVersionPtr in_memory(std::uint64_t sequence);
   void keep(ModelVersionPtr version, bool is_current);
   void failed(std::uint64_t sequence, const std::string& why);
+  void mended(std::uint64_t sequence);
+  bool is_known_bad(std::uint64_t sequence) const;
   void load_older(std::uint64_t before);
 
   VersionOptions options_;
@@ -86,16 +96,20 @@ class ModelVersions {
   Clock& clock_;
   VersionEvents& events_;
 
-  // Of the polling thread: what could not be loaded, and when it is tried again.
-  std::optional<std::uint64_t> failed_sequence_;
-  std::string failed_why_;
-  DurationMs retry_at_ = 0;
-  DurationMs retry_after_ = 0;
+  // What could not be loaded, and when it is tried again.
+  struct Failure {
+    std::string why;
+    DurationMs retry_at = 0;
+    DurationMs retry_after = 0;
+  };
+  static constexpr std::size_t kMaxFailures = 64;
 
   std::mutex load_on_demand_;  // held by the one request that loads
   mutable std::mutex mutex_;   // guards what follows
   ModelVersionPtr current_;
   std::vector<ModelVersionPtr> others_;  // the last used first
+  // By sequence number; 0: what names the versions, LATEST or an alias.
+  std::map<std::uint64_t, Failure> failures_;
 };
 
 }  // namespace sluice

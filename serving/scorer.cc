@@ -1,5 +1,6 @@
 #include "serving/scorer.h"
 
+#include <cmath>
 #include <utility>
 
 #include "learner/model_tensors.h"
@@ -47,6 +48,11 @@ Result<Digest> digest_after(const Digest& before, const ScoringModel& from, cons
 }
 
 }  // namespace
+
+bool is_finite(const Prediction& prediction) {
+  return std::isfinite(prediction.ctr.yes) && std::isfinite(prediction.cvr.yes) &&
+         std::isfinite(prediction.ctcvr.yes);
+}
 
 // The attribution by impression_id asks of an impression the id alone: whoever wants a score need
 // not name user and item.
@@ -138,20 +144,17 @@ std::vector<tl::expected<Score, std::string>> Scorer::score(
 
 namespace {
 
-// The deltas that lead from `near` to `folder`, the last one first; empty where none do. Only
-// manifests are read until it is clear that they do.
-Result<std::vector<fs::path>> deltas_since(FileSystem& files, const fs::path& folder,
-                                           const Scorer& near) {
+// The deltas that lead from `near` to `folder`, the last one first; empty where none do, or where
+// that cannot be seen: reading the snapshot whole then tells why. Only manifests are read.
+std::vector<fs::path> deltas_since(FileSystem& files, const fs::path& folder, const Scorer& near) {
   std::vector<fs::path> deltas;
-  for (fs::path path = folder;;) {
-    SLUICE_ASSIGN(const auto manifest, read_manifest(files, path));
-    const auto base = base_of_snapshot(manifest);
-    if (!base || !*base) return std::vector<fs::path>();
-    deltas.push_back(path);
-    if (near.is_base(**base)) return deltas;
-    path = folder.parent_path() / numbered_folder_name((*base)->sequence);
-    if (!files.exists(path)) return std::vector<fs::path>();
+  auto link = read_link(files, folder);
+  while (link && link->base && deltas.size() < kMaxChain) {
+    deltas.push_back(link->folder);
+    if (near.is_base(*link->base)) return deltas;
+    link = base_of(files, *link);
   }
+  return {};
 }
 
 }  // namespace
@@ -159,7 +162,7 @@ Result<std::vector<fs::path>> deltas_since(FileSystem& files, const fs::path& fo
 Result<std::shared_ptr<const Scorer>> open_scorer(FileSystem& files, const fs::path& folder,
                                                   const std::shared_ptr<const Scorer>& near) {
   if (near && near->manifest().contains("weights_digest")) {
-    SLUICE_ASSIGN(const std::vector<fs::path> deltas, deltas_since(files, folder, *near));
+    const std::vector<fs::path> deltas = deltas_since(files, folder, *near);
     std::shared_ptr<const Scorer> version = near;
     for (auto path = deltas.rbegin(); path != deltas.rend(); ++path) {
       SLUICE_ASSIGN(SnapshotPart part, read_snapshot_part(files, *path));

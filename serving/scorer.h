@@ -24,6 +24,10 @@ struct Score {
   Prediction prediction;
 };
 
+// Whether each of the three rates is a number. With recipes whose pCVR has a tower of its own, one
+// may be none while the others are.
+bool is_finite(const Prediction& prediction);
+
 // One version of a model. Any thread; shared by all that serve from it.
 class Scorer {
  public:

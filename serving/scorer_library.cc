@@ -1,5 +1,4 @@
 // What the library sluice::scorer exports, over serving/scorer.h.
-#include <cmath>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -35,7 +34,7 @@ Score to_score(const tl::expected<sluice::Score, std::string>& result) {
   }
   const Prediction& prediction = result->prediction;
   score.impression_id = result->impression_id;
-  if (!std::isfinite(prediction.ctcvr.yes)) {
+  if (!is_finite(prediction)) {
     score.error = "the model gives no number for it";
     return score;
   }

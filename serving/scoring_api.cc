@@ -1,7 +1,6 @@
 #include "serving/scoring_api.h"
 
 #include <charconv>
-#include <cmath>
 #include <exception>
 #include <optional>
 
@@ -234,7 +233,7 @@ Answer<std::vector<Prediction>> ScoringApi::score(const std::string& model,
     if (!results[i]) {
       return refuse(400, std::string(what) + " " + std::to_string(i) + ": " + results[i].error());
     }
-    if (!std::isfinite(results[i]->prediction.ctcvr.yes)) {
+    if (!is_finite(results[i]->prediction)) {
       return refuse(
           500, std::string(what) + " " + std::to_string(i) + ": the model gives no number for it");
     }

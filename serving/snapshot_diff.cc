@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <string_view>
+
+#include "learner/model_tensors.h"
 
 namespace sluice {
 namespace {
 
-constexpr std::string_view kTablePrefix = "embedding.";
-constexpr std::string_view kKeysSuffix = ".keys";
-
 bool is_of_table(std::string_view name) {
-  return name.starts_with(kTablePrefix);
+  return name.starts_with("embedding.");
 }
 
 double distance(const float* a, const float* b, std::size_t count) {
@@ -24,54 +24,35 @@ double distance(const float* a, const float* b, std::size_t count) {
   return std::sqrt(sum);
 }
 
-// A table's keys, ascending, and its rows.
-struct Table {
-  std::vector<std::uint64_t> keys;
-  std::vector<float> rows;
-  std::size_t dim = 0;
-};
-
-Result<Table> read_table(const Tensors& tensors, const std::string& prefix) {
-  const auto keys = tensors.find(prefix + ".keys");
-  const auto rows = tensors.find(prefix + ".rows");
-  if (keys == tensors.end() || rows == tensors.end() || rows->second.shape.size() != 2 ||
-      rows->second.shape[0] != keys->second.elements()) {
-    return stop_error("a snapshot's " + prefix + " is no table");
-  }
-  Table table;
-  SLUICE_ASSIGN(table.keys, keys->second.values<std::uint64_t>());
-  SLUICE_ASSIGN(table.rows, rows->second.values<float>());
-  table.dim = rows->second.shape[1];
-  return table;
-}
-
-TableDiff diff_tables(const Table& before, const Table& after) {
+TableDiff diff_tables(const TableView& before, const TableView& after) {
+  const std::span<const std::uint64_t> old_keys = before.rows.keys;
+  const std::span<const std::uint64_t> new_keys = after.rows.keys;
   TableDiff diff;
-  diff.rows_before = before.keys.size();
-  diff.rows_after = after.keys.size();
+  diff.rows_before = old_keys.size();
+  diff.rows_after = new_keys.size();
   double sum = 0;
   std::size_t b = 0;
   std::size_t a = 0;
-  while (b < before.keys.size() || a < after.keys.size()) {
-    if (a == after.keys.size() || (b < before.keys.size() && before.keys[b] < after.keys[a])) {
+  while (b < old_keys.size() || a < new_keys.size()) {
+    if (a == new_keys.size() || (b < old_keys.size() && old_keys[b] < new_keys[a])) {
       ++diff.removed;
       ++b;
       continue;
     }
-    if (b == before.keys.size() || after.keys[a] < before.keys[b]) {
+    if (b == old_keys.size() || new_keys[a] < old_keys[b]) {
       ++diff.added;
       ++a;
       continue;
     }
-    const float* const was = before.rows.data() + b * before.dim;
-    const float* const is = after.rows.data() + a * after.dim;
+    const float* const was = before.row(b).data();
+    const float* const is = after.row(a).data();
     if (std::memcmp(was, is, before.dim * sizeof(float)) != 0) {
       const double move = distance(was, is, before.dim);
       ++diff.changed;
       sum += move;
       if (move > diff.largest_move) {
         diff.largest_move = move;
-        diff.largest_key = before.keys[b];
+        diff.largest_key = old_keys[b];
       }
     }
     ++a;
@@ -113,16 +94,14 @@ Result<SnapshotDiff> diff_snapshots(const Tensors& before, const Tensors& after)
   }
   SnapshotDiff diff;
   for (const auto& [name, tensor] : before) {
-    const auto other = after.find(name);
     if (!is_of_table(name)) {
-      SLUICE_ASSIGN(LayerDiff layer, diff_layers(name, tensor, other->second));
+      SLUICE_ASSIGN(LayerDiff layer, diff_layers(name, tensor, after.at(name)));
       diff.layers.push_back(std::move(layer));
-    } else if (name.ends_with(kKeysSuffix)) {
-      const std::string prefix = name.substr(0, name.size() - kKeysSuffix.size());
-      SLUICE_ASSIGN(const Table was, read_table(before, prefix));
-      SLUICE_ASSIGN(const Table is, read_table(after, prefix));
+    } else if (const std::string table(table_of_keys(name)); !table.empty()) {
+      SLUICE_ASSIGN(const TableView was, view_table_tensors(before, table));
+      SLUICE_ASSIGN(const TableView is, view_table_tensors(after, table));
       diff.tables.push_back(diff_tables(was, is));
-      diff.tables.back().name = prefix.substr(kTablePrefix.size());
+      diff.tables.back().name = table;
     }
   }
   return diff;

@@ -92,27 +92,26 @@ Error cannot_use(const fs::path& folder, const std::string& why) {
   return cannot_use(folder, stop_error(why));
 }
 
+Result<ChainLink> link_of(const fs::path& folder, const ordered_json& manifest) {
+  const Status checked = check_manifest(manifest, folder_number(folder.filename().string()));
+  if (!checked) return cannot_use(folder, checked.error());
+  auto base = base_of_snapshot(manifest);
+  if (!base) return cannot_use(folder, base.error());
+  return ChainLink{folder, sequence_in(manifest), *std::move(base)};
+}
+
 // The folders of the bases of `last`, in `folder`: the nearest first, to a full one. Only manifests
 // are read.
 Result<std::vector<fs::path>> chain_of(FileSystem& files, const fs::path& folder,
                                        const SnapshotPart& last) {
   std::vector<fs::path> chain;
-  std::optional<SnapshotBase> base = last.base;
-  std::uint64_t sequence = sequence_in(last.manifest);
-  while (base) {
-    const fs::path path = folder.parent_path() / numbered_folder_name(base->sequence);
-    const std::string delta = "snapshot " + std::to_string(sequence) + " is a delta to";
-    if (!files.exists(path))
-      return stop_error(delta + " " + path.string() + ", which is not there");
-    SLUICE_ASSIGN(const ordered_json manifest, read_manifest(files, path));
-    if (manifest.value("checksum", ordered_json()) != base->checksum) {
-      return stop_error(path.string() + " is another one than " + delta);
+  ChainLink link{folder, sequence_in(last.manifest), last.base};
+  while (link.base) {
+    if (chain.size() == kMaxChain) {
+      return stop_error("it is the last of more than " + std::to_string(kMaxChain) + " deltas");
     }
-    chain.push_back(path);
-    sequence = base->sequence;
-    auto next = base_of_snapshot(manifest);
-    if (!next) return cannot_use(path, next.error());
-    base = *next;
+    SLUICE_ASSIGN(link, base_of(files, link));
+    chain.push_back(link.folder);
   }
   return chain;
 }
@@ -189,6 +188,22 @@ Result<fs::path> find_snapshot(FileSystem& files, const fs::path& where,
   return path;
 }
 
+Result<ChainLink> read_link(FileSystem& files, const fs::path& folder) {
+  SLUICE_ASSIGN(const ordered_json manifest, read_manifest(files, folder));
+  return link_of(folder, manifest);
+}
+
+Result<ChainLink> base_of(FileSystem& files, const ChainLink& link) {
+  const fs::path path = link.folder.parent_path() / numbered_folder_name(link.base->sequence);
+  const std::string delta = "snapshot " + std::to_string(link.sequence) + " is a delta to";
+  if (!files.exists(path)) return stop_error(delta + " " + path.string() + ", which is not there");
+  SLUICE_ASSIGN(const ordered_json manifest, read_manifest(files, path));
+  if (manifest.value("checksum", ordered_json()) != link.base->checksum) {
+    return stop_error(path.string() + " is another one than " + delta);
+  }
+  return link_of(path, manifest);
+}
+
 Result<SnapshotPart> read_snapshot_part(FileSystem& files, const fs::path& folder) {
   SLUICE_ASSIGN(PublishedFolder published, read_folder(files, folder));
   auto part = part_of(std::move(published), folder_number(folder.filename().string()));
@@ -250,18 +265,14 @@ Result<std::set<std::uint64_t>> needed_bases(FileSystem& files, const fs::path& 
   SLUICE_ASSIGN(const auto there, list_numbered_folders(files, parent));
   for (const std::uint64_t number : numbers) {
     std::uint64_t next = number;
-    while (true) {
-      const fs::path folder = parent / numbered_folder_name(next);
-      if (!files.exists(folder)) break;
-      const auto manifest = read_manifest(files, folder);
-      if (!manifest) {
+    while (files.exists(parent / numbered_folder_name(next))) {
+      const auto link = read_link(files, parent / numbered_folder_name(next));
+      if (!link) {
         needed.insert(there.begin(), std::lower_bound(there.begin(), there.end(), next));
         break;
       }
-      const auto base = base_of_snapshot(*manifest);
-      if (!base || !*base || needed.contains((*base)->sequence)) break;
-      next = (*base)->sequence;
-      needed.insert(next);
+      if (!link->base || !needed.insert(link->base->sequence).second) break;
+      next = link->base->sequence;
     }
   }
   return needed;

@@ -64,6 +64,22 @@ struct SnapshotPart {
 // Of a snapshot's manifest; none of a full one's.
 Result<std::optional<SnapshotBase>> base_of_snapshot(const nlohmann::ordered_json& manifest);
 
+// One snapshot of a chain, as its manifest alone tells.
+struct ChainLink {
+  std::filesystem::path folder;
+  std::uint64_t sequence = 0;        // that of the folder's name, where that is a number
+  std::optional<SnapshotBase> base;  // none: it is full
+};
+
+// The most deltas in a row: ten times what a config may ask for (snapshots.full_every).
+inline constexpr std::size_t kMaxChain = 10'000;
+
+Result<ChainLink> read_link(FileSystem& files, const std::filesystem::path& folder);
+
+// From `link`, which is a delta, to its base beside it: the one of that number and that checksum.
+// Numbers fall from link to link, whatever manifests say, so that every walk ends.
+Result<ChainLink> base_of(FileSystem& files, const ChainLink& link);
+
 // One folder, checked by itself: sizes, checksums, the manifest's entries, the sequence number
 // against the folder's name. Says nothing of its base. The error names the folder.
 Result<SnapshotPart> read_snapshot_part(FileSystem& files, const std::filesystem::path& folder);

@@ -15,6 +15,9 @@ constexpr const char* kManifest = "manifest.json";
 constexpr const char* kRolledBackFrom = "ROLLED_BACK_FROM";
 constexpr const char* kHeld = "HELD";
 constexpr std::size_t kNameDigits = 12;
+// What is read may have been copied from anywhere: a manifest beyond these is an accident or worse.
+constexpr std::uint64_t kMaxManifestBytes = 64 << 20;
+constexpr int kMaxManifestDepth = 32;
 
 bool is_plain_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." &&
@@ -45,10 +48,29 @@ struct Loaded {
   std::vector<std::string> damage;
 };
 
+// Discarded where it is no JSON, or lists in lists that whoever compares or prints it would exhaust
+// the stack by.
+ordered_json parse_manifest(const std::string& text) {
+  bool is_too_deep = false;
+  const auto note_depth = [&](int depth, ordered_json::parse_event_t, ordered_json&) {
+    is_too_deep |= depth > kMaxManifestDepth;
+    return !is_too_deep;
+  };
+  ordered_json manifest = ordered_json::parse(text, note_depth, /*allow_exceptions=*/false);
+  if (is_too_deep) return ordered_json(ordered_json::value_t::discarded);
+  return manifest;
+}
+
 Result<Loaded> load_manifest(FileSystem& files, const fs::path& folder) {
   Loaded loaded;
   if (!files.exists(folder / kManifest)) {
     loaded.damage.emplace_back("manifest.json is missing");
+    return loaded;
+  }
+  SLUICE_ASSIGN(const std::uint64_t size, files.size(folder / kManifest));
+  if (size > kMaxManifestBytes) {
+    loaded.damage.push_back("manifest.json has " + std::to_string(size) +
+                            " bytes, which is more than any");
     return loaded;
   }
   SLUICE_ASSIGN(loaded.text, files.read(folder / kManifest));
@@ -59,7 +81,7 @@ Result<Loaded> load_manifest(FileSystem& files, const fs::path& folder) {
     loaded.damage.emplace_back("manifest.json does not have its checksum");
     return loaded;
   }
-  loaded.folder.manifest = ordered_json::parse(loaded.text, nullptr, /*allow_exceptions=*/false);
+  loaded.folder.manifest = parse_manifest(loaded.text);
   if (!loaded.folder.manifest.is_object() || !loaded.folder.manifest.contains("files") ||
       !loaded.folder.manifest["files"].is_object()) {
     loaded.damage.emplace_back("manifest.json is no manifest");
@@ -80,10 +102,16 @@ Status load_file(FileSystem& files, const fs::path& folder, const std::string& n
     loaded.damage.push_back(name + " is missing");
     return {};
   }
-  SLUICE_ASSIGN(std::string bytes, files.read(folder / name));
   const auto size = entry["bytes"].get<std::uint64_t>();
-  if (bytes.size() != size) {
-    loaded.damage.push_back(name + " has " + std::to_string(bytes.size()) + " bytes instead of " +
+  // Asked for before it is read: memory is taken for what was listed, and no more.
+  SLUICE_ASSIGN(std::uint64_t there, files.size(folder / name));
+  std::string bytes;
+  if (there == size) {
+    SLUICE_ASSIGN(bytes, files.read(folder / name));
+    there = bytes.size();
+  }
+  if (there != size) {
+    loaded.damage.push_back(name + " has " + std::to_string(there) + " bytes instead of " +
                             std::to_string(size));
   } else if (hash128(bytes).hex() != entry["xxh3_128"].get<std::string>()) {
     loaded.damage.push_back(name + " does not have its checksum");

@@ -28,7 +28,8 @@ LIBRARY_FOLDERS = {
     r"(oneapi/)?dnnl": {"bench"},
     # Events, and the requests of those who want them scored.
     r"simdjson": {"ingest", "serving", "tests/ingest", "bench"},
-    r"httplib|openssl/|prometheus/": {"serving"},
+    r"httplib|prometheus/": {"serving"},
+    r"openssl/": {"serving", "tests/serving"},
     r"toml\+\+/": {"config", "tests/config"},
     r"spdlog/": {"app", "tests/simulation", "tests/fuzz"},
     r"CLI/": {"app", "tests/app", "tests/broker", "tests/simulation", "bench"},

@@ -152,6 +152,37 @@ TEST(Problems, RulesOverSeveralKeys) {
               ElementsAre(HasSubstr("f:5:1: features.a b: the name is not allowed")));
 }
 
+TEST(Problems, TlsTakesBothOrNone) {
+  const std::vector<std::string> certificate = {"serving.certificate=\"c.pem\""};
+  const std::vector<std::string> key = {"serving.key=\"k.pem\""};
+  EXPECT_THAT(problems_of(kSmallToml, certificate),
+              ElementsAre(HasSubstr("serving.certificate: needs serving.key too")));
+  EXPECT_THAT(problems_of(kSmallToml, key),
+              ElementsAre(HasSubstr("serving.key: needs serving.certificate too")));
+  EXPECT_THAT(problems_of(kSmallToml, {certificate[0], key[0]}), IsEmpty());
+}
+
+TEST(Problems, ThereIsOneToken) {
+  const std::vector<std::string> both = {"serving.token_env=\"TOKEN\"",
+                                         "serving.token_file=\"token\""};
+  for (const std::string& one : both) EXPECT_THAT(problems_with(one), IsEmpty());
+  EXPECT_THAT(problems_of(kSmallToml, both),
+              ElementsAre(HasSubstr("serving.token_file: is not allowed beside")));
+}
+
+TEST(Problems, TheGateLeavesSomethingBetweenItsBounds) {
+  const auto problems = [](const std::string& min, const std::string& max) {
+    return problems_of(kSmallToml, {"snapshots.gate.calibration_min=" + min,
+                                    "snapshots.gate.calibration_max=" + max});
+  };
+  EXPECT_THAT(problems("0.9", "0.5"),
+              ElementsAre(AllOf(HasSubstr("snapshots.gate.calibration_min: 0.9 is not allowed"),
+                                HasSubstr("at most snapshots.gate.calibration_max, 0.5"))));
+  EXPECT_THAT(problems("0.5", "0.5"), IsEmpty());
+  EXPECT_THAT(problems("0.9", "1.2"), IsEmpty());
+  EXPECT_THAT(problems("0.9", "0.0"), IsEmpty());  // no upper bound
+}
+
 TEST(Problems, AllFeaturesWithAGroupNameTheSameOne) {
   const std::string text = std::string(kSmallToml) +
                            "age  = { path = \"age\", group = \"context\" }\n"

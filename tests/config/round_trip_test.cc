@@ -188,9 +188,12 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
   bool is_kafka = false;
   bool is_at_close = false;
   bool has_actions = false;
+  bool has_token = false;
+  bool has_certificate = false;
   std::map<std::string, std::string> optimizers;
   for (const Key<Config>& key : config_keys()) {
-    const bool is_needed = key.name == "source.brokers";  // by type = "kafka"
+    // By type = "kafka" the one, by a certificate the other.
+    const bool is_needed = key.name == "source.brokers" || key.name == "serving.key";
     if (key.type == ValueType::table) continue;
     if (!is_needed && *rc::gen::inRange(0, 3) == 0) continue;
     if (key.name == "dead_letters.topic" && !is_kafka) continue;  // a rule
@@ -200,6 +203,13 @@ RC_GTEST_PROP(Effective, LoadsToAnEqualConfigWhateverIsSet, ()) {
     if (key.name == "streams.actions.topic") has_actions = true;
     if (key.name.starts_with("join.action_") && !has_actions) continue;  // a rule
     const auto [section, name] = split_key(key.name);
+    if (name == "token_env") has_token = true;
+    if (name == "token_file" && has_token) continue;  // a rule
+    if (name == "certificate") has_certificate = true;
+    if (key.name == "serving.key" && !has_certificate) continue;  // a rule
+    if (name == "calibration_max") {                              // a rule: not below the minimum
+      value = *rc::gen::element<std::string>("0", "1", "1.25", "1e6");
+    }
     const bool is_optimizers = section == "training.dense" || section == "training.embeddings";
     if (is_optimizers) {  // a rule
       if (name == "optimizer") optimizers[section] = value;

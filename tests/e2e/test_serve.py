@@ -484,6 +484,9 @@ class SafetyTest(ServeCase):
                             (["--set", "serving.token_env=NOT_SET_HERE"], "is not set"),
                             (["--set", f'serving.token_file="{short}"'], "16 or more"),
                             (["--set", 'serving.certificate="x"'], "serving.key"),
+                            (["--set", 'serving.key="x"'], "serving.certificate"),
+                            (["--set", "serving.token_env=HOME", "--set",
+                              f'serving.token_file="{short}"'], "one token"),
                             (["--set", f"serving.port={taken.getsockname()[1]}"], "in use")):
             given = words if "--snapshots" in words else ["--snapshots", parent, *words]
             done = sluice.call([sluice.BINARY, "serve", *given])
@@ -589,6 +592,41 @@ class SkewTest(ServeCase):
         skew = json.loads(done.stdout)
         self.assertEqual(skew["unequal"], 1)
         self.assertAlmostEqual(skew["largest_difference"], 0.25)
+
+    def test_what_cannot_be_compared(self):
+        parent = self.copy(2)
+        versions = [int(path.name) for path in self.snapshots[:2]]
+        impressions = self.folder / "impressions.jsonl"
+        impressions.write_text("\n".join(self.lines[:20]) + "\n")
+        log = self.folder / "served.jsonl"
+
+        def serve(models):
+            log.write_text("".join(
+                json.dumps({"id": json.loads(line)["impression_id"], "model": model,
+                            "version": version, "pctr": 2, "pcvr": 2, "pctcvr": 2}) + "\n"
+                for model in models for version in versions for line in self.lines[:20]))
+
+        def compare(*words, stdin=None):
+            return sluice.call([sluice.BINARY, "score", parent, *words], input=stdin)
+
+        # A pipe can be read once, and is compared with each version all the same.
+        serve(["m"])
+        for words, stdin in ((["--in", impressions], None), ([], impressions.read_text())):
+            done = compare("--compare", log, *words, stdin=stdin)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            skew = json.loads(done.stdout)
+            self.assertEqual((skew["compared"], skew["unequal"], skew["not_found"]), (40, 40, 0))
+        # Folders can be opened and not read.
+        done = compare("--compare", log, "--in", self.folder)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("cannot read the input", done.stderr)
+        done = compare("--compare", self.folder, "--in", impressions)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("cannot be read", done.stderr)
+        serve(["m", "n"])
+        done = compare("--compare", log, "--in", impressions)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("several models: choose one by --model: m, n", done.stderr)
 
     def test_the_log_is_bounded(self):
         parent = self.copy(1)

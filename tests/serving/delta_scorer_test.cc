@@ -148,5 +148,33 @@ TEST_F(DeltaScorer, DamageToADeltaIsFound) {
   EXPECT_EQ(problem_of(2, near), "");
 }
 
+// Manifests that name each other, each below a number of its own: no walk goes round between them.
+// One of the two checksums is not the other's, as no manifest can hold the checksum of its holder;
+// a walk that looked at numbers alone would not end.
+TEST_F(DeltaScorer, ManifestsThatNameEachOtherAreRefused) {
+  const auto near = open(chain(0));
+  const auto name = [&](std::size_t n, std::uint64_t sequence, std::size_t base,
+                        const std::string& checksum) {
+    fs::remove_all(chain(n));
+    Json manifest = *read_manifest(files_, full_[n].folder);
+    for (const char* key : {"files", "checksum", "weights_digest"}) manifest.erase(key);
+    manifest["weights_digest"] = weights_digest(full_[n].state.tensors)->hex();
+    manifest["kind"] = "delta";
+    manifest["sequence"] = sequence;
+    manifest["base"] = {{"sequence", kSequences[base]}, {"checksum", checksum}};
+    ASSERT_TRUE(
+        publish_folder(files_, chain(n).parent_path(), chain(n).filename().string(), manifest,
+                       {{"weights.safetensors", encode_tensors(full_[n].state.tensors)}}, {}));
+  };
+  name(1, 100, 2, "0");
+  name(2, 1'000, 1, "0");
+  EXPECT_THAT(problem_of(1, near), HasSubstr("another sequence number"));
+  EXPECT_THAT(problem_of(2, near), HasSubstr("another sequence number"));
+  // The same where the one that is asked for is whole.
+  name(3, kSequences[3], 2, (*read_manifest(files_, chain(2)))["checksum"]);
+  EXPECT_THAT(problem_of(3, near), HasSubstr("another sequence number"));
+  EXPECT_THAT(problem_of(3, nullptr), HasSubstr("another sequence number"));
+}
+
 }  // namespace
 }  // namespace sluice

@@ -3,17 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <new>
 
 #include "serving/model_catalog.h"
 #include "serving/model_versions.h"
 #include "serving/prediction_log.h"
 #include "tests/serving/small_snapshot.h"
+#include "tests/serving/watched_files.h"
 #include "tests/store/temporary_folder.h"
 
 namespace sluice {
 namespace {
 
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 class HandClock final : public Clock {
@@ -29,6 +32,7 @@ class KeptEvents final : public VersionEvents {
   void on_current(const std::string&, const ModelVersion& version) override {
     current.push_back(version.sequence);
   }
+  void on_look_error(const std::string& why) override { errors.push_back(why); }
   void on_load_error(const std::string&, const std::string& why) override { errors.push_back(why); }
   void on_held(const std::string&, std::size_t snapshots) override { held = snapshots; }
   std::vector<std::uint64_t> current;
@@ -51,7 +55,7 @@ class ModelVersionsTest : public testing::Test {
 
   TemporaryFolder folder_;
   fs::path parent_ = folder_.path() / "models" / "m" / "snapshots";
-  RealFileSystem files_;
+  WatchedFiles files_;
   HandClock clock_;
   KeptEvents events_;
 };
@@ -90,6 +94,31 @@ TEST_F(ModelVersionsTest, ADamagedOneIsTriedAgainLaterAndLater) {
   EXPECT_THAT(tries, ElementsAre(0));  // the same reason is told once
   EXPECT_EQ(model.current()->sequence, 20);
   mend(40);
+  clock_.now += ModelVersions::kMaxRetryMs;
+  EXPECT_TRUE(model.poll());
+  EXPECT_EQ(model.current()->sequence, 40);
+}
+
+// Out of memory, for one; the thread that polls goes on.
+TEST_F(ModelVersionsTest, AnExceptionIsALoadErrorLikeAnother) {
+  publish_small_snapshot(parent_, 20);
+  ModelVersions model = versions();
+  EXPECT_TRUE(model.poll());
+  publish_small_snapshot(parent_, 40);
+  int tries = 0;
+  files_.before = [&](const fs::path& path) -> std::optional<Error> {
+    if (path != weights(40)) return std::nullopt;
+    ++tries;
+    throw std::bad_alloc();
+  };
+  EXPECT_FALSE(model.poll());
+  EXPECT_FALSE(model.poll());
+  EXPECT_EQ(tries, 1);
+  ASSERT_EQ(events_.errors.size(), 1);
+  EXPECT_THAT(events_.errors[0], HasSubstr(numbered_folder_name(40)));
+  EXPECT_EQ(model.find(40).error().status, 503);
+  EXPECT_EQ(model.current()->sequence, 20);
+  files_.before = nullptr;
   clock_.now += ModelVersions::kMaxRetryMs;
   EXPECT_TRUE(model.poll());
   EXPECT_EQ(model.current()->sequence, 40);
@@ -145,6 +174,65 @@ TEST_F(ModelVersionsTest, OthersAreLoadedWhenTheyAreAskedFor) {
   EXPECT_EQ(model.find(40).error().status, 503);
   EXPECT_EQ(model.find_alias("none").error().status, 404);
   EXPECT_EQ(model.find_alias("../x").error().status, 404);
+}
+
+TEST_F(ModelVersionsTest, ADamagedOneThatIsAskedForIsNotReadForEachRequest) {
+  for (const int samples : {20, 40}) publish_small_snapshot(parent_, samples);
+  ModelVersions model = versions();
+  model.poll();
+  damage(20);
+  std::vector<DurationMs> reads;
+  files_.before = [&](const fs::path& path) -> std::optional<Error> {
+    if (path.parent_path() != parent_ / numbered_folder_name(20)) return std::nullopt;
+    if (reads.empty() || reads.back() != clock_.now) reads.push_back(clock_.now);
+    return std::nullopt;
+  };
+  for (; clock_.now < 2'000; clock_.now += 10) EXPECT_EQ(model.find(20).error().status, 503);
+  EXPECT_THAT(reads, ElementsAre(0, 200, 600, 1'400));
+  EXPECT_EQ(events_.errors.size(), 1);
+  mend(20);
+  clock_.now += ModelVersions::kMaxRetryMs;
+  EXPECT_TRUE(model.find(20));
+  EXPECT_EQ(model.current()->sequence, 40);
+}
+
+TEST_F(ModelVersionsTest, OneThatIsAskedForHasAPlaceBesideTheCurrentOne) {
+  for (const int samples : {20, 40}) publish_small_snapshot(parent_, samples);
+  ModelVersions model = versions({}, 1);
+  model.poll();
+  const ModelVersionPtr old = model.find(20).value();
+  EXPECT_EQ(model.find(20).value(), old);
+  const std::weak_ptr<const ModelVersion> before = model.current();
+  publish_small_snapshot(parent_, 60);
+  EXPECT_TRUE(model.poll());
+  EXPECT_EQ(model.find(20).value(), old);
+  EXPECT_TRUE(before.expired()) << "no place for what was current";
+  ASSERT_TRUE(model.find(40));
+  EXPECT_NE(model.find(20).value(), old) << "there is one such place";
+}
+
+TEST_F(ModelVersionsTest, WhatCannotBeReadIsNotSaidToBeMissing) {
+  publish_small_snapshot(parent_, 20);
+  ASSERT_TRUE(set_alias(files_, parent_, "live", 20));
+  ModelVersions model = versions();
+  ModelCatalog catalog({folder_.path(), "", "", 2}, files_, clock_, events_);
+  model.poll();
+  catalog.poll();
+  files_.before = [](const fs::path& path) -> std::optional<Error> {
+    return stop_error("cannot read " + path.string() + ": the disk is slow today");
+  };
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(model.find_alias("live").error().status, 503);
+  EXPECT_EQ(model.find_alias("none").error().status, 404);
+  ASSERT_EQ(events_.errors.size(), 1);
+  EXPECT_THAT(events_.errors[0], HasSubstr("live: the disk is slow"));
+  // The folder of models; a model that is known is looked at all the same.
+  for (int i = 0; i < 3; ++i) catalog.poll();
+  ASSERT_EQ(events_.errors.size(), 3);
+  EXPECT_THAT(events_.errors[1], HasSubstr("models: the disk is slow"));
+  EXPECT_THAT(events_.errors[2], HasSubstr("LATEST: the disk is slow"));
+  EXPECT_TRUE(catalog.is_ready());
+  files_.before = nullptr;
+  EXPECT_TRUE(model.find_alias("live"));
 }
 
 TEST_F(ModelVersionsTest, TheCatalogNamesModelsByTheirFolders) {

@@ -1,9 +1,15 @@
 #include "serving/scorer.h"
 
+#include <cmath>
+#include <limits>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include "serving/model_catalog.h"
+#include "serving/scoring_api.h"
+#include "serving/serving_metrics.h"
 #include "tests/serving/small_snapshot.h"
 #include "tests/store/temporary_folder.h"
 
@@ -86,6 +92,61 @@ TEST(Scorer, BadImpressionsKeepTheirPlace) {
   EXPECT_EQ(scores[4]->prediction,
             scorer.score(std::span(impressions).subspan(4, 1))[0]->prediction);
   EXPECT_EQ(scores[9]->impression_id, "7");
+}
+
+class NoEvents final : public VersionEvents {
+  void on_current(const std::string&, const ModelVersion&) override {}
+  void on_look_error(const std::string&) override {}
+  void on_load_error(const std::string&, const std::string&) override {}
+};
+
+// A tower that has come to give no number spoils the rates that rest on it and no others: of a
+// recipe whose pCTCVR has its own tower, that rate stays finite.
+TEST(Scorer, ARateThatIsNoNumberIsNotAnAnswer) {
+  const TemporaryFolder temporary;
+  const fs::path parent = temporary.path() / "m" / "snapshots";
+  SmallSnapshot small = publish_small_snapshot(parent, 20, {"model.recipe=division"});
+  RealFileSystem files;
+  nlohmann::ordered_json manifest = *read_manifest(files, small.folder);
+  for (const char* key : {"files", "checksum", "weights_digest"}) manifest.erase(key);
+  Tensors& tensors = small.state.tensors;
+  for (auto& [name, tensor] : tensors) {
+    if (!name.starts_with("tower.ctr.") || !name.ends_with(".bias")) continue;
+    tensor = Tensor::of<float>(
+        tensor.shape,
+        std::vector<float>(tensor.elements(), std::numeric_limits<float>::quiet_NaN()));
+  }
+  fs::remove_all(small.folder);
+  ASSERT_TRUE(publish_folder(files, parent, small.folder.filename().string(), manifest,
+                             {{"weights.safetensors", encode_tensors(tensors)}}, {}));
+  const auto scores = open(small.folder).score(std::vector{small_impression(1)});
+  EXPECT_TRUE(std::isfinite(scores[0]->prediction.ctcvr.yes));
+  EXPECT_FALSE(is_finite(scores[0]->prediction));
+
+  SystemClock clock;
+  NoEvents events;
+  ServingMetrics metrics;
+  ModelCatalog catalog({parent, "", "", 2}, files, clock, events);
+  catalog.poll();
+  const ScoringApi api(catalog, metrics, nullptr, clock, {}, "1");
+  const HttpReply reply = api.answer(
+      {"POST", "/v1/models/m:predict", "application/json", R"({"instances": [{}]})", std::nullopt});
+  EXPECT_EQ(reply.status, 500);
+  EXPECT_THAT(reply.body, HasSubstr("instance 0: the model gives no number for it"));
+}
+
+TEST(Scorer, EachOfTheThreeRatesMustBeANumber) {
+  Prediction prediction;
+  EXPECT_TRUE(is_finite(prediction));
+  for (double* const rate : {&prediction.ctr.yes, &prediction.cvr.yes, &prediction.ctcvr.yes}) {
+    for (const double no_number :
+         {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+      *rate = no_number;
+      EXPECT_FALSE(is_finite(prediction));
+    }
+    *rate = 0.5;
+  }
+  EXPECT_TRUE(is_finite(prediction));
 }
 
 RC_GTEST_PROP(Scorer, BitsDoNotDependOnTheOthers, ()) {

@@ -39,8 +39,8 @@ seed = 3
 batch_size = 16
 )";
 
-inline Config small_config() {
-  const LoadedConfig loaded = parse_config(kSmallConfig, "small.toml", "/", {});
+inline Config small_config(const std::vector<std::string>& overrides = {}) {
+  const LoadedConfig loaded = parse_config(kSmallConfig, "small.toml", "/", overrides);
   for (const ConfigProblem& problem : loaded.problems) ADD_FAILURE() << problem.text();
   return loaded.config;
 }
@@ -61,8 +61,9 @@ struct SmallSnapshot {
 };
 
 // Trains on `samples` impressions and publishes under `parent`, with the sequence number `samples`.
-inline SmallSnapshot publish_small_snapshot(const std::filesystem::path& parent, int samples) {
-  const Config config = small_config();
+inline SmallSnapshot publish_small_snapshot(const std::filesystem::path& parent, int samples,
+                                            const std::vector<std::string>& overrides = {}) {
+  const Config config = small_config(overrides);
   Workers workers(1);
   Trainer trainer(config, workers);
   Decoder decoder(config.streams, config.join, config.features);

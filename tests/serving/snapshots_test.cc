@@ -9,6 +9,8 @@
 #include <gtest/gtest.h>
 
 #include "learner/row_digest.h"
+#include "serving/snapshot_diff.h"
+#include "serving/snapshot_tensors.h"
 #include "tests/serving/small_snapshot.h"
 #include "tests/store/temporary_folder.h"
 
@@ -212,6 +214,38 @@ TEST_F(Chains, WeightsThatAreNotTheModelsAreRefused) {
   publish(3, 0, tensors({{3, 2}}, 1), tensors({{3, 3}}, 1));
   EXPECT_THAT(error_of(2), HasSubstr("its weights have the digest"));
   EXPECT_THAT(error_of(3), HasSubstr("its weights have the digest"));
+}
+
+// A tensor of no rows may say any number of columns and has no bytes: nothing is allocated by it.
+TEST_F(Chains, ColumnsOfNoRowsTakeNoMemory) {
+  constexpr std::uint64_t kColumns = 1ULL << 62;
+  Tensors empty = tensors({}, 1);
+  empty["embedding.user.rows"] = Tensor{TensorType::f32, {0, kColumns}, {}};
+  publish(1, 0, empty, tensors({}, 1));
+  publish(2, 1, empty, tensors({}, 1));
+  EXPECT_EQ(error_of(1), "read");
+  EXPECT_EQ(error_of(2), "read");
+  publish(3, 1, tensors({{3, 1}}, 1), tensors({{3, 1}}, 1));
+  EXPECT_THAT(error_of(3), HasSubstr("another number of columns"));
+}
+
+TEST_F(Chains, TablesAreReadInOneWay) {
+  const auto refused = [&](const std::string& name, Tensor tensor) {
+    Tensors damaged = tensors({{3, 1}, {7, 2}}, 1);
+    damaged[name] = std::move(tensor);
+    publish(1, 0, damaged, tensors({}, 1));
+    EXPECT_THAT(error_of(1), HasSubstr(name));
+    EXPECT_FALSE(diff_snapshots(damaged, damaged)) << name;
+    EXPECT_FALSE(apply_deltas(damaged, {damaged})) << name;
+    fs::remove_all(folder(1));
+  };
+  refused("embedding.user.keys", Tensor::of<std::uint64_t>({2}, {7, 3}));
+  refused("embedding.user.keys", Tensor::of<std::uint64_t>({2}, {3, 3}));
+  refused("embedding.user.keys", Tensor::of<float>({2}, {3, 7}));
+  refused("embedding.user.keys", Tensor::of<std::uint64_t>({1, 2}, {3, 7}));
+  refused("embedding.user.rows", Tensor::of<float>({1, 2}, {1, 2}));
+  refused("embedding.user.rows", Tensor::of<float>({2}, {1, 2}));
+  refused("embedding.user.rows", Tensor::of<double>({2, 1}, {1, 2}));
 }
 
 TEST_F(Chains, BasesThatAreNeeded) {

@@ -149,6 +149,45 @@ TEST(PublishedFolder, ErrorNamesAllThatIsDamaged) {
 }
 
 // Even a manifest whose checksum holds must not lead out of its folder.
+// With checksums that hold: a folder may have been made by anyone.
+void spit_manifest(const fs::path& folder, const std::string& entries) {
+  const std::string head = "{\n  " + entries + ",\n  ";
+  spit(folder / "manifest.json", head + "\"checksum\": \"" + hash128(head).hex() + "\"\n}\n");
+}
+
+TEST(PublishedFolder, AManifestHasBounds) {
+  const TemporaryFolder temporary;
+  RealFileSystem files;
+  const auto nested = [](std::size_t depth) {
+    return "\"files\": {}, \"x\": " + std::string(depth, '[') + std::string(depth, ']');
+  };
+  spit_manifest(temporary.path(), nested(30));
+  EXPECT_TRUE(read_manifest(files, temporary.path()));
+  for (const std::size_t depth : {std::size_t{33}, std::size_t{1'000'000}}) {
+    spit_manifest(temporary.path(), nested(depth));
+    const auto manifest = read_manifest(files, temporary.path());
+    ASSERT_FALSE(manifest) << depth;
+    EXPECT_THAT(manifest.error().message, HasSubstr("no manifest"));
+  }
+  // It has holes, and takes no room on the disk.
+  fs::resize_file(temporary.path() / "manifest.json", std::uint64_t{1} << 40);
+  const auto manifest = read_manifest(files, temporary.path());
+  ASSERT_FALSE(manifest);
+  EXPECT_THAT(manifest.error().message, HasSubstr("more than any"));
+}
+
+TEST(PublishedFolder, AFileOfAnotherSizeIsNotRead) {
+  const TemporaryFolder temporary;
+  RealFileSystem files;
+  ASSERT_TRUE(publish(files, temporary.path(), 1));
+  const fs::path folder = temporary.path() / numbered_folder_name(1);
+  fs::resize_file(folder / "weights.safetensors", std::uint64_t{1} << 40);
+  const auto read = read_folder(files, folder);
+  ASSERT_FALSE(read);
+  EXPECT_THAT(read.error().message,
+              HasSubstr("weights.safetensors has 1099511627776 bytes instead of 10"));
+}
+
 TEST(PublishedFolder, NamesOutsideTheFolderAreRefused) {
   const TemporaryFolder temporary;
   RealFileSystem files;
