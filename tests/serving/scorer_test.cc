@@ -98,6 +98,7 @@ class NoEvents final : public VersionEvents {
   void on_current(const std::string&, const ModelVersion&) override {}
   void on_look_error(const std::string&) override {}
   void on_load_error(const std::string&, const std::string&) override {}
+  void on_held(const std::string&, std::size_t) override {}
 };
 
 // A tower that has come to give no number spoils the rates that rest on it and no others: of a
