@@ -189,11 +189,11 @@ TEST_F(HttpServerTest, NoWorkerStaysWithARefusedBody) {
               StartsWith("HTTP/1.1 431"));
   EXPECT_THAT(Socket(server_->port()).ask(kLive), StartsWith("HTTP/1.1 200"));
   // What still comes is dropped, and its time does not begin anew.
-  clock_.now += Connection::kMaxLingerMs / 2;
-  for (const auto& socket : refused) EXPECT_TRUE(socket->send("more"));
-  EXPECT_TRUE(have_connections(refused.size()));
-  EXPECT_THAT(Socket(server_->port()).ask(kLive), StartsWith("HTTP/1.1 200"));
-  clock_.now += Connection::kMaxLingerMs / 2 + 1;
+  for (int i = 0; i < 8; ++i) {
+    clock_.now += Connection::kMaxLingerMs / 4;
+    for (const auto& socket : refused) socket->send("more");
+    EXPECT_THAT(Socket(server_->port()).ask(kLive), StartsWith("HTTP/1.1 200"));
+  }
   EXPECT_TRUE(have_connections(0));
 }
 
