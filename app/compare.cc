@@ -6,6 +6,8 @@
 #include <system_error>
 #include <utility>
 
+#include <unistd.h>
+
 #include "app/compare_evaluation.h"
 #include "app/compare_page.h"
 #include "app/compare_result.h"
@@ -138,6 +140,17 @@ Status CompareTask::write(const Json& comparison) {
   return {};
 }
 
+// It is made at the end, as it may lie in a data folder that is not begun yet; what is there of its
+// path must take it.
+Status check_out(const fs::path& out) {
+  std::error_code code;
+  fs::path there = fs::absolute(out);
+  while (!fs::exists(there, code) && there != there.parent_path()) there = there.parent_path();
+  if (fs::is_directory(there, code) && ::access(there.c_str(), W_OK | X_OK) == 0) return {};
+  return usage_error("--out " + out.string() + ": " + there.string() +
+                     " is no folder that can be written to");
+}
+
 // What would otherwise be found only at the end.
 Status check_options(const CompareOptions& options, const std::vector<ComparedModel>& models) {
   SLUICE_TRY(check_baseline(models, options.baseline));
@@ -145,12 +158,7 @@ Status check_options(const CompareOptions& options, const std::vector<ComparedMo
   if (options.truth && !files.exists(*options.truth)) {
     return usage_error("--truth: there is no " + options.truth->string());
   }
-  if (options.out) {
-    std::error_code code;
-    fs::create_directories(*options.out, code);
-    if (code) return usage_error("--out " + options.out->string() + ": " + code.message());
-  }
-  return {};
+  return options.out ? check_out(*options.out) : Status();
 }
 
 }  // namespace

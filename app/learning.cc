@@ -406,6 +406,15 @@ Status Learning::await_snapshot() {
   return {};
 }
 
+std::uint64_t Learning::skipped() const {
+  std::uint64_t count = 0;
+  for (const auto& [first, last] : config_.training.skip_samples) {
+    const std::uint64_t end = std::min(last, trained_sequence());
+    if (first <= end) count += end - first + 1;
+  }
+  return count;
+}
+
 // ---- digests.jsonl
 
 Status Learning::load_digests() {

@@ -66,6 +66,8 @@ class Learning final : public LearnStage {
 
   std::uint64_t next_sequence() const override { return trainer_.next_sequence(); }
   std::uint64_t trained_sequence() const override { return trainer_.trained_sequence(); }
+  // Of the trained samples: those that were not learned (training.skip_samples).
+  std::uint64_t skipped() const;
   std::uint64_t first_needed() const override { return first_needed_; }
   std::optional<std::uint64_t> last_snapshot() const override { return writer_.newest(); }
   const Trainer& trainer() const { return trainer_; }

@@ -97,7 +97,8 @@ Result<Json> make_report(const JoinStage& stage, Learning& learning, const Throu
                             {"trimmed_unsent", join.trimmed_unsent_dead_letters}};
   report["samples"] = join.next_sequence - 1;
   report["samples_digest"] = join.samples_digest.hex();
-  report["trained"] = trainer.trained_sequence();
+  report["trained"] = trainer.trained_sequence() - learning.skipped();
+  if (learning.skipped() > 0) report["skipped"] = learning.skipped();
   report["model_digest"] = trainer.model_digest().hex();
   report["wrong_types"] = trainer.wrong_types();
   report["absent"] = trainer.absent();
@@ -144,7 +145,9 @@ std::string summarize(const Json& report) {
   text += "refused  " + (refused.empty() ? " nothing" : refused) + "\n";
   text += never_there(report) + never_valued(report);
   text += "samples   " + count(report["samples"]) + ", " + count(report["trained"]) +
-          " of them trained, digest " + report["samples_digest"].get<std::string>() + "\n";
+          " of them trained" +
+          (report.contains("skipped") ? " (" + count(report["skipped"]) + " skipped)" : "") +
+          ", digest " + report["samples_digest"].get<std::string>() + "\n";
   text += "model     digest " + report["model_digest"].get<std::string>() + "\n";
   text += "          so far, each impression predicted before it was learned:\n";
   text += "               AUC   log loss  norm. entr.  pred./observed\n";

@@ -146,6 +146,12 @@ Result<std::unique_ptr<Serving>> Serving::start(const ServingConfig& config, con
   options.request_timeout = config.request_timeout;
   options.idle_timeout = config.idle_timeout;
   SLUICE_ASSIGN(options.token, read_token(config, impl->files));
+  const bool is_local = config.address.starts_with("127.") || config.address == "::1";
+  if (!is_local && options.token.empty()) {
+    spdlog::warn(
+        "{} is open to whoever reaches {}: serving.token_env or token_file asks for a token",
+        "serving", config.address);
+  }
   SLUICE_ASSIGN(options.tls, open_tls(config));
   if (!config.log_predictions.empty()) {
     SLUICE_ASSIGN(impl->log,

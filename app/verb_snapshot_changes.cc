@@ -74,7 +74,9 @@ Result<int> rollback(SnapshotOptions options) {
   SLUICE_ASSIGN(const auto latest, read_latest(files, found.parent));
   if (!latest || found.sequence > *latest) {
     return usage_error("snapshot " + std::to_string(found.sequence) +
-                       " is not older than LATEST, which is " + text_of(latest));
+                       " is not older than LATEST, which is " + text_of(latest) +
+                       "; to go forward: sluice snapshot alias DIR LATEST " +
+                       std::to_string(found.sequence));
   }
   SLUICE_TRY(choose_latest(files, found.parent, found.sequence));
   print(options.json
@@ -138,9 +140,11 @@ Result<int> prune(const PruneOptions& options) {
   std::vector<std::uint64_t> removed;
   std::set_difference(before.begin(), before.end(), after.begin(), after.end(),
                       std::back_inserter(removed));
-  print(options.of->json ? ordered_json{{"removed", removed}, {"kept", after}}.dump(2) + "\n"
-                         : "removed " + std::to_string(removed.size()) + " of " +
-                               std::to_string(before.size()) + " snapshots\n");
+  print(options.of->json
+            ? ordered_json{{"removed", removed}, {"kept", after}}.dump(2) + "\n"
+            : "removed " + std::to_string(removed.size()) + " of " + std::to_string(before.size()) +
+                  " snapshots; " + std::to_string(after.size()) +
+                  " stay, with LATEST, those that have a name, and what deltas need\n");
   return 0;
 }
 
@@ -180,7 +184,7 @@ void add_prune(CLI::App& group, int& exit_code) {
   verb->add_option("--keep", options->keep,
                    "So many; LATEST, those with an alias and what they need stay too")
       ->required()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(std::size_t{1}, std::size_t{1'000'000}));
 }
 
 }  // namespace

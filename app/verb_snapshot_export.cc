@@ -57,7 +57,9 @@ Result<int> export_snapshot(const ExportOptions& options) {
   }
   const nlohmann::ordered_json json = {
       {"snapshot", folder.string()}, {"format", options.format}, {"out", options.out}};
-  if (options.of->json) print(json.dump(2) + "\n");
+  print(options.of->json
+            ? json.dump(2) + "\n"
+            : options.out + " has snapshot " + folder.string() + " as " + options.format + "\n");
   return 0;
 }
 

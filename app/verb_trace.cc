@@ -57,6 +57,12 @@ Json record_json(const TracedRecord& record) {
   return json;
 }
 
+bool is_skipped(const Config& config, std::uint64_t sequence) {
+  const auto& ranges = config.training.skip_samples;
+  return std::any_of(ranges.begin(), ranges.end(),
+                     [&](const SampleRange& range) { return range.holds(sequence); });
+}
+
 Result<Json> sample_json(const TracedSample& traced, const Config& config,
                          const TraceFolder* folder, FileSystem& files) {
   const Sample& sample = traced.sample;
@@ -85,6 +91,7 @@ Result<Json> sample_json(const TracedSample& traced, const Config& config,
   Json& entry = json["data_folder"];
   entry = {{"committed", facts.is_committed},
            {"trained", facts.is_trained},
+           {"skipped", is_skipped(config, sample.sequence)},
            {"checkpoint", number(facts.checkpoint)},
            {"kept_checkpoint", number(facts.kept_checkpoint)},
            {"snapshot", number(facts.snapshot)},
@@ -225,7 +232,9 @@ void add_folder_rows(const Json& facts, Rows& rows) {
   };
   rows.push_back({"    data folder",
                   std::string(facts["committed"] == true ? "committed" : "not committed yet") +
-                      (facts["trained"] == true ? ", trained" : ", not trained yet")});
+                      (facts["skipped"] == true   ? ", not learned (training.skip_samples)"
+                       : facts["trained"] == true ? ", trained"
+                                                  : ", not trained yet")});
   rows.push_back({"    checkpoint", made("checkpoint", "kept_checkpoint")});
   rows.push_back({"    snapshot", made("snapshot", "kept_snapshot")});
   const Json& prediction = facts["prediction"];

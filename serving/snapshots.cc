@@ -178,7 +178,14 @@ Result<fs::path> find_snapshot(FileSystem& files, const fs::path& where,
   SLUICE_ASSIGN(const fs::path parent, find_snapshots(files, where, model));
   if (!sequence) {
     SLUICE_ASSIGN(sequence, read_latest(files, parent));
-    if (!sequence) return usage_error("no snapshot is published yet in " + parent.string());
+    if (!sequence) {
+      SLUICE_ASSIGN(const auto held, read_held(files, parent));
+      return usage_error(
+          held.empty() ? "no snapshot is published yet in " + parent.string()
+                       : "the gate has kept every snapshot in " + parent.string() +
+                             " from becoming LATEST so far: name one by its number, or put it into "
+                             "use with `sluice snapshot alias DIR LATEST candidate`");
+    }
   }
   const fs::path path = parent / numbered_folder_name(*sequence);
   if (!files.exists(path)) {

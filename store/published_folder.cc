@@ -359,8 +359,10 @@ Status check_alias(const std::string& alias) {
         return ('a' <= c && c <= 'z') || ('A' <= c && c <= 'Z') || ('0' <= c && c <= '9') ||
                c == '-' || c == '_';
       });
-  if (is_fine) return {};
-  return usage_error("'" + alias + "' is no alias: letters, digits, - and _, at most 64 of them");
+  const bool is_number = alias.find_first_not_of("0123456789") == std::string::npos;
+  if (is_fine && !is_number) return {};
+  return usage_error("'" + alias + "' is no alias: letters, digits, - and _, at most 64 of them, " +
+                     "not digits alone, which are a snapshot's number");
 }
 
 }  // namespace

@@ -115,7 +115,8 @@ Status add_held(FileSystem& files, const std::filesystem::path& parent, std::uin
 Result<std::set<std::uint64_t>> read_held(FileSystem& files, const std::filesystem::path& parent);
 
 // Aliases: names that an operator gives to snapshots, in aliases/<name> beside them, each a file as
-// LATEST. A name is of letters, digits, '-' and '_', at most 64 of them (else a usage error).
+// LATEST. A name is of letters, digits, '-' and '_', at most 64 of
+// them and not all digits (else a usage error).
 inline constexpr const char* kAliases = "aliases";
 Status set_alias(FileSystem& files, const std::filesystem::path& parent, const std::string& alias,
                  std::uint64_t sequence);

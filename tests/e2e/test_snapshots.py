@@ -87,6 +87,8 @@ class Snapshots(sluice.Case):
         self.assert_same(skipping, again)
         self.assertEqual(skipping["samples_digest"], everything["samples_digest"])
         self.assertNotEqual(skipping["model_digest"], everything["model_digest"])
+        self.assertEqual(skipping["skipped"], last - first + 1)
+        self.assertEqual(skipping["trained"] + skipping["skipped"], total)
         for entry in self.snapshot("list", "skipping"):
             manifest = self.snapshot("show", "skipping", str(entry["sequence"]))
             named = [part.get("skipped_samples") for part in manifest["lineage"]]

@@ -248,7 +248,7 @@ TEST(PublishedFolder, AliasesMoveBothWaysAndAreNamesOnly) {
     ASSERT_TRUE(set_alias(files, temporary.path(), "champion", sequence));
     EXPECT_EQ(*read_alias(files, temporary.path(), "champion"), sequence);
   }
-  for (const char* name : {"", "../LATEST", ".hidden", "a b"}) {
+  for (const char* name : {"", "../LATEST", ".hidden", "a b", "42"}) {
     EXPECT_FALSE(set_alias(files, temporary.path(), name, 1)) << name;
     EXPECT_FALSE(read_alias(files, temporary.path(), name)) << name;
   }
