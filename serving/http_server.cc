@@ -241,7 +241,13 @@ void HttpServer::Impl::serve(std::uint64_t id, HttpExchange& exchange) {
   }
   std::unique_ptr<Client> closed;  // after the lock
   const std::scoped_lock lock(mutex);
-  if (stays_open) return put_back(id, *client);
+  if (stays_open) {
+    try {
+      return put_back(id, *client);
+    } catch (const std::exception&) {
+      // Nobody would look at it any more.
+    }
+  }
   const auto found = clients.find(id);
   closed = std::move(found->second);
   clients.erase(found);
