@@ -11,6 +11,7 @@
 #include "app/import_text.h"
 #include "base/bytes.h"
 #include "base/hash.h"
+#include "base/json_text.h"
 
 namespace sluice {
 namespace {

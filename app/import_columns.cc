@@ -6,6 +6,7 @@
 #include "app/import_spec.h"
 #include "app/import_table.h"
 #include "app/import_text.h"
+#include "base/json_text.h"
 
 namespace sluice {
 namespace {

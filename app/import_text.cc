@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/json_text.h"
+
 namespace sluice {
 namespace {
 
@@ -49,36 +51,12 @@ std::optional<TimeMs> parse_iso(std::string_view text) {
 
 }  // namespace
 
-void append_json_text(std::string& out, std::string_view text) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  out += '"';
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20) {
-      out += "\\u00";
-      out += kDigits[byte >> 4];
-      out += kDigits[byte & 15];
-    } else {
-      out += c;
-    }
-  }
-  out += '"';
-}
-
 void append_json_id(std::string& out, std::string_view text) {
   if (is_short_integer(text)) {
     out += text;
   } else {
     append_json_text(out, text);
   }
-}
-
-void append_json_number(std::string& out, double value) {
-  char digits[40];
-  out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
 }
 
 std::optional<double> parse_number(std::string_view text) {

@@ -10,13 +10,9 @@
 
 namespace sluice {
 
-// A JSON string. `text` is UTF-8.
-void append_json_text(std::string& out, std::string_view text);
 // An integer where the text is one as JSON writes it, at most 18 digits long; else a string. For
 // Sluice both are the same id.
 void append_json_id(std::string& out, std::string_view text);
-// The shortest text that reads back as `value`, which is finite.
-void append_json_number(std::string& out, double value);
 
 // A decimal number, finite, and nothing else.
 std::optional<double> parse_number(std::string_view text);

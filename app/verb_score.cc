@@ -1,7 +1,5 @@
 // sluice score: impressions in, rates out, one line for each.
-#include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -19,6 +17,7 @@
 #include "app/report_error.h"
 #include "app/score_compare.h"
 #include "app/verbs.h"
+#include "base/json_text.h"
 #include "serving/scorer.h"
 
 namespace sluice {
@@ -35,18 +34,14 @@ std::string json_text(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-// The shortest digits that read back as the same number.
-std::string json_number(double value) {
-  std::array<char, 32> text;
-  const auto written = std::to_chars(text.data(), text.data() + text.size(), value);
-  return {text.data(), written.ptr};
-}
-
 std::string score_line(const Score& score) {
-  return "{\"impression_id\": " + json_text(score.impression_id) +
-         ", \"pctr\": " + json_number(score.prediction.ctr.yes) +
-         ", \"pcvr\": " + json_number(score.prediction.cvr.yes) +
-         ", \"pctcvr\": " + json_number(score.prediction.ctcvr.yes) + "}\n";
+  std::string line = "{\"impression_id\": " + json_text(score.impression_id) + ", \"pctr\": ";
+  append_json_number(line, score.prediction.ctr.yes);
+  line += ", \"pcvr\": ";
+  append_json_number(line, score.prediction.cvr.yes);
+  line += ", \"pctcvr\": ";
+  append_json_number(line, score.prediction.ctcvr.yes);
+  return line + "}\n";
 }
 
 // Why a line has no score, if it has none.
@@ -99,11 +94,13 @@ Result<bool> score_all(const Scorer& scorer, int input) {
 int compare(const ScoreOptions& options) {
   const auto skew = measure_skew({options.compare, options.snapshot, options.model, options.in});
   if (!skew) return report_error(skew.error());
+  std::string largest;
+  append_json_number(largest, skew->largest_difference);
   std::printf(
       "{\"compared\": %llu, \"unequal\": %llu, \"largest_difference\": %s, "
       "\"not_found\": %llu}\n",
       static_cast<unsigned long long>(skew->compared),
-      static_cast<unsigned long long>(skew->unequal), json_number(skew->largest_difference).c_str(),
+      static_cast<unsigned long long>(skew->unequal), largest.c_str(),
       static_cast<unsigned long long>(skew->not_found));
   if (skew->unequal > 0) {
     std::fprintf(stderr, "sluice: of %s another rate was served than its version gives\n",

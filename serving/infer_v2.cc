@@ -3,6 +3,7 @@
 #include <cstring>
 #include <optional>
 
+#include "base/json_text.h"
 #include "serving/json_body.h"
 #include "serving/tensor_input.h"
 
@@ -201,9 +202,9 @@ HttpReply infer_reply(const InferRequest& request, const std::string& model,
   std::string binary;
   std::string& text = reply.body;
   text = R"({"model_name":)";
-  add_json_text(text, model);
+  append_json_text(text, model);
   text += R"(,"model_version":)";
-  add_json_text(text, version);
+  append_json_text(text, version);
   if (!request.id.empty()) text += R"(,"id":)" + request.id;
   text += R"(,"outputs":[)";
   const std::string shape =
@@ -227,7 +228,7 @@ HttpReply infer_reply(const InferRequest& request, const std::string& model,
     for (const Prediction& prediction : predictions) {
       text += before;
       before = ',';
-      add_json_number(text, rate_of(prediction, output.rate));
+      append_json_number(text, rate_of(prediction, output.rate));
     }
     text += "]}";
   }

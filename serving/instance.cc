@@ -1,9 +1,8 @@
 #include "serving/instance.h"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 
+#include "base/json_text.h"
 #include "config/suggest.h"
 
 namespace sluice {
@@ -22,31 +21,6 @@ FeatureConfig::Type type_of(const std::string& name) {
 }
 
 }  // namespace
-
-void add_json_text(std::string& out, std::string_view text) {
-  constexpr const char* kHex = "0123456789abcdef";
-  out += '"';
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20) {
-      out += "\\u00";
-      out += kHex[byte >> 4];
-      out += kHex[byte & 15];
-    } else {
-      out += c;
-    }
-  }
-  out += '"';
-}
-
-void add_json_number(std::string& out, double value) {
-  std::array<char, 32> text;
-  const auto written = std::to_chars(text.data(), text.data() + text.size(), value);
-  out.append(text.data(), written.ptr);
-}
 
 InputForm::Node& InputForm::add(Node& root, std::string_view path) {
   Node* node = &root;
@@ -102,7 +76,7 @@ std::string InputForm::unknown(std::string_view name) const {
   std::vector<std::string> known;
   for (const Feature& feature : features_) known.push_back(feature.name);
   std::string text = "the model has no feature ";
-  add_json_text(text, name.substr(0, 100));
+  append_json_text(text, name.substr(0, 100));
   const Nearest nearest = nearest_word(std::string(name.substr(0, 100)), known);
   if (nearest.is_likely) text += "; did you mean \"" + nearest.name + "\"?";
   return text;
@@ -135,7 +109,7 @@ bool InputForm::write(const Node& node, const std::vector<std::string_view>& val
     if (!has_value(child, values)) continue;
     if (!is_first) out += ',';
     is_first = false;
-    add_json_text(out, child.key);
+    append_json_text(out, child.key);
     out += ':';
     if (child.place && !values[*child.place].empty()) {
       out += values[*child.place];
@@ -153,7 +127,7 @@ bool InputForm::write(const Node& node, const std::vector<std::string_view>& val
 Result<std::string> InputForm::Row::event(std::string_view impression_id) const {
   std::vector<std::string_view> values = values_;
   std::string id;
-  add_json_text(id, impression_id);
+  append_json_text(id, impression_id);
   if (values[form_.time_place_].empty()) values[form_.time_place_] = form_.time_value_;
   if (values[form_.id_place_].empty()) values[form_.id_place_] = id;
   std::string text;

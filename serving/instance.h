@@ -78,9 +78,4 @@ class InputForm {
   std::string time_value_;
 };
 
-// A text as a JSON string; what is no UTF-8 is left for the decoder to refuse.
-void add_json_text(std::string& out, std::string_view text);
-// The shortest digits that read back as the same number, which is finite.
-void add_json_number(std::string& out, double value);
-
 }  // namespace sluice

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "serving/instance.h"
+#include "base/json_text.h"
 
 namespace sluice {
 
@@ -22,7 +22,7 @@ Answer<dom::element> JsonReader::read(std::string_view text) {
 void append_json(std::string& out, const dom::element& value) {
   switch (value.type()) {
     case dom::element_type::STRING:
-      add_json_text(out, value.get_string().value_unsafe());
+      append_json_text(out, value.get_string().value_unsafe());
       return;
     case dom::element_type::INT64:
       out += std::to_string(value.get_int64().value_unsafe());
@@ -32,7 +32,7 @@ void append_json(std::string& out, const dom::element& value) {
       return;
     case dom::element_type::DOUBLE: {
       const std::size_t begin = out.size();
-      add_json_number(out, value.get_double().value_unsafe());
+      append_json_number(out, value.get_double().value_unsafe());
       // 5.0 is no id, so it must not become 5.
       if (out.find_first_of(".e", begin) == std::string::npos) out += ".0";
       return;
@@ -61,7 +61,7 @@ void append_json(std::string& out, const dom::element& value) {
       for (const dom::key_value_pair field : object) {
         out += before;
         before = ',';
-        add_json_text(out, field.key);
+        append_json_text(out, field.key);
         out += ':';
         append_json(out, field.value);
       }

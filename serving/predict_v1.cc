@@ -1,5 +1,6 @@
 #include "serving/predict_v1.h"
 
+#include "base/json_text.h"
 #include "serving/json_body.h"
 
 namespace sluice {
@@ -111,11 +112,11 @@ std::string predict_reply(std::span<const Prediction> predictions) {
   for (const Prediction& prediction : predictions) {
     text += is_first ? R"({"pctr":)" : R"(,{"pctr":)";
     is_first = false;
-    add_json_number(text, prediction.ctr.yes);
+    append_json_number(text, prediction.ctr.yes);
     text += R"(,"pcvr":)";
-    add_json_number(text, prediction.cvr.yes);
+    append_json_number(text, prediction.cvr.yes);
     text += R"(,"pctcvr":)";
-    add_json_number(text, prediction.ctcvr.yes);
+    append_json_number(text, prediction.ctcvr.yes);
     text += '}';
   }
   return text + "]}";

@@ -1,6 +1,6 @@
 #include "serving/prediction_log.h"
 
-#include "serving/instance.h"
+#include "base/json_text.h"
 
 namespace sluice {
 namespace {
@@ -8,15 +8,15 @@ namespace {
 void append_line(std::string& out, const std::string& model, std::uint64_t version,
                  const Score& score) {
   out += R"({"id":)";
-  add_json_text(out, score.impression_id);
+  append_json_text(out, score.impression_id);
   out += R"(,"model":)";
-  add_json_text(out, model);
+  append_json_text(out, model);
   out += R"(,"version":)" + std::to_string(version) + R"(,"pctr":)";
-  add_json_number(out, score.prediction.ctr.yes);
+  append_json_number(out, score.prediction.ctr.yes);
   out += R"(,"pcvr":)";
-  add_json_number(out, score.prediction.cvr.yes);
+  append_json_number(out, score.prediction.cvr.yes);
   out += R"(,"pctcvr":)";
-  add_json_number(out, score.prediction.ctcvr.yes);
+  append_json_number(out, score.prediction.ctcvr.yes);
   out += "}\n";
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/json_text.h"
 #include "serving/json_body.h"
 
 namespace sluice {
@@ -48,7 +49,7 @@ bool is_real(Datatype type) {
 
 std::string shown(std::string_view name) {
   std::string text;
-  add_json_text(text, name.substr(0, 100));
+  append_json_text(text, name.substr(0, 100));
   return text;
 }
 
@@ -152,7 +153,7 @@ bool append_binary(Datatype type, std::string_view bytes, std::string& out) {
       if (std::isnan(value)) {
         out += "null";
       } else {
-        add_json_number(out, value);
+        append_json_number(out, value);
       }
       return true;
     }
@@ -218,7 +219,7 @@ Answer<std::vector<std::string>> read_binary(const TensorHead& head, std::string
       size = load<std::uint32_t>(binary);
       binary.remove_prefix(sizeof(std::uint32_t));
       if (size > binary.size()) break;
-      add_json_text(elements.emplace_back(), binary.substr(0, size));
+      append_json_text(elements.emplace_back(), binary.substr(0, size));
     } else if (!append_binary(head.datatype, binary.substr(0, size), elements.emplace_back())) {
       return wrong(head, "one of its numbers is infinite");
     }

@@ -13,6 +13,7 @@
 #include "app/import_table.h"
 #include "app/import_text.h"
 #include "base/check.h"
+#include "base/json_text.h"
 #include "tests/fuzz/fuzz_input.h"
 
 namespace sluice::fuzz {
