@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "joiner/sample_log.h"
+#include "serving/snapshots.h"
 #include "store/published_folder.h"
 #include "store/tensors.h"
 
@@ -370,14 +371,7 @@ Json Learning::snapshot_manifest(TimeMs tick, bool is_last) const {
   manifest["lineage"] = lineage(config_, learner_hash, sequence);
   manifest["reproducible"] = is_reproducible;
   manifest["samples_digest"] = trainer_.samples_digest().hex();
-  manifest["streams"] = {{"ts", config_.streams.ts},
-                         {"event_id", config_.streams.event_id},
-                         {"impression_id", config_.streams.impression_id},
-                         {"user_id", config_.streams.user_id},
-                         {"item_id", config_.streams.item_id},
-                         {"not_before", config_.streams.not_before},
-                         {"max_record_bytes", config_.streams.max_record_bytes},
-                         {"max_depth", config_.streams.max_depth}};
+  manifest["streams"] = streams_json(config_.streams);
   return manifest;
 }
 

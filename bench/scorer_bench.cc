@@ -24,6 +24,7 @@
 #include "ingest/decoder.h"
 #include "learner/trainer.h"
 #include "serving/scorer.h"
+#include "serving/snapshots.h"
 #include "store/published_folder.h"
 #include "store/tensors.h"
 
@@ -108,16 +109,8 @@ double rate_of(std::size_t batch, double seconds, const F& score) {
 }
 
 Json manifest_of(const Config& config, const LearnerState& state) {
-  const StreamsConfig& streams = config.streams;
   Json manifest = {{"format", 1}, {"kind", "full"}, {"reproducible", true}};
-  manifest["streams"] = {{"ts", streams.ts},
-                         {"event_id", streams.event_id},
-                         {"impression_id", streams.impression_id},
-                         {"user_id", streams.user_id},
-                         {"item_id", streams.item_id},
-                         {"not_before", streams.not_before},
-                         {"max_record_bytes", streams.max_record_bytes},
-                         {"max_depth", streams.max_depth}};
+  manifest["streams"] = streams_json(config.streams);
   for (const auto& [key, value] : state.json.items()) manifest[key] = value;
   return manifest;
 }

@@ -235,6 +235,17 @@ Result<SnapshotPart> read_flat_snapshot(FileSystem& files, const fs::path& folde
   return part;
 }
 
+ordered_json streams_json(const StreamsConfig& streams) {
+  return {{"ts", streams.ts},
+          {"event_id", streams.event_id},
+          {"impression_id", streams.impression_id},
+          {"user_id", streams.user_id},
+          {"item_id", streams.item_id},
+          {"not_before", streams.not_before},
+          {"max_record_bytes", streams.max_record_bytes},
+          {"max_depth", streams.max_depth}};
+}
+
 Result<StreamsConfig> streams_of_snapshot(const ordered_json& manifest) try {
   const ordered_json& json = manifest.at("streams");
   StreamsConfig streams;

@@ -90,7 +90,9 @@ Result<SnapshotPart> read_snapshot_part(FileSystem& files, const std::filesystem
 // error names the folder that is missing or damaged.
 Result<SnapshotPart> read_flat_snapshot(FileSystem& files, const std::filesystem::path& folder);
 
-// The names and limits by which impressions were read in training.
+// The names and limits by which impressions were read in training: the manifest's "streams", and
+// back.
+nlohmann::ordered_json streams_json(const StreamsConfig& streams);
 Result<StreamsConfig> streams_of_snapshot(const nlohmann::ordered_json& manifest);
 
 // The model of read_flat_snapshot(), its tensors checked against the schema.

@@ -44,15 +44,7 @@ const Valid& valid() {
     const LearnerState state = trainer.snapshot();
     Valid valid;
     valid.manifest = {{"format", 1}, {"kind", "full"}, {"reproducible", true}};
-    const StreamsConfig& streams = small_config().streams;
-    valid.manifest["streams"] = {{"ts", streams.ts},
-                                 {"event_id", streams.event_id},
-                                 {"impression_id", streams.impression_id},
-                                 {"user_id", streams.user_id},
-                                 {"item_id", streams.item_id},
-                                 {"not_before", streams.not_before},
-                                 {"max_record_bytes", streams.max_record_bytes},
-                                 {"max_depth", streams.max_depth}};
+    valid.manifest["streams"] = streams_json(small_config().streams);
     for (const auto& [key, value] : state.json.items()) valid.manifest[key] = value;
     valid.weights = encode_tensors(state.tensors);
     CrashFileSystem files;

@@ -13,6 +13,7 @@
 #include "config/load.h"
 #include "ingest/decoder.h"
 #include "learner/trainer.h"
+#include "serving/snapshots.h"
 #include "store/published_folder.h"
 #include "store/tensors.h"
 
@@ -89,15 +90,7 @@ inline SmallSnapshot publish_small_snapshot(const std::filesystem::path& parent,
                          trainer.snapshot()};
   nlohmann::ordered_json manifest = {
       {"format", 1}, {"kind", "full"}, {"time", "2023-11-14T22:13:20Z"}, {"reproducible", true}};
-  const StreamsConfig& streams = config.streams;
-  manifest["streams"] = {{"ts", streams.ts},
-                         {"event_id", streams.event_id},
-                         {"impression_id", streams.impression_id},
-                         {"user_id", streams.user_id},
-                         {"item_id", streams.item_id},
-                         {"not_before", streams.not_before},
-                         {"max_record_bytes", streams.max_record_bytes},
-                         {"max_depth", streams.max_depth}};
+  manifest["streams"] = streams_json(config.streams);
   for (const auto& [key, value] : snapshot.state.json.items()) manifest[key] = value;
   manifest["sequence"] = samples;
   RealFileSystem files;
