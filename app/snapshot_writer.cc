@@ -91,7 +91,7 @@ Status SnapshotWriter::publish(UnwrittenSnapshot snapshot) {
     const std::lock_guard lock(mutex_);
     newest_ = std::max(newest_.value_or(0), sequence);
   }
-  return prune();
+  return prune_snapshots(files_, folder_, config_.keep);
 }
 
 // LATEST, or a candidate where the gate holds it back. Decided once: after a restart LATEST may be
@@ -117,17 +117,6 @@ Status SnapshotWriter::put_into_use(std::uint64_t sequence, const Json& metrics)
   const std::lock_guard lock(mutex_);
   candidate_ = sequence;
   return {};
-}
-
-// Whatever is kept can be read: the bases of what is kept are too.
-Status SnapshotWriter::prune() {
-  SLUICE_ASSIGN(std::vector<std::uint64_t> numbers, list_numbered_folders(files_, folder_));
-  if (numbers.size() <= config_.keep) return {};
-  numbers.erase(numbers.begin(), numbers.end() - static_cast<std::ptrdiff_t>(config_.keep));
-  SLUICE_ASSIGN(const auto named, named_snapshots(files_, folder_));
-  numbers.insert(numbers.end(), named.begin(), named.end());
-  SLUICE_ASSIGN(const auto bases, needed_bases(files_, folder_, numbers));
-  return keep_newest(files_, folder_, config_.keep, bases);
 }
 
 }  // namespace sluice

@@ -55,7 +55,6 @@ class SnapshotWriter {
   void write(UnwrittenSnapshot snapshot);
   Status publish(UnwrittenSnapshot snapshot);
   Status put_into_use(std::uint64_t sequence, const nlohmann::ordered_json& metrics);
-  Status prune();
 
   const std::filesystem::path folder_;
   const SnapshotsConfig config_;

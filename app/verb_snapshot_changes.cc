@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -131,11 +130,7 @@ Result<int> prune(const PruneOptions& options) {
   SLUICE_ASSIGN(const auto lock, lock_snapshots(files, *options.of));
   SLUICE_ASSIGN(const fs::path parent, find_snapshots(files, options.of->where, options.of->model));
   SLUICE_ASSIGN(const auto before, list_numbered_folders(files, parent));
-  SLUICE_ASSIGN(std::set<std::uint64_t> named, named_snapshots(files, parent));
-  named.insert(before.end() - static_cast<std::ptrdiff_t>(std::min(options.keep, before.size())),
-               before.end());
-  SLUICE_ASSIGN(const auto bases, needed_bases(files, parent, {named.begin(), named.end()}));
-  SLUICE_TRY(keep_newest(files, parent, options.keep, bases));
+  SLUICE_TRY(prune_snapshots(files, parent, options.keep));
   SLUICE_ASSIGN(const auto after, list_numbered_folders(files, parent));
   std::vector<std::uint64_t> removed;
   std::set_difference(before.begin(), before.end(), after.begin(), after.end(),

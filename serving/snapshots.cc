@@ -296,4 +296,14 @@ Result<std::set<std::uint64_t>> needed_bases(FileSystem& files, const fs::path& 
   return needed;
 }
 
+Status prune_snapshots(FileSystem& files, const fs::path& parent, std::size_t keep) {
+  SLUICE_ASSIGN(std::vector<std::uint64_t> kept, list_numbered_folders(files, parent));
+  if (kept.size() <= keep) return {};
+  kept.erase(kept.begin(), kept.end() - static_cast<std::ptrdiff_t>(keep));
+  SLUICE_ASSIGN(const auto named, named_snapshots(files, parent));
+  kept.insert(kept.end(), named.begin(), named.end());
+  SLUICE_ASSIGN(const auto bases, needed_bases(files, parent, kept));
+  return keep_newest(files, parent, keep, bases);
+}
+
 }  // namespace sluice

@@ -103,4 +103,8 @@ Result<Snapshot> read_snapshot(FileSystem& files, const std::filesystem::path& f
 Result<std::set<std::uint64_t>> needed_bases(FileSystem& files, const std::filesystem::path& parent,
                                              const std::vector<std::uint64_t>& numbers);
 
+// Removes all but the `keep` newest, those that LATEST or an alias names, and what these need to be
+// read.
+Status prune_snapshots(FileSystem& files, const std::filesystem::path& parent, std::size_t keep);
+
 }  // namespace sluice
