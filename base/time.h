@@ -36,7 +36,8 @@ std::string format_time(TimeMs time);
 // For measuring what takes less than a millisecond; never goes back.
 std::int64_t steady_ns();
 
-// One of the four edges that tests replace (clock, source, store, file system).
+// One of the four edges that tests replace (clock, source, store, file system). Any thread may ask
+// it.
 class Clock {
  public:
   virtual ~Clock() = default;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <set>
 #include <string>
@@ -24,8 +25,9 @@ class ManualClock final : public Clock {
     steady += duration;
   }
 
-  TimeMs wall = 1'700'000'000'000;
-  DurationMs steady = 5'000;
+  // Whoever writes beside the test reads them while it sets them.
+  std::atomic<TimeMs> wall = 1'700'000'000'000;
+  std::atomic<DurationMs> steady = 5'000;
 };
 
 class ScriptedSource final : public Source {
