@@ -12,13 +12,8 @@
 #include "store/tensors.h"
 
 namespace sluice {
-namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr const char* kWeightsFile = "weights.safetensors";
-
-}  // namespace
 
 SnapshotWriter::SnapshotWriter(fs::path folder, const SnapshotsConfig& config,
                                std::string provenance, FileSystem& files, Clock& clock,

@@ -38,7 +38,7 @@ Status export_folder(FileSystem& files, const Snapshot& snapshot, const fs::path
   if (files.exists(out)) return usage_error("--out " + out.string() + " is there already");
   SLUICE_TRY(files.create_directories(parent));
   return publish_folder(files, parent, name.string(), std::move(manifest),
-                        {{"weights.safetensors", encode_tensors(snapshot.model.tensors())}}, {});
+                        {{kWeightsFile, encode_tensors(snapshot.model.tensors())}}, {});
 }
 
 Result<int> export_snapshot(const ExportOptions& options) {

@@ -142,7 +142,7 @@ Json measure(const Arguments& arguments, bool is_bf16, bool is_shared) {
     fs::create_directories(parent);
     RealFileSystem files;
     SLUICE_CHECK(publish_folder(files, parent, "000000000001", manifest_of(config, state),
-                                {{"weights.safetensors", encode_tensors(state.tensors)}}, {}));
+                                {{kWeightsFile, encode_tensors(state.tensors)}}, {}));
   }
   const Scorer scorer({manifest_of(config, state), config.streams, *std::move(model)});
   state = {};

@@ -11,14 +11,6 @@ namespace sluice {
 
 namespace {
 
-Result<Digest> weights_digest_in(const nlohmann::ordered_json& manifest) {
-  const auto found = manifest.find("weights_digest");
-  if (found == manifest.end() || !found->is_string()) {
-    return stop_error("the snapshot in use has no weights_digest");
-  }
-  return Digest::from_hex(found->get<std::string>());
-}
-
 // What the digest `before` of a version's weights is after a delta: of what the delta replaces it
 // takes off the old hashes and adds the new ones.
 Result<Digest> digest_after(const Digest& before, const ScoringModel& from, const ScoringModel& to,
@@ -84,9 +76,10 @@ Result<std::shared_ptr<const Scorer>> Scorer::with_delta(SnapshotPart delta) con
     return stop_error("it is no delta on the snapshot in use");
   }
   SLUICE_ASSIGN(StreamsConfig streams, streams_of_snapshot(delta.manifest));
-  SLUICE_ASSIGN(const Digest before, weights_digest_in(manifest_));
+  SLUICE_ASSIGN(const auto before, weights_digest_of(manifest_));
+  if (!before) return stop_error("the snapshot in use has no weights_digest");
   SLUICE_ASSIGN(ScoringModel model, model_.with_delta(delta.manifest, delta.tensors));
-  SLUICE_ASSIGN(const Digest digest, digest_after(before, model_, model, delta.tensors));
+  SLUICE_ASSIGN(const Digest digest, digest_after(*before, model_, model, delta.tensors));
   if (digest != *delta.weights_digest) {
     return stop_error("its weights have the digest " + digest.hex() + ", not " +
                       delta.weights_digest->hex() + " as its manifest says");

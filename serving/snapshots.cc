@@ -10,7 +10,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int kFormat = 1;
-constexpr const char* kWeights = "weights.safetensors";
 
 bool is_snapshot(FileSystem& files, const fs::path& path) {
   return files.exists(path / "manifest.json");
@@ -50,17 +49,6 @@ std::uint64_t sequence_in(const ordered_json& json) {
   return value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
 }
 
-Result<std::optional<Digest>> weights_digest_of(const ordered_json& manifest) {
-  const auto found = manifest.find("weights_digest");
-  if (found == manifest.end()) {
-    if (manifest.value("kind", ordered_json()) == "full") return std::optional<Digest>();
-    return stop_error("its manifest has no weights_digest");
-  }
-  if (!found->is_string()) return stop_error("its weights_digest is no text");
-  SLUICE_ASSIGN(const Digest digest, Digest::from_hex(found->get<std::string>()));
-  return std::optional(digest);
-}
-
 Status check_manifest(const ordered_json& manifest, const std::optional<std::uint64_t>& number) {
   if (manifest.value("format", ordered_json()) != kFormat) {
     return stop_error("its format is not " + std::to_string(kFormat) +
@@ -77,8 +65,8 @@ Result<SnapshotPart> part_of(PublishedFolder folder, const std::optional<std::ui
   SLUICE_TRY(check_manifest(folder.manifest, number));
   SLUICE_ASSIGN(part.base, base_of_snapshot(folder.manifest));
   SLUICE_ASSIGN(part.weights_digest, weights_digest_of(folder.manifest));
-  const auto weights = folder.files.find(kWeights);
-  if (weights == folder.files.end()) return stop_error(std::string("it lists no ") + kWeights);
+  const auto weights = folder.files.find(kWeightsFile);
+  if (weights == folder.files.end()) return stop_error(std::string("it lists no ") + kWeightsFile);
   SLUICE_ASSIGN(part.tensors, decode_tensors(weights->second));
   part.manifest = std::move(folder.manifest);
   return part;
@@ -156,6 +144,17 @@ Result<std::optional<SnapshotBase>> base_of_snapshot(const ordered_json& manifes
     return stop_error("its manifest does not say which snapshot before it is its base");
   }
   return std::optional(SnapshotBase{sequence, base["checksum"].get<std::string>()});
+}
+
+Result<std::optional<Digest>> weights_digest_of(const ordered_json& manifest) {
+  const auto found = manifest.find("weights_digest");
+  if (found == manifest.end()) {
+    if (manifest.value("kind", ordered_json()) == "full") return std::optional<Digest>();
+    return stop_error("its manifest has no weights_digest");
+  }
+  if (!found->is_string()) return stop_error("its weights_digest is no text");
+  SLUICE_ASSIGN(const Digest digest, Digest::from_hex(found->get<std::string>()));
+  return std::optional(digest);
 }
 
 Result<fs::path> find_snapshots(FileSystem& files, const fs::path& where,

@@ -24,6 +24,8 @@
 
 namespace sluice {
 
+inline constexpr const char* kWeightsFile = "weights.safetensors";
+
 // The folder of a model's snapshots. `where` is a data folder, a model's folder or the wanted
 // folder itself; `model` chooses where a data folder holds several, and goes with a data folder
 // only.
@@ -63,6 +65,8 @@ struct SnapshotPart {
 
 // Of a snapshot's manifest; none of a full one's.
 Result<std::optional<SnapshotBase>> base_of_snapshot(const nlohmann::ordered_json& manifest);
+// Of a snapshot's manifest; none where SnapshotPart has none.
+Result<std::optional<Digest>> weights_digest_of(const nlohmann::ordered_json& manifest);
 
 // One snapshot of a chain, as its manifest alone tells.
 struct ChainLink {

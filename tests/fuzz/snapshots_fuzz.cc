@@ -21,7 +21,6 @@
 namespace sluice::fuzz {
 namespace {
 
-constexpr const char* kWeights = "weights.safetensors";
 const fs::path kParent = "/data/models/small/snapshots";
 const fs::path kFolder = kParent / numbered_folder_name(kSamples);
 
@@ -49,7 +48,7 @@ const Valid& valid() {
     valid.weights = encode_tensors(state.tensors);
     CrashFileSystem files;
     SLUICE_CHECK(publish_folder(files, kParent, kFolder.filename().string(), valid.manifest,
-                                {{kWeights, valid.weights}}, {})
+                                {{kWeightsFile, valid.weights}}, {})
                      .has_value());
     const std::string text = files.read(kFolder / "manifest.json").value();
     valid.manifest_head = text.substr(0, text.rfind("\"checksum\""));
@@ -97,7 +96,7 @@ void check_delta(bool edits_manifest, bool is_replaced, Input& input) {
   const auto publish = [&](const fs::path& folder, const nlohmann::ordered_json& manifest,
                            const std::string& weights) {
     SLUICE_CHECK(publish_folder(files, kParent, folder.filename().string(), manifest,
-                                {{kWeights, weights}}, {})
+                                {{kWeightsFile, weights}}, {})
                      .has_value());
   };
   nlohmann::ordered_json manifest = valid().manifest;
@@ -144,7 +143,7 @@ void read_one(Input input) {
   std::string weights = valid().weights;
   if (what == 2) weights = document(weights, is_replaced, input);
   SLUICE_CHECK(publish_folder(files, kParent, kFolder.filename().string(), valid().manifest,
-                              {{kWeights, weights}}, {})
+                              {{kWeightsFile, weights}}, {})
                    .has_value());
   if (what == 1) {
     const std::string head = document(valid().manifest_head, is_replaced, input);
