@@ -6,16 +6,11 @@
 
 #include "config/key_list.h"
 #include "config/recipe.h"
+#include "config/schema_units.h"
 
 namespace sluice {
 namespace {
 
-constexpr double kSecond = 1e3;
-constexpr double kHour = 3'600 * kSecond;
-constexpr double kDay = 24 * kHour;
-constexpr double kKiB = 1 << 10;
-constexpr double kMiB = 1 << 20;
-constexpr double kGiB = 1 << 30;
 constexpr std::size_t kMaxLayers = 16;
 constexpr std::size_t kMaxEdges = 4'096;
 constexpr int kMaxLogBuckets = 64;
@@ -56,10 +51,6 @@ bool is_topic(const std::string& text) {
 
 bool is_topic_or_empty(const std::string& text) {
   return text.empty() || is_topic(text);
-}
-
-bool is_any_text(const std::string&) {
-  return true;
 }
 
 bool is_broker_list(const std::string& text) {

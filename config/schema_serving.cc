@@ -2,18 +2,10 @@
 #include <algorithm>
 
 #include "config/key_list.h"
+#include "config/schema_units.h"
 
 namespace sluice {
 namespace {
-
-constexpr double kSecond = 1e3;
-constexpr double kHour = 3'600 * kSecond;
-constexpr double kKiB = 1 << 10;
-constexpr double kGiB = 1 << 30;
-
-bool is_any_text(const std::string&) {
-  return true;
-}
 
 bool is_address(const std::string& text) {
   return !text.empty() && text.size() <= 253 && text.find_first_of(" /\t\n") == std::string::npos;

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "ingest/byte_stream.h"
 #include "ingest/source.h"
+#include "ingest/spare_records.h"
 
 namespace sluice {
 namespace {
@@ -21,9 +22,6 @@ constexpr int kOffsetBits = 40;
 constexpr Position kOffsetMask = (Position{1} << kOffsetBits) - 1;
 // One read gives no more than about this much, however long the records are.
 constexpr std::size_t kReadBytes = 1 << 20;
-// So many records are kept for their memory, none of them longer than this.
-constexpr std::size_t kSpareRecords = 1'000;
-constexpr std::size_t kSpareBytes = 4 << 10;
 constexpr std::uint64_t kMaxNumber = (Position{1} << (64 - kOffsetBits)) - 2;
 
 struct Segment {
@@ -267,12 +265,7 @@ class FileSource final : public Source {
     return result;
   }
 
-  void give_back(std::vector<Record> records) override {
-    for (Record& record : records) {
-      if (spare_.size() == kSpareRecords || record.bytes.capacity() > kSpareBytes) continue;
-      spare_.push_back(std::move(record));
-    }
-  }
+  void give_back(std::vector<Record> records) override { spare_.give_back(std::move(records)); }
 
   Result<std::optional<Record>> unfinished(StreamPartition where) override {
     const auto found = readers_.find(where);
@@ -311,13 +304,6 @@ class FileSource final : public Source {
   }
 
  private:
-  Record take_spare() {
-    if (spare_.empty()) return {};
-    Record record = std::move(spare_.back());
-    spare_.pop_back();
-    return record;
-  }
-
   // What is there now, up to max_records.
   Result<ReadResult> read_present(StreamPartition where, std::size_t max_records) {
     ReadResult result;
@@ -328,14 +314,14 @@ class FileSource final : public Source {
         if (result.records.empty()) result.at_end = positions_[where];
         break;
       }
-      Record& record = result.records.emplace_back(take_spare());
+      Record& record = result.records.emplace_back(spare_.take());
       SLUICE_ASSIGN(const bool is_there, reader->next(record));
       if (is_there) {
         positions_[where] = record.next;
         bytes += record.bytes.size();
         continue;
       }
-      spare_.push_back(std::move(result.records.back()));
+      spare_.give_back(std::move(result.records.back()));
       result.records.pop_back();
       SLUICE_ASSIGN(const bool moved, next_segment(where, *reader, result));
       if (moved) continue;
@@ -459,7 +445,7 @@ class FileSource final : public Source {
   std::map<std::string, std::map<std::uint64_t, fs::path>> partition_paths_;
   std::map<StreamPartition, LineReader> readers_;
   std::map<StreamPartition, Position> positions_;
-  std::vector<Record> spare_;  // done with; kept for their memory
+  SpareRecords spare_;
   std::uint64_t total_bytes_ = 0;
   std::uint64_t passed_bytes_ = 0;  // of segments read to their ends
 };

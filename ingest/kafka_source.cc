@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "ingest/kafka_prober.h"
+#include "ingest/spare_records.h"
 
 namespace sluice {
 namespace {
@@ -24,10 +25,6 @@ const KafkaProperties kDefaults = {
 
 // Without source.idle_after the ends are asked for as well: for the lag, and for new partitions.
 constexpr DurationMs kProbePeriodMs = 3'000;
-
-// Done with, and kept for their memory: so many records, and none with more.
-constexpr std::size_t kSpareRecords = 1'000;
-constexpr std::size_t kSpareBytes = 4 << 10;
 
 // So far ahead a message's text is asked for: another thread has put it into memory.
 constexpr std::size_t kAhead = 4;
@@ -97,7 +94,6 @@ class KafkaSource final : public Source {
                     DurationMs wait_ms, ReadResult& result);
   Status take_end_or_error(StreamPartition where, Partition& partition,
                            const rd_kafka_message_t& message);
-  Record take_spare();
   void wake_fetcher(StreamPartition where, Partition& partition);
   Status check_reachable();
 
@@ -112,7 +108,7 @@ class KafkaSource final : public Source {
   std::map<StreamPartition, Partition> partitions_;  // the sought ones; after reader_: its queues
   bool needs_assignment_ = false;
   std::vector<rd_kafka_message_t*> messages_;  // of the batch that is being taken
-  std::vector<Record> spare_;
+  SpareRecords spare_;
   std::optional<Error> failure_;          // given again by every read
   std::optional<DurationMs> down_since_;  // steady time; no broker since
   std::unique_ptr<KafkaProber> prober_;   // last: its thread uses the asker
@@ -289,17 +285,7 @@ Result<ReadResult> KafkaSource::read(StreamPartition where, std::size_t max_reco
 }
 
 void KafkaSource::give_back(std::vector<Record> records) {
-  for (Record& record : records) {
-    if (spare_.size() == kSpareRecords) break;
-    if (record.bytes.capacity() <= kSpareBytes) spare_.push_back(std::move(record));
-  }
-}
-
-Record KafkaSource::take_spare() {
-  if (spare_.empty()) return {};
-  Record record = std::move(spare_.back());
-  spare_.pop_back();
-  return record;
+  spare_.give_back(std::move(records));
 }
 
 // Moves up to max_records messages of the partition's queue to the result.
@@ -330,7 +316,7 @@ Status KafkaSource::take_batch(StreamPartition where, Partition& partition, std:
     partition.end_was_told = false;
     partition.taken_bytes += message->len;
     ++partition.taken_messages;
-    Record& record = result.records.emplace_back(take_spare());
+    Record& record = result.records.emplace_back(spare_.take());
     to_record(*message, streams_.max_record_bytes, record);
     partition.next = record.next;
   }
