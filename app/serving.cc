@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::size_t kThreadsPerCore = 4;
 constexpr std::size_t kMinTokenBytes = 16;
-constexpr DurationMs kWatchMs = 20;
+constexpr DurationMs kModelWatchMs = 20;
 
 Result<std::string> read_token(const ServingConfig& config, FileSystem& files) {
   std::string token;
@@ -95,7 +95,7 @@ struct Serving::Impl {
       if (log != nullptr && !is_log_error_told) tell_log_error();
       const DurationMs end = clock.steady_ms() + config.poll_interval;
       while (!is_stopping && clock.steady_ms() < end) {
-        clock.sleep_ms(std::min(kWatchMs, config.poll_interval));
+        clock.sleep_ms(std::min(kModelWatchMs, config.poll_interval));
       }
     }
   }

@@ -12,7 +12,7 @@
 namespace sluice {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kCompareFooter =
     "Examples:\n"
     "  sluice compare small.toml large.toml --data-dir trial --out trial/page\n"
     "  sluice compare shop/shop.toml --recipes esmm,base --seeds 3 --data-dir trial\n"
@@ -21,13 +21,13 @@ constexpr const char* kFooter =
     "bit, and lies in the data folder under models/. Killed, the same command goes on; finished\n"
     "before, it prints its tables again. docs/compare.md says what each number is.\n";
 
-struct Arguments {
+struct CompareArguments {
   CompareOptions options;
   std::vector<std::string> configs;
   std::string out, truth;
 };
 
-void add_model_options(CLI::App& verb, Arguments& arguments) {
+void add_model_options(CLI::App& verb, CompareArguments& arguments) {
   ComparedConfigs& models = arguments.options.models;
   verb.add_option("CONFIG", arguments.configs,
                   "configs with the same logs, [streams] and [join], and names of their own "
@@ -45,7 +45,7 @@ void add_model_options(CLI::App& verb, Arguments& arguments) {
       ->allow_extra_args(false);
 }
 
-void add_run_options(CLI::App& verb, Arguments& arguments) {
+void add_run_options(CLI::App& verb, CompareArguments& arguments) {
   CompareOptions& options = arguments.options;
   verb.add_option("--data-dir", options.data_dir,
                   "state, sample log and all models; begun if absent, else gone on with")
@@ -75,10 +75,10 @@ void add_run_options(CLI::App& verb, Arguments& arguments) {
 void add_compare(CLI::App& root, int& exit_code) {
   CLI::App* verb = root.add_subcommand(
       "compare", "The same samples into several models, side by side, and how well each predicts");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<CompareArguments>();
   add_model_options(*verb, *arguments);
   add_run_options(*verb, *arguments);
-  verb->footer(kFooter);
+  verb->footer(kCompareFooter);
   verb->callback([arguments, &exit_code] {
     CompareOptions& options = arguments->options;
     options.models.configs.assign(arguments->configs.begin(), arguments->configs.end());

@@ -23,7 +23,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Arguments {
+struct DeadLetterArguments {
   std::string data_dir = "sluice-data";
   std::vector<std::string> reasons, streams;
   std::string since, detail;
@@ -76,7 +76,7 @@ Status read_names(const std::vector<std::string>& names, const char* option, Nam
   return {};
 }
 
-Result<DeadLetterFilter> read_filter(const Arguments& arguments) {
+Result<DeadLetterFilter> read_filter(const DeadLetterArguments& arguments) {
   DeadLetterFilter filter;
   filter.detail = arguments.detail;
   SLUICE_TRY((read_names<Refusal, kRefusals>(
@@ -140,7 +140,7 @@ std::string summary_text(const Json& summary) {
   return text;
 }
 
-Result<int> list(const Arguments& arguments) {
+Result<int> list(const DeadLetterArguments& arguments) {
   SLUICE_ASSIGN(const DeadLetterFilter filter, read_filter(arguments));
   SLUICE_ASSIGN(const DeadLetterFolder folder, DeadLetterFolder::open(arguments.data_dir));
   std::map<Refusal, std::uint64_t> kept;
@@ -177,7 +177,7 @@ Result<int> list(const Arguments& arguments) {
 
 // ---- show
 
-Result<int> show(const Arguments& arguments) {
+Result<int> show(const DeadLetterArguments& arguments) {
   SLUICE_ASSIGN(const DeadLetterFolder folder, DeadLetterFolder::open(arguments.data_dir));
   SLUICE_ASSIGN(const auto letter, folder.find(arguments.number));
   if (!letter) {
@@ -214,7 +214,7 @@ Result<int> show(const Arguments& arguments) {
 
 // ---- export
 
-Result<Repair> read_repair(const Arguments& arguments, const Config* config) {
+Result<Repair> read_repair(const DeadLetterArguments& arguments, const Config* config) {
   Repair repair;
   for (const std::string& text : arguments.renames) {
     SLUICE_ASSIGN(Repair::Rename rename, parse_rename(text));
@@ -250,8 +250,8 @@ std::string toml_text(const std::string& text) {
   return value + "\"";
 }
 
-std::string export_text(const DeadLetterExportSummary& summary, const Arguments& arguments,
-                        const DeadLetterExport& options) {
+std::string export_text(const DeadLetterExportSummary& summary,
+                        const DeadLetterArguments& arguments, const DeadLetterExport& options) {
   std::string text = std::to_string(summary.written) + " dead letters written to " + arguments.out +
                      ", " + std::to_string(summary.repaired) + " of them changed";
   if (summary.moved > 0) {
@@ -281,7 +281,7 @@ std::string export_text(const DeadLetterExportSummary& summary, const Arguments&
   return text;
 }
 
-Result<int> export_logs(const Arguments& arguments) {
+Result<int> export_logs(const DeadLetterArguments& arguments) {
   DeadLetterExport options;
   options.out = arguments.out;
   SLUICE_ASSIGN(options.filter, read_filter(arguments));
@@ -314,10 +314,11 @@ Result<int> export_logs(const Arguments& arguments) {
 
 // ---- the command line
 
-using Action = Result<int> (*)(const Arguments&);
+using Action = Result<int> (*)(const DeadLetterArguments&);
 
 CLI::App* add_action(CLI::App& group, const char* name, const char* description,
-                     const std::shared_ptr<Arguments>& arguments, Action action, int& exit_code) {
+                     const std::shared_ptr<DeadLetterArguments>& arguments, Action action,
+                     int& exit_code) {
   CLI::App* verb = group.add_subcommand(name, description);
   verb->add_option("--data-dir", arguments->data_dir, "The data folder; a service may be using it")
       ->capture_default_str();
@@ -329,7 +330,7 @@ CLI::App* add_action(CLI::App& group, const char* name, const char* description,
   return verb;
 }
 
-void add_filters(CLI::App& verb, Arguments& arguments) {
+void add_filters(CLI::App& verb, DeadLetterArguments& arguments) {
   verb.add_option("--reason", arguments.reasons, "Only of this reason; may be repeated")
       ->allow_extra_args(false);
   verb.add_option("--stream", arguments.streams, "Only of this stream; may be repeated")
@@ -339,7 +340,7 @@ void add_filters(CLI::App& verb, Arguments& arguments) {
   verb.add_option("--detail", arguments.detail, "Only those whose detail holds this TEXT");
 }
 
-void add_export_options(CLI::App& verb, Arguments& arguments) {
+void add_export_options(CLI::App& verb, DeadLetterArguments& arguments) {
   verb.add_option("CONFIG", arguments.config,
                   "With it: its names of topics and fields, and each record is judged by it");
   verb.add_option("--set", arguments.overrides,
@@ -379,7 +380,7 @@ void add_dead_letters(CLI::App& root, int& exit_code) {
   CLI::App* group =
       root.add_subcommand("dead-letters", "Looks at refused records, repairs and exports them");
   group->require_subcommand(1);
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<DeadLetterArguments>();
   CLI::App* list_verb = add_action(*group, "list", "A line a refused record, the newest first",
                                    arguments, list, exit_code);
   add_filters(*list_verb, *arguments);

@@ -16,7 +16,7 @@ namespace sluice {
 namespace {
 
 // As typed; durations and times become numbers in read_options().
-struct Arguments {
+struct GenerateArguments {
   ShopOptions options;
   std::string folder;
   bool force = false;
@@ -34,7 +34,7 @@ Status read_duration(const char* option, const std::string& text, DurationMs& du
   return {};
 }
 
-Result<ShopOptions> read_options(const Arguments& arguments) {
+Result<ShopOptions> read_options(const GenerateArguments& arguments) {
   ShopOptions options = arguments.options;
   if (arguments.days != 0) {
     constexpr double kMostDays = 36'500;
@@ -61,7 +61,7 @@ Result<ShopOptions> read_options(const Arguments& arguments) {
   return options;
 }
 
-void add_size_options(CLI::App& verb, Arguments& arguments) {
+void add_size_options(CLI::App& verb, GenerateArguments& arguments) {
   ShopOptions& options = arguments.options;
   verb.add_option("--out", arguments.folder, "The folder to write; made where it is not there")
       ->type_name("DIR")
@@ -94,7 +94,7 @@ void add_size_options(CLI::App& verb, Arguments& arguments) {
       ->capture_default_str();
 }
 
-void add_trouble_options(CLI::App& verb, Arguments& arguments) {
+void add_trouble_options(CLI::App& verb, GenerateArguments& arguments) {
   ShopOptions& options = arguments.options;
   const auto duration = [&verb](const char* name, std::string& text, const char* help) {
     verb.add_option(name, text, help)->type_name("DURATION");
@@ -128,7 +128,7 @@ void add_trouble_options(CLI::App& verb, Arguments& arguments) {
   rate("--late", options.late, "Share of records held back until their log has passed them");
 }
 
-void print_summary(const ShopSummary& summary, const Arguments& arguments, double seconds) {
+void print_summary(const ShopSummary& summary, const GenerateArguments& arguments, double seconds) {
   const auto& [counts, rates] = summary;
   const auto count = [](const char* name, std::uint64_t value) {
     std::printf("  %-24s %12llu\n", name, static_cast<unsigned long long>(value));
@@ -173,7 +173,7 @@ void print_summary(const ShopSummary& summary, const Arguments& arguments, doubl
   std::printf("  sluice replay %s\n", (fs::path(arguments.folder) / "shop.toml").c_str());
 }
 
-int generate(const Arguments& arguments) {
+int generate(const GenerateArguments& arguments) {
   auto options = read_options(arguments);
   if (!options) return report_error(options.error());
   SystemClock clock;
@@ -199,7 +199,7 @@ int generate(const Arguments& arguments) {
 void add_generate(CLI::App& root, int& exit_code) {
   CLI::App* verb = root.add_subcommand(
       "generate", "Writes a synthetic shop with known true rates, as event logs");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<GenerateArguments>();
   add_size_options(*verb, *arguments);
   add_trouble_options(*verb, *arguments);
   verb->callback([arguments, &exit_code] { exit_code = generate(*arguments); });

@@ -16,7 +16,7 @@ namespace sluice {
 namespace {
 
 // As typed; what is no text or number becomes one in read_options().
-struct Arguments {
+struct ImportArguments {
   ImportOptions options;
   std::string folder;
   std::string start;
@@ -68,7 +68,7 @@ Status read_character(const char* option, const std::string& text, char& charact
   return {};
 }
 
-Result<ImportOptions> read_options(const Arguments& arguments) {
+Result<ImportOptions> read_options(const ImportArguments& arguments) {
   ImportOptions options = arguments.options;
   SLUICE_TRY(read_character("--delimiter", arguments.delimiter, options.csv.delimiter));
   SLUICE_TRY(
@@ -90,7 +90,7 @@ Result<ImportOptions> read_options(const Arguments& arguments) {
   return options;
 }
 
-void add_table_options(CLI::App& verb, Arguments& arguments) {
+void add_table_options(CLI::App& verb, ImportArguments& arguments) {
   ImportOptions& options = arguments.options;
   verb.add_option("TABLE", options.tables,
                   "Tables, one log after the other: plain, .gz or .zst; - is standard input")
@@ -122,7 +122,7 @@ void add_table_options(CLI::App& verb, Arguments& arguments) {
       ->capture_default_str();
 }
 
-void add_log_options(CLI::App& verb, Arguments& arguments) {
+void add_log_options(CLI::App& verb, ImportArguments& arguments) {
   ImportOptions& options = arguments.options;
   verb.add_option("--partitions", options.partitions,
                   "Number of partitions of each stream; a record's is CRC-32(user_id) modulo it")
@@ -141,7 +141,7 @@ void add_log_options(CLI::App& verb, Arguments& arguments) {
       ->capture_default_str();
 }
 
-void add_column_options(CLI::App& verb, Arguments& arguments) {
+void add_column_options(CLI::App& verb, ImportArguments& arguments) {
   CsvColumns& csv = arguments.options.csv;
   const auto column = [&verb](const char* name, std::string& text, const char* help) {
     verb.add_option(name, text, help)->type_name("COLUMN")->group(kColumnGroup);
@@ -197,7 +197,7 @@ void print_bad_rows(const ImportSummary& summary) {
   }
 }
 
-void print_summary(const ImportSummary& summary, const Arguments& arguments, double seconds) {
+void print_summary(const ImportSummary& summary, const ImportArguments& arguments, double seconds) {
   const auto count = [](const char* name, std::uint64_t value) {
     std::printf("  %-24s %12llu\n", name, static_cast<unsigned long long>(value));
   };
@@ -234,7 +234,7 @@ Status check_column_options(const CLI::App& verb, const std::string& format) {
   return {};
 }
 
-int run_import(const CLI::App& verb, const Arguments& arguments) {
+int run_import(const CLI::App& verb, const ImportArguments& arguments) {
   const Status checked = check_column_options(verb, arguments.options.format);
   if (!checked) return report_error(checked.error());
   auto options = read_options(arguments);
@@ -261,7 +261,7 @@ int run_import(const CLI::App& verb, const Arguments& arguments) {
 void add_import(CLI::App& root, int& exit_code) {
   CLI::App* verb =
       root.add_subcommand("import", "Makes event logs of a labelled table, as the public sets are");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<ImportArguments>();
   add_table_options(*verb, *arguments);
   add_log_options(*verb, *arguments);
   add_column_options(*verb, *arguments);

@@ -126,7 +126,7 @@ int score(const ScoreOptions& options) {
   return *all_scored ? 0 : 1;
 }
 
-constexpr const char* kFooter = R"(
+constexpr const char* kScoreFooter = R"(
 Each line of the input is one impression as in the impressions stream: a JSON object with the fields
 and features that the model was trained on (`sluice snapshot show` lists them). A feature that is
 absent or null counts as absent. Each line of the output answers the line of the same number:
@@ -157,7 +157,7 @@ void add_score(CLI::App& root, int& exit_code) {
       ->capture_default_str();
   verb->add_option("--compare", options->compare,
                    "FILE of predictions that were served: tells whether they are the snapshots'");
-  verb->footer(kFooter);
+  verb->footer(kScoreFooter);
   verb->callback([options, &exit_code] { exit_code = score(*options); });
 }
 

@@ -22,7 +22,7 @@
 namespace sluice {
 namespace {
 
-constexpr DurationMs kWatchMs = 50;
+constexpr DurationMs kSignalWatchMs = 50;
 
 struct ServeOptions {
   std::string config;
@@ -74,13 +74,13 @@ Status serve(const ServeOptions& options) {
                 Serving::start(config.serving, where, model, clock));
   std::printf("serving %s at %s\n", where.c_str(), serving->url().c_str());
   std::fflush(stdout);
-  while (stop_signal == 0) clock.sleep_ms(kWatchMs);
+  while (stop_signal == 0) clock.sleep_ms(kSignalWatchMs);
   spdlog::info("{}: answers what was begun and stops", strsignal(stop_signal));
   serving->stop();
   return {};
 }
 
-constexpr const char* kFooter = R"(
+constexpr const char* kServeFooter = R"(
 Every model of a data folder is served by its name, by the snapshot that LATEST names; a newer one
 is read in the background, checked whole, and takes over between two requests. --snapshots serves
 one folder of snapshots instead, as it was copied from elsewhere; then CONFIG is not needed.
@@ -120,7 +120,7 @@ void add_serve(CLI::App& root, int& exit_code) {
   verb->add_option("--set", options->overrides,
                    "section.key=value: any key of the config; may be repeated")
       ->allow_extra_args(false);
-  verb->footer(kFooter);
+  verb->footer(kServeFooter);
   verb->callback([options, &exit_code] {
     if (const Status done = serve(*options); !done) exit_code = report_error(done.error());
   });

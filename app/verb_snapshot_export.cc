@@ -63,7 +63,7 @@ Result<int> export_snapshot(const ExportOptions& options) {
   return 0;
 }
 
-constexpr const char* kFooter = R"(
+constexpr const char* kExportFooter = R"(
   onnx-towers   an ONNX file from pooled inputs to the rates; look-ups are the caller's
   onnx          an ONNX file from the rows' keys to the rates, with all rows inside; below 2 GB
   safetensors   a folder: all weights, also those that a delta takes from its base, and the manifest
@@ -84,7 +84,7 @@ void add_snapshot_export(CLI::App& group, int& exit_code) {
       ->check(CLI::IsMember({kOnnxTowers, kOnnx, kSafetensors}));
   verb->add_option("--out", options->out, "The file to write; of safetensors the folder")
       ->required();
-  verb->footer(kFooter);
+  verb->footer(kExportFooter);
 }
 
 }  // namespace sluice

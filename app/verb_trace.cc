@@ -23,7 +23,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Rows = std::vector<std::vector<std::string>>;
 
-struct Arguments {
+struct TraceArguments {
   std::string config;
   std::string id;
   std::vector<std::string> overrides;
@@ -335,7 +335,7 @@ class ProgressLine {
   DurationMs shown_at_;
 };
 
-Result<std::optional<TraceFolder>> open_folder(FileSystem& files, const Arguments& arguments,
+Result<std::optional<TraceFolder>> open_folder(FileSystem& files, const TraceArguments& arguments,
                                                const Config& config) {
   const fs::path path = arguments.data_dir.empty() ? "sluice-data" : arguments.data_dir;
   if (arguments.data_dir.empty() && !files.exists(path / "store")) {
@@ -345,7 +345,7 @@ Result<std::optional<TraceFolder>> open_folder(FileSystem& files, const Argument
   return std::optional(std::move(folder));
 }
 
-Result<int> trace(const Arguments& arguments) {
+Result<int> trace(const TraceArguments& arguments) {
   SLUICE_ASSIGN(const Config config, load_config_or_error(arguments.config, arguments.overrides));
   if (arguments.id.empty()) return usage_error("ID is empty; no impression has such an id");
   if (config.source.type == SourceConfig::Type::kafka && config.source.start == "latest") {
@@ -388,7 +388,7 @@ Result<int> trace(const Arguments& arguments) {
 void add_trace(CLI::App& root, int& exit_code) {
   CLI::App* verb =
       root.add_subcommand("trace", "The life of one impression: records, labels, samples, batch");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<TraceArguments>();
   verb->add_option("CONFIG", arguments->config, "the config of the run or replay")->required();
   verb->add_option("ID", arguments->id, "the impression's id")->required();
   verb->add_option("--data-dir", arguments->data_dir,

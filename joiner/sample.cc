@@ -9,19 +9,19 @@
 namespace sluice {
 namespace {
 
-enum Flag : std::uint8_t {
+enum SampleFlag : std::uint8_t {
   kY = 1,
   kYFinal = 2,
   kZ = 4,
   kZFinal = 8,
   kHasClick = 16,
   kHasPurchase = 32,
-  kHasValue = 64,  // other than 0
-  kHasActionFlags = 128,
+  kWithValue = 64,  // other than 0
+  kWithActionFlags = 128,
 };
 
 // A second byte, where one of them is set: samples without actions have none.
-enum ActionFlag : std::uint8_t {
+enum SampleActionFlag : std::uint8_t {
   kAction = 1,
   kActionFinal = 2,
   kHasAction = 4,
@@ -48,11 +48,11 @@ char* put_text(char* to, std::string_view text) {
 char* put_labels(char* to, const SampleView& sample) {
   to = put_varint(to, sample.sequence);
   const int of_action = action_flags(sample);
-  *to++ = static_cast<char>((of_action != 0 ? kHasActionFlags : 0) | (sample.y ? kY : 0) |
+  *to++ = static_cast<char>((of_action != 0 ? kWithActionFlags : 0) | (sample.y ? kY : 0) |
                             (sample.y_final ? kYFinal : 0) | (sample.z ? kZ : 0) |
                             (sample.z_final ? kZFinal : 0) | (sample.click_time ? kHasClick : 0) |
                             (sample.purchase_time ? kHasPurchase : 0) |
-                            (sample.value != 0 ? kHasValue : 0));
+                            (sample.value != 0 ? kWithValue : 0));
   if (of_action != 0) *to++ = static_cast<char>(of_action);
   to = put_svarint(to, sample.time);
   to = put_svarint(to, sample.time - sample.impression_time);
@@ -107,7 +107,7 @@ Result<Sample> decode_sample(std::string_view& text) {
   sample.y_final = (flags & kYFinal) != 0;
   sample.z = (flags & kZ) != 0;
   sample.z_final = (flags & kZFinal) != 0;
-  const std::uint8_t of_action = (flags & kHasActionFlags) != 0 ? bytes.u8() : 0;
+  const std::uint8_t of_action = (flags & kWithActionFlags) != 0 ? bytes.u8() : 0;
   sample.action = (of_action & kAction) != 0;
   sample.action_final = (of_action & kActionFinal) != 0;
   sample.z_earlier = (of_action & kZEarlier) != 0;
@@ -122,7 +122,7 @@ Result<Sample> decode_sample(std::string_view& text) {
   };
   if ((flags & kHasClick) != 0) sample.click_time = after_impression();
   if ((flags & kHasPurchase) != 0) sample.purchase_time = after_impression();
-  if ((flags & kHasValue) != 0) sample.value = bytes.svarint();
+  if ((flags & kWithValue) != 0) sample.value = bytes.svarint();
   if ((of_action & kHasAction) != 0) sample.action_time = after_impression();
   sample.impression_id = bytes.text();
   sample.user_id = bytes.text();

@@ -31,7 +31,7 @@ enum ClickedFlag : std::uint8_t {
 };
 
 // A second byte, in a lineage with actions.
-enum ActionFlag : std::uint8_t {
+enum ClickedActionFlag : std::uint8_t {
   kActionEmitted = 1,
   kActionClosed = 2,
   kActed = 4,
