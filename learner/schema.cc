@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "config/recipe.h"
 #include "ingest/features.h"
+#include "store/whole_numbers.h"
 
 namespace sluice {
 
@@ -219,9 +220,9 @@ Result<Schema> Schema::from_json(const Json& json) try {
   model.recipe_text = model_json.value("recipe_text", std::string());
   Result<Recipe> recipe = recipe_of(model);
   if (!recipe) return stop_error("schema: " + recipe.error().message);
-  model.embedding_dim = model_json.at("embedding_dim").get<std::uint64_t>();
-  model.hidden = model_json.at("hidden").get<std::vector<std::uint64_t>>();
-  model.seed = model_json.at("seed").get<std::uint64_t>();
+  model.embedding_dim = unsigned_at(model_json, "embedding_dim");
+  model.hidden = unsigned_list_at(model_json, "hidden");
+  model.seed = unsigned_at(model_json, "seed");
   const auto precision_name = model_json.at("precision").get<std::string>();
   const auto* const precision =
       std::find(kPrecisionNames.begin(), kPrecisionNames.end(), precision_name);

@@ -9,6 +9,7 @@
 #include "learner/model_tensors.h"
 #include "learner/trainer.h"
 #include "learner/trainer_impl.h"
+#include "store/whole_numbers.h"
 
 namespace sluice {
 
@@ -86,7 +87,7 @@ void read_counts_by_feature(const Json& json, const Learned& learned,
                             std::vector<std::uint64_t>& counts) {
   const auto& fields = learned.model.schema().fields();
   for (std::size_t f = 0; f < fields.size(); ++f) {
-    counts[f] = json.at(fields[f].feature.name).get<std::uint64_t>();
+    counts[f] = unsigned_at(json, fields[f].feature.name);
   }
 }
 
@@ -118,12 +119,12 @@ Status check_last_batches(const Learned& learned) {
 Status read_state(const LearnerState& state, Learned& learned) {
   const Json& json = state.json;
   const Tensors& tensors = state.tensors;
-  learned.trained_sequence = json.at("sequence").get<std::uint64_t>();
-  learned.steps = json.at("steps").get<std::uint64_t>();
-  learned.tick = json.at("tick").get<TimeMs>();
+  learned.trained_sequence = unsigned_at(json, "sequence");
+  learned.steps = unsigned_at(json, "steps");
+  learned.tick = signed_at(json, "tick");
   SLUICE_ASSIGN(learned.samples_digest,
                 Digest::from_hex(json.at("samples_digest").get<std::string>()));
-  learned.cut_ratios = json.value("cut_ratios", std::uint64_t{0});
+  learned.cut_ratios = json.contains("cut_ratios") ? unsigned_at(json, "cut_ratios") : 0;
   read_counts_by_feature(json.at("wrong_types"), learned, learned.wrong_types);
   read_counts_by_feature(json.at("absent"), learned, learned.absent);
   for (std::size_t s = 0; s < learned.model.sets().size(); ++s) {
@@ -144,7 +145,7 @@ Status read_state(const LearnerState& state, Learned& learned) {
   SLUICE_TRY(decode_kept(kept, learned.model.places().size(), learned.kept));
   for (const auto& [key, logits] : learned.kept) learned.kept_sum.add(kept_hash(key, logits));
   // Before there were deltas no checkpoint said it: then every row counts as changed.
-  learned.last_cut = json.value("snapshot_step", std::uint64_t{0});
+  learned.last_cut = json.contains("snapshot_step") ? unsigned_at(json, "snapshot_step") : 0;
   learned.begin_changes();
   return check_last_batches(learned);
 }

@@ -4,6 +4,7 @@
 
 #include "base/json_text.h"
 #include "config/suggest.h"
+#include "store/whole_numbers.h"
 
 namespace sluice {
 namespace {
@@ -59,7 +60,7 @@ Result<InputForm> InputForm::from_manifest(const ordered_json& manifest) try {
   form.time_key_ = first_key(ts);
   form.id_key_ = first_key(id);
   // Any time that is accepted: a score knows no time, unless it is a feature, which stands first.
-  form.time_value_ = std::to_string(streams.at("not_before").get<TimeMs>());
+  form.time_value_ = std::to_string(signed_at(streams, "not_before"));
   return form;
 } catch (const nlohmann::json::exception& error) {
   return stop_error(std::string("the manifest does not say what the model reads: ") + error.what());

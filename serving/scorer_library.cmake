@@ -14,7 +14,7 @@ set(scorer_files
   learner/model_tensors learner/objective learner/optimizer learner/row_changes learner/row_digest learner/schema learner/scoring_model
   learner/served_rows learner/tower_pass learner/towers
   serving/scorer serving/scorer_library serving/snapshot_tensors serving/snapshots
-  store/published_folder store/tensors)
+  store/published_folder store/tensors store/whole_numbers)
 set(scorer_sources ${CMAKE_BINARY_DIR}/built_in_recipes.cc)
 foreach(file ${scorer_files})
   list(APPEND scorer_sources ${CMAKE_SOURCE_DIR}/${file}.cc)

@@ -281,7 +281,17 @@ TEST(Schema, ForeignJsonIsAnError) {
   EXPECT_THAT(refused([](auto& j) { j["model"]["recipe"] = "x"; }), HasSubstr("recipe"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["recipe_text"] = "x"; }), HasSubstr("recipe"));
   EXPECT_THAT(refused([](auto& j) { j["model"]["precision"] = "f16"; }), HasSubstr("precision"));
-  EXPECT_THAT(refused([](auto& j) { j["model"]["hidden"] = {4, 0}; }), HasSubstr("hidden"));
+  EXPECT_THAT(refused([](auto& j) { j["model"]["hidden"] = {4U, 0U}; }), HasSubstr("hidden"));
+  // Numbers that a conversion would make whole ones of.
+  for (const nlohmann::ordered_json& number :
+       {nlohmann::ordered_json(1e300), nlohmann::ordered_json(8.5), nlohmann::ordered_json(-1)}) {
+    for (const char* key : {"embedding_dim", "seed"}) {
+      EXPECT_THAT(refused([&](auto& j) { j["model"][key] = number; }),
+                  HasSubstr("no whole number"));
+    }
+    EXPECT_THAT(refused([&](auto& j) { j["model"]["hidden"] = {number}; }),
+                HasSubstr("no whole number"));
+  }
   EXPECT_THAT(refused([](auto& j) { j["bucket_edges"].clear(); }), HasSubstr("log:8"));
   EXPECT_THAT(refused([](auto& j) { j["features"].clear(); }), HasSubstr("no feature"));
   EXPECT_THAT(refused([](auto& j) { j["features"][0]["type"] = "x"; }), HasSubstr("type x"));
