@@ -27,10 +27,13 @@ SLUICE_INLINE void tile(const F32Product& p, std::size_t i, std::size_t j, std::
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
       const bool masked = kTail && v == kVectors - 1;
-      const float* const at = start.from + (i + static_cast<std::size_t>(r)) * start.row + j;
-      c[r][v] = start.from == nullptr ? V::zero()
-                : masked              ? V::load(at + v * V::kWidth, tail)
-                                      : V::load(at + v * V::kWidth);
+      if (start.from == nullptr) {
+        c[r][v] = V::zero();
+        continue;
+      }
+      const float* const at =
+          start.from + (i + static_cast<std::size_t>(r)) * start.row + j + v * V::kWidth;
+      c[r][v] = masked ? V::load(at, tail) : V::load(at);
     }
   }
   const float* a = p.a + i * p.a_row + k_begin * p.a_column;
@@ -135,9 +138,12 @@ SLUICE_INLINE void bf16_rows(const Bf16Product& p, std::size_t i_block, std::siz
   typename V::Float c[kRows];
   float* const out = p.c + (i_block * kBlockRows + row) * p.c_row + j_block * kBlockRows + j;
   for (int r = 0; r < kRows; ++r) {
-    const float* const at =
-        p.start.from + (i_block * kBlockRows + row + static_cast<std::size_t>(r)) * p.start.row;
-    c[r] = p.start.from == nullptr ? V::zero() : V::load(at + j_block * kBlockRows + j);
+    if (p.start.from == nullptr) {
+      c[r] = V::zero();
+      continue;
+    }
+    const std::size_t at = i_block * kBlockRows + row + static_cast<std::size_t>(r);
+    c[r] = V::load(p.start.from + at * p.start.row + j_block * kBlockRows + j);
   }
   for (std::size_t l = 0; l < p.k_blocks; ++l) {
     const Bf16* const a = p.a + i_block * p.a_step + l * p.a_depth + row * kBlockDepth;
@@ -191,6 +197,7 @@ SLUICE_INLINE void store_rounded(const Packing& p, std::size_t i, std::size_t j,
 
 template <class V>
 void pack_left(const Packing& p) {
+  if (p.columns == 0) return;  // `out` may be null
   for (std::size_t i = 0; i < pieces_of(p.rows, kBlockRows) * kBlockRows; ++i) {
     Bf16* const out = p.out + i / kBlockRows * p.out_step + i % kBlockRows * kBlockDepth;
     for (std::size_t j = 0; j < p.columns; j += kBlockDepth) {
