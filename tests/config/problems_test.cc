@@ -415,11 +415,12 @@ TEST(Ranges, KeysOfOtherOptimizers) {
       {"ftrl", {"ftrl_beta", {"1e-9", "1e6"}, {"0", "-1", "1e7"}}},
       {"ftrl", {"l1", {"0", "1e6"}, {"-1", "1e7"}}},
   };
-  for (const auto& [optimizer, range] : cases) {
+  for (const auto& optimizer_and_range : cases) {
+    const RangeCase& range = optimizer_and_range.second;
     const std::string section = "training.embeddings.";
     const auto problems = [&](const char* value) {
-      return problems_of(kSmallToml,
-                         {section + "optimizer=" + optimizer, section + range.key + "=" + value});
+      return problems_of(kSmallToml, {section + "optimizer=" + optimizer_and_range.first,
+                                      section + range.key + "=" + value});
     };
     for (const char* value : range.allowed) EXPECT_THAT(problems(value), IsEmpty()) << value;
     for (const char* value : range.refused) {

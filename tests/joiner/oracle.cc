@@ -397,10 +397,11 @@ OracleResult expected_join(const OracleLogs& logs, std::uint32_t partitions,
                            const StreamsConfig& streams, const JoinConfig& join) {
   OracleResult result;
   std::vector<std::vector<Fact>> accepted(partitions);
-  for (const auto& [where, records] : logs) {
+  for (const auto& log : logs) {
+    const StreamPartition where = log.first;
     const std::size_t stream = index_of(where.stream);
     std::optional<TimeMs> highest;
-    for (const OracleRecord& record : records) {
+    for (const OracleRecord& record : log.second) {
       const auto reason =
           judge(record, highest, streams.max_out_of_orderness[stream], streams.max_ahead);
       const auto refuse = [&](Refusal why) {
