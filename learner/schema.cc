@@ -220,9 +220,9 @@ Result<Schema> Schema::from_json(const Json& json) try {
   model.recipe_text = model_json.value("recipe_text", std::string());
   Result<Recipe> recipe = recipe_of(model);
   if (!recipe) return stop_error("schema: " + recipe.error().message);
-  model.embedding_dim = unsigned_at(model_json, "embedding_dim");
-  model.hidden = unsigned_list_at(model_json, "hidden");
-  model.seed = unsigned_at(model_json, "seed");
+  SLUICE_ASSIGN(model.embedding_dim, unsigned_at(model_json, "embedding_dim"));
+  SLUICE_ASSIGN(model.hidden, unsigned_list_at(model_json, "hidden"));
+  SLUICE_ASSIGN(model.seed, unsigned_at(model_json, "seed"));
   const auto precision_name = model_json.at("precision").get<std::string>();
   const auto* const precision =
       std::find(kPrecisionNames.begin(), kPrecisionNames.end(), precision_name);

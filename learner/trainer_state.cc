@@ -82,13 +82,13 @@ Json counts_by_feature(const Learned& learned, const std::vector<std::uint64_t>&
   return json;
 }
 
-// Throws nlohmann::json::exception.
-void read_counts_by_feature(const Json& json, const Learned& learned,
-                            std::vector<std::uint64_t>& counts) {
+Status read_counts_by_feature(const Json& json, const Learned& learned,
+                              std::vector<std::uint64_t>& counts) {
   const auto& fields = learned.model.schema().fields();
   for (std::size_t f = 0; f < fields.size(); ++f) {
-    counts[f] = unsigned_at(json, fields[f].feature.name);
+    SLUICE_ASSIGN(counts[f], unsigned_at(json, fields[f].feature.name));
   }
+  return {};
 }
 
 Status refuse_other(const Json& saved, const std::string& key, const Json& here) {
@@ -119,14 +119,16 @@ Status check_last_batches(const Learned& learned) {
 Status read_state(const LearnerState& state, Learned& learned) {
   const Json& json = state.json;
   const Tensors& tensors = state.tensors;
-  learned.trained_sequence = unsigned_at(json, "sequence");
-  learned.steps = unsigned_at(json, "steps");
-  learned.tick = signed_at(json, "tick");
+  SLUICE_ASSIGN(learned.trained_sequence, unsigned_at(json, "sequence"));
+  SLUICE_ASSIGN(learned.steps, unsigned_at(json, "steps"));
+  SLUICE_ASSIGN(learned.tick, signed_at(json, "tick"));
   SLUICE_ASSIGN(learned.samples_digest,
                 Digest::from_hex(json.at("samples_digest").get<std::string>()));
-  learned.cut_ratios = json.contains("cut_ratios") ? unsigned_at(json, "cut_ratios") : 0;
-  read_counts_by_feature(json.at("wrong_types"), learned, learned.wrong_types);
-  read_counts_by_feature(json.at("absent"), learned, learned.absent);
+  if (json.contains("cut_ratios")) {
+    SLUICE_ASSIGN(learned.cut_ratios, unsigned_at(json, "cut_ratios"));
+  }
+  SLUICE_TRY(read_counts_by_feature(json.at("wrong_types"), learned, learned.wrong_types));
+  SLUICE_TRY(read_counts_by_feature(json.at("absent"), learned, learned.absent));
   for (std::size_t s = 0; s < learned.model.sets().size(); ++s) {
     auto& [tables, towers] = learned.model.sets()[s];
     SLUICE_TRY(read_tower_tensors(tensors, "", towers, towers.parameters()));
@@ -145,7 +147,9 @@ Status read_state(const LearnerState& state, Learned& learned) {
   SLUICE_TRY(decode_kept(kept, learned.model.places().size(), learned.kept));
   for (const auto& [key, logits] : learned.kept) learned.kept_sum.add(kept_hash(key, logits));
   // Before there were deltas no checkpoint said it: then every row counts as changed.
-  learned.last_cut = json.contains("snapshot_step") ? unsigned_at(json, "snapshot_step") : 0;
+  if (json.contains("snapshot_step")) {
+    SLUICE_ASSIGN(learned.last_cut, unsigned_at(json, "snapshot_step"));
+  }
   learned.begin_changes();
   return check_last_batches(learned);
 }

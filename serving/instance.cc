@@ -60,7 +60,8 @@ Result<InputForm> InputForm::from_manifest(const ordered_json& manifest) try {
   form.time_key_ = first_key(ts);
   form.id_key_ = first_key(id);
   // Any time that is accepted: a score knows no time, unless it is a feature, which stands first.
-  form.time_value_ = std::to_string(signed_at(streams, "not_before"));
+  SLUICE_ASSIGN(const std::int64_t time, signed_at(streams, "not_before"));
+  form.time_value_ = std::to_string(time);
   return form;
 } catch (const nlohmann::json::exception& error) {
   return stop_error(std::string("the manifest does not say what the model reads: ") + error.what());

@@ -255,9 +255,9 @@ Result<StreamsConfig> streams_of_snapshot(const ordered_json& manifest) try {
         std::pair("item_id", &streams.item_id)}) {
     *name = json.at(key).get<std::string>();
   }
-  streams.not_before = signed_at(json, "not_before");
-  streams.max_record_bytes = unsigned_at(json, "max_record_bytes");
-  streams.max_depth = unsigned_at(json, "max_depth");
+  SLUICE_ASSIGN(streams.not_before, signed_at(json, "not_before"));
+  SLUICE_ASSIGN(streams.max_record_bytes, unsigned_at(json, "max_record_bytes"));
+  SLUICE_ASSIGN(streams.max_depth, unsigned_at(json, "max_depth"));
   // What a config may have (config/schema.cc): decoders take memory by them.
   if (streams.max_depth == 0 || streams.max_depth > 1'000 || streams.max_record_bytes > 256 << 20) {
     return stop_error(

@@ -9,33 +9,35 @@ using nlohmann::ordered_json;
 
 constexpr std::uint64_t kMostSigned = std::numeric_limits<std::int64_t>::max();
 
-nlohmann::json::exception none_at(const std::string& key, const ordered_json& value) {
-  return nlohmann::json::type_error::create(302, key + " is no whole number: " + value.dump(),
-                                            &value);
-}
-
-std::uint64_t unsigned_of(const ordered_json& value, const std::string& key) {
-  if (!value.is_number_unsigned()) throw none_at(key, value);
-  return value.get<std::uint64_t>();
+Error none_at(const std::string& key) {
+  return stop_error(key + " is absent, or no whole number in its range");
 }
 
 }  // namespace
 
-std::uint64_t unsigned_at(const ordered_json& json, const std::string& key) {
-  return unsigned_of(json.at(key), key);
+Result<std::uint64_t> unsigned_at(const ordered_json& json, const std::string& key) {
+  const auto value = json.find(key);
+  if (value == json.end() || !value->is_number_unsigned()) return none_at(key);
+  return value->get<std::uint64_t>();
 }
 
-std::int64_t signed_at(const ordered_json& json, const std::string& key) {
-  const ordered_json& value = json.at(key);
-  const bool is_too_large = value.is_number_unsigned() && value.get<std::uint64_t>() > kMostSigned;
-  if (!value.is_number_integer() || is_too_large) throw none_at(key, value);
-  return value.get<std::int64_t>();
+Result<std::int64_t> signed_at(const ordered_json& json, const std::string& key) {
+  const auto value = json.find(key);
+  if (value == json.end() || !value->is_number_integer()) return none_at(key);
+  if (value->is_number_unsigned() && value->get<std::uint64_t>() > kMostSigned) return none_at(key);
+  return value->get<std::int64_t>();
 }
 
-std::vector<std::uint64_t> unsigned_list_at(const ordered_json& json, const std::string& key) {
-  std::vector<std::uint64_t> list;
-  for (const ordered_json& value : json.at(key)) list.push_back(unsigned_of(value, key));
-  return list;
+Result<std::vector<std::uint64_t>> unsigned_list_at(const ordered_json& json,
+                                                    const std::string& key) {
+  const auto list = json.find(key);
+  if (list == json.end() || !list->is_array()) return none_at(key);
+  std::vector<std::uint64_t> numbers;
+  for (const ordered_json& value : *list) {
+    if (!value.is_number_unsigned()) return none_at(key);
+    numbers.push_back(value.get<std::uint64_t>());
+  }
+  return numbers;
 }
 
 }  // namespace sluice

@@ -8,12 +8,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/result.h"
+
 namespace sluice {
 
-// The value of `key`. Throw nlohmann::json::exception, which names the key, where it is none.
-std::uint64_t unsigned_at(const nlohmann::ordered_json& json, const std::string& key);
-std::int64_t signed_at(const nlohmann::ordered_json& json, const std::string& key);
-std::vector<std::uint64_t> unsigned_list_at(const nlohmann::ordered_json& json,
-                                            const std::string& key);
+// The value of an object's `key`; an error that names the key where it is none.
+Result<std::uint64_t> unsigned_at(const nlohmann::ordered_json& json, const std::string& key);
+Result<std::int64_t> signed_at(const nlohmann::ordered_json& json, const std::string& key);
+Result<std::vector<std::uint64_t>> unsigned_list_at(const nlohmann::ordered_json& json,
+                                                    const std::string& key);
 
 }  // namespace sluice
