@@ -308,7 +308,7 @@ std::size_t distinct_contexts(const Config& config, std::span<const Sample> samp
 ScoringModel loaded_model(Trainer& trainer) {
   const LearnerState snapshot = trainer.snapshot();
   auto model = ScoringModel::from_snapshot(nlohmann::ordered_json::parse(snapshot.json.dump()),
-                                    *decode_tensors(encode_tensors(snapshot.tensors)));
+                                           *decode_tensors(encode_tensors(snapshot.tensors)));
   EXPECT_TRUE(model.has_value()) << model.error().message;
   return *std::move(model);
 }
