@@ -10,7 +10,7 @@ using nlohmann::ordered_json;
 constexpr std::uint64_t kMostSigned = std::numeric_limits<std::int64_t>::max();
 
 Error none_at(const std::string& key) {
-  return stop_error(key + " is absent, or no whole number in its range");
+  return stop_error("the JSON is damaged: " + key + " is absent, or no whole number in its range");
 }
 
 }  // namespace
