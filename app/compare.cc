@@ -66,7 +66,7 @@ class CompareTask final : public ServiceTask {
     LearningOptions options{options_.data_dir, std::nullopt, parts.provenance};
     options.make_background = make_background_thread;
     SLUICE_ASSIGN(auto stage, CompareStage::open(models_, options, parts.store, parts.files,
-                                                 parts.clock, parts.workers));
+                                                 parts.clock, parts.workers.threads()));
     stage_ = stage.get();
     files_ = &parts.files;
     workers_ = &parts.workers;

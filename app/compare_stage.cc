@@ -1,6 +1,7 @@
 #include "app/compare_stage.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "joiner/join.h"
@@ -10,16 +11,19 @@ namespace sluice {
 Result<std::unique_ptr<CompareStage>> CompareStage::open(const std::vector<ComparedModel>& models,
                                                          const LearningOptions& options,
                                                          KeyValueStore& store, FileSystem& files,
-                                                         Clock& clock, Workers& workers) {
+                                                         Clock& clock, std::size_t threads) {
   std::unique_ptr<CompareStage> stage(new CompareStage(store));
   LearningOptions of_each = options;
   // A checkpoint says that the facts of all its samples are on disk.
-  of_each.before_checkpoint = [raw = stage.get()] { return raw->facts_->sync(); };
+  of_each.before_checkpoint = [raw = stage.get()] { return raw->sync_facts(); };
+  stage->side_by_side_ = std::min(threads, models.size());
   const std::vector<FeatureConfig> logged = logged_features(models);
   for (const ComparedModel& model : models) {
     stage->columns_.emplace_back(logged, model.config.features);
+    auto& workers =
+        stage->workers_.emplace_back(std::make_unique<Workers>(threads / stage->side_by_side_));
     SLUICE_ASSIGN(auto learning,
-                  Learning::open(model.config, of_each, store, files, clock, workers));
+                  Learning::open(model.config, of_each, store, files, clock, *workers));
     stage->learnings_.push_back(std::move(learning));
   }
   stage->facts_path_ = options.data_dir / "compared.bin";
@@ -46,17 +50,31 @@ Status CompareStage::check_log(const std::vector<ComparedModel>& models) const {
 
 Result<bool> CompareStage::learn(const Committed& committed, std::size_t max_samples) {
   // One step takes about as long as that of one model: a stop is heard between two.
-  const std::size_t at_once = std::max<std::size_t>(1, max_samples / learnings_.size());
-  SLUICE_ASSIGN(auto samples, read_committed(store_, next_sequence(), committed, at_once));
+  const std::size_t at_once =
+      std::max<std::size_t>(1, max_samples * side_by_side_ / learnings_.size());
+  SLUICE_ASSIGN(const auto samples, read_committed(store_, next_sequence(), committed, at_once));
   SLUICE_TRY(facts_->add(samples));
-  bool has_more = false;
-  for (std::size_t model = 0; model < learnings_.size(); ++model) {
-    const bool is_last = model + 1 == learnings_.size();
-    SLUICE_ASSIGN(const bool more,
-                  learn_from(model, committed, is_last ? std::move(samples) : samples));
-    has_more = has_more || more;
-  }
+  std::atomic<bool> has_more = false;
+  SLUICE_TRY(for_each_model([&](std::size_t model) -> Status {
+    SLUICE_ASSIGN(const bool more, learn_from(model, committed, samples));
+    if (more) has_more = true;
+    return {};
+  }));
   return has_more || next_sequence() < committed.next_sequence;
+}
+
+// Side by side. The error of the first model that has one.
+Status CompareStage::for_each_model(const std::function<Status(std::size_t)>& work) {
+  std::vector<Status> done(learnings_.size());
+  run_side_by_side(done.size(), side_by_side_,
+                   [&](std::size_t model) { done[model] = work(model); });
+  for (const Status& status : done) SLUICE_TRY(status);
+  return {};
+}
+
+Status CompareStage::sync_facts() {
+  const std::lock_guard lock(syncing_facts_);
+  return facts_->sync();
 }
 
 // The samples become those of a join of this model alone.
@@ -77,13 +95,13 @@ Result<bool> CompareStage::learn_from(std::size_t model, const Committed& commit
 }
 
 Status CompareStage::finish() {
-  for (const auto& learning : learnings_) SLUICE_TRY(learning->finish());
-  return facts_->sync();
+  SLUICE_TRY(for_each_model([&](std::size_t model) { return learnings_[model]->finish(); }));
+  return sync_facts();
 }
 
 Status CompareStage::stop() {
-  for (const auto& learning : learnings_) SLUICE_TRY(learning->stop());
-  return facts_->sync();
+  SLUICE_TRY(for_each_model([&](std::size_t model) { return learnings_[model]->stop(); }));
+  return sync_facts();
 }
 
 std::uint64_t CompareStage::next_sequence() const {

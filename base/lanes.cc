@@ -1,5 +1,6 @@
 #include "base/lanes.h"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -132,6 +133,19 @@ void Workers::run(std::size_t pieces, const std::function<void(std::size_t, std:
     }
   }
   shared.work = nullptr;
+}
+
+void run_side_by_side(std::size_t tasks, std::size_t threads,
+                      const std::function<void(std::size_t)>& task) {
+  std::atomic<std::size_t> next{0};
+  const auto take_tasks = [&]() noexcept {
+    for (std::size_t n = next.fetch_add(1); n < tasks; n = next.fetch_add(1)) task(n);
+  };
+  std::vector<std::jthread> others;
+  for (std::size_t thread = 1; thread < std::min(threads, tasks); ++thread) {
+    others.emplace_back(take_tasks);
+  }
+  take_tasks();
 }
 
 }  // namespace sluice

@@ -29,6 +29,13 @@ class Workers {
   std::unique_ptr<Shared> shared_;
 };
 
+// Calls task(n) once for each n in [0, tasks), on at most `threads` threads of which the caller's
+// is one, and returns when all are done; what they wrote is then visible to the caller. For tasks
+// that take long and use Workers of their own: threads are started for each call, and floats are as
+// everywhere outside of Workers. `task` must not throw.
+void run_side_by_side(std::size_t tasks, std::size_t threads,
+                      const std::function<void(std::size_t task)>& task);
+
 // Denormal floats count as zero, in and out, on this thread until the object ends.
 class FlushDenormals {
  public:

@@ -87,11 +87,11 @@ def sets(settings):
     return [part for setting in settings for part in ("--set", setting)]
 
 
-def compare(arguments, config, recipes, settings, folder, calm):
+def compare(arguments, config, recipes, settings, folder, calm, threads=1):
     """(what compare.json says, what it cost)"""
     shutil.rmtree(folder, ignore_errors=True)
     run = Run([arguments.build / "sluice", "compare", config, "--recipes", ",".join(recipes),
-               "--threads", "1", "--bootstrap", "0", "--from", arguments.begin, "--data-dir",
+               "--threads", threads, "--bootstrap", "0", "--from", arguments.begin, "--data-dir",
                folder / "data", "--out", folder / "page", *sets(settings)], calm)
     result = json.loads((folder / "page" / "compare.json").read_text(encoding="utf-8"))
     shutil.rmtree(folder / "page")
@@ -257,15 +257,26 @@ def logs_part(arguments, calm):
     if config is None or not config.is_file():
         print(f"\n## One pass against single replays: skipped, {config or '--data'} is not there")
         return None
-    folder = arguments.folder / "logs"
     recipes = tuple(arguments.recipes or (QUICK_RECIPES if arguments.quick else LOG_RECIPES))
-    result, together = compare(arguments, config, recipes, arguments.set, folder, calm)
+    passes = []
+    for threads in sorted({1, os.cpu_count()}):
+        one = pass_and_replays(arguments, config, recipes, threads, calm)
+        print_logs(config, one)
+        if not all(row["equal"] for row in one["rows"]):
+            sys.exit("bench: a model of the pass is not that of its replay")
+        passes.append(one)
+    return passes
+
+
+def pass_and_replays(arguments, config, recipes, threads, calm):
+    folder = arguments.folder / "logs"
+    result, together = compare(arguments, config, recipes, arguments.set, folder, calm, threads)
     rows = []
     for recipe, model in zip(recipes, result["models"], strict=True):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        run = Run([arguments.build / "sluice", "replay", config, "--threads", "1", "--data-dir", folder / "data",
-                   "--report", folder / "report.json",
+        run = Run([arguments.build / "sluice", "replay", config, "--threads", threads,
+                   "--data-dir", folder / "data", "--report", folder / "report.json",
                    *sets([f"model.recipe={recipe}", *arguments.set])], calm)
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         if report["samples_digest"] != result["samples_digest"]:
@@ -274,25 +285,24 @@ def logs_part(arguments, calm):
                      "model_digest": report["model_digest"],
                      "equal": report["model_digest"] == model["model_digest"]})
     shutil.rmtree(folder)
-    print_logs(config, result, rows, together)
-    if not all(row["equal"] for row in rows):
-        sys.exit("bench: a model of the pass is not that of its replay")
-    return {"samples": result["samples"], "samples_digest": result["samples_digest"],
-            "rows": rows, "together": {"cpu_s": together.cpu, "seconds": together.seconds}}
+    return {"threads": threads, "samples": result["samples"], "rows": rows,
+            "samples_digest": result["samples_digest"],
+            "together": {"cpu_s": together.cpu, "seconds": together.seconds}}
 
 
-def print_logs(config, result, rows, together):
+def print_logs(config, one):
+    rows, together = one["rows"], one["together"]
     cpu, seconds = (sum(row[name] for row in rows) for name in ("cpu_s", "seconds"))
-    print(f"\n## One pass against single replays: {config.name}, {result['samples']:,} samples, "
-          f"digest `{result['samples_digest']}`\n")
+    print(f"\n## One pass against single replays, --threads {one['threads']}: {config.name}, "
+          f"{one['samples']:,} samples, digest `{one['samples_digest']}`\n")
     print("| | CPU s | wall s | model digest | of the pass |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| `{row['recipe']}` | {row['cpu_s']:.1f} | {row['seconds']:.1f} | "
               f"`{row['model_digest']}` | {'equal' if row['equal'] else 'OTHER'} |")
     print(f"| {len(rows)} replays | {cpu:.1f} | {seconds:.1f} | | |")
-    print(f"| one pass | {together.cpu:.1f} | {together.seconds:.1f} | | |")
-    print(f"\nOne pass takes {together.cpu / cpu:.2f} of the CPU time and "
-          f"{together.seconds / seconds:.2f} of the wall time of {len(rows)} replays.")
+    print(f"| one pass | {together['cpu_s']:.1f} | {together['seconds']:.1f} | | |")
+    print(f"\nOne pass takes {together['cpu_s'] / cpu:.2f} of the CPU time and "
+          f"{together['seconds'] / seconds:.2f} of the wall time of {len(rows)} replays.")
 
 
 # ---- all of it

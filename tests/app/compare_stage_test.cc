@@ -67,7 +67,11 @@ std::map<std::string, std::string> snapshots_in(const fs::path& model) {
   return bytes;
 }
 
-TEST_F(CompareStageTest, EachModelPicksItsFeatures) {
+// One model after the other, two at a time, and all at once with threads of their own.
+class CompareStageThreadsTest : public CompareStageTest,
+                                public ::testing::WithParamInterface<std::size_t> {};
+
+TEST_P(CompareStageThreadsTest, EachModelPicksItsFeatures) {
   // None has all, "category" is one's alone, and the last feature by name is another's.
   const std::vector<ComparedModel> models = {
       model("narrow", {"user", "category", "surface", "interests"}, "model.seed=1"),
@@ -89,17 +93,17 @@ TEST_F(CompareStageTest, EachModelPicksItsFeatures) {
   const fs::path data = folder_.path() / "compared";
   RealFileSystem files;
   ASSERT_TRUE(files.create_directories(data));
-  Workers workers(2);
   std::unique_ptr<CompareStage> stage;
   for (const int steps : {4, 1'000}) {  // the first process ends without a word
     stage.reset();
     auto opened =
-        CompareStage::open(models, {data, {}, "{}"}, joined.store, files, joined.clock, workers);
+        CompareStage::open(models, {data, {}, "{}"}, joined.store, files, joined.clock, GetParam());
     ASSERT_TRUE(opened) << opened.error().message;
     stage = *std::move(opened);
     bool more = true;
-    for (int step = 0; more && step < steps; ++step) more = *stage->learn(committed, 500);
+    for (int step = 0; more && step < steps; ++step) more = *stage->learn(committed, 300);
     EXPECT_EQ(more, steps == 4);
+    EXPECT_GT(stage->next_sequence(), 300U);
   }
   const Status finished = stage->finish();
   ASSERT_TRUE(finished) << finished.error().message;
@@ -122,6 +126,8 @@ TEST_F(CompareStageTest, EachModelPicksItsFeatures) {
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(Threads, CompareStageThreadsTest, ::testing::Values(1, 2, 7));
+
 // A log of other features than these models': no sample of it is learned.
 TEST_F(CompareStageTest, SamplesOfOtherFeaturesAreRefused) {
   const std::vector<ComparedModel> models = {model("narrow", {"user"}, "model.seed=1"),
@@ -132,9 +138,7 @@ TEST_F(CompareStageTest, SamplesOfOtherFeaturesAreRefused) {
   RealFileSystem files;
   const fs::path data = folder_.path() / "compared";
   ASSERT_TRUE(files.create_directories(data));
-  Workers workers(1);
-  auto stage =
-      CompareStage::open(models, {data, {}, "{}"}, joined.store, files, joined.clock, workers);
+  auto stage = CompareStage::open(models, {data, {}, "{}"}, joined.store, files, joined.clock, 2);
   ASSERT_TRUE(stage) << stage.error().message;
   Committed committed;
   committed.next_sequence = joined.join_stage().committed().next_sequence;

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <limits>
+#include <mutex>
 #include <numeric>
 #include <random>
 #include <set>
@@ -95,6 +96,42 @@ TEST(Workers, SeveralThreadsTakePart) {
     while (arrived < 2) std::this_thread::yield();
   });
   EXPECT_EQ(arrived, 2);
+}
+
+TEST(SideBySide, EachTaskIsDoneOnceAndIsThereAfterwards) {
+  for (const std::size_t threads : {1, 2, 5}) {
+    for (const std::size_t tasks : {0, 1, 3, 40}) {
+      std::vector<int> done(tasks, 0);
+      std::mutex mutex;
+      std::set<std::thread::id> seen;
+      run_side_by_side(tasks, threads, [&](std::size_t task) {
+        ++done[task];
+        const std::lock_guard lock(mutex);
+        seen.insert(std::this_thread::get_id());
+      });
+      EXPECT_EQ(done, std::vector<int>(tasks, 1)) << threads;
+      EXPECT_LE(seen.size(), threads);
+    }
+  }
+}
+
+TEST(SideBySide, SeveralThreadsTakePart) {
+  std::atomic<int> arrived = 0;
+  // Each task waits for the other: one thread alone would never return.
+  run_side_by_side(2, 2, [&](std::size_t) {
+    ++arrived;
+    while (arrived < 2) std::this_thread::yield();
+  });
+  EXPECT_EQ(arrived, 2);
+}
+
+TEST(SideBySide, FloatsAreAsOutsideOfWorkers) {
+  std::vector<float> halves(4, 0);
+  run_side_by_side(halves.size(), 2, [&](std::size_t task) {
+    volatile float smallest = std::numeric_limits<float>::min();
+    halves[task] = smallest * 0.5F;
+  });
+  for (const float half : halves) EXPECT_GT(half, 0.0F);
 }
 
 TEST(WorkersDeathTest, NoThreadIsAProgrammingError) {
