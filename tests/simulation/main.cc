@@ -32,7 +32,7 @@ int main(int argc, char** argv) {
     std::fputs(app.help().c_str(), stderr);
     return 2;
   }
-  tell_seed_on_abort();
+  tell_seed_on_fatal_signals();
   const bool is_told = !seeds.empty();
   spdlog::set_level(is_told ? spdlog::level::warn : spdlog::level::off);
 

@@ -18,8 +18,8 @@ std::atomic<std::uint64_t> running_seed{0};
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
 // Only what a signal handler may do.
-void on_abort(int) {
-  char text[128] = "aborted; repeat with ./dev test --seed ";
+void on_fatal_signal(int) {
+  char text[128] = "ended by a signal; repeat with ./dev test --seed ";
   char digits[24];
   std::size_t size = std::strlen(text);
   std::size_t count = 0;
@@ -54,11 +54,15 @@ std::vector<std::uint64_t> fresh_seeds(std::size_t count) {
   return seeds;
 }
 
-void tell_seed_on_abort() {
-  struct sigaction action {};
-  action.sa_handler = on_abort;
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
-  sigaction(SIGABRT, &action, nullptr);
+void tell_seed_on_fatal_signals() {
+  for (const int signal : {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV}) {
+    struct sigaction action {};
+    sigaction(signal, nullptr, &action);
+    if (action.sa_handler != SIG_DFL) continue;  // a sanitizer's, which tells more
+    action.sa_handler = on_fatal_signal;
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    sigaction(signal, &action, nullptr);
+  }
 }
 
 void run_seed(std::uint64_t seed, bool is_told, Tally& tally) {

@@ -16,9 +16,9 @@ std::vector<std::uint64_t> read_seeds(const std::filesystem::path& list);
 // From the machine's entropy: other ones at every call.
 std::vector<std::uint64_t> fresh_seeds(std::size_t count);
 
-// A check that fails ends the process: then the seed that was running is told on stderr, with the
-// command that repeats it.
-void tell_seed_on_abort();
+// A check that fails ends the process, as does a fault of memory: then the seed that was running is
+// told on stderr, with the command that repeats it.
+void tell_seed_on_fatal_signals();
 
 struct Tally {
   FaultCounts faults;

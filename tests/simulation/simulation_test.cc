@@ -14,7 +14,7 @@ const std::string kList = std::string(SLUICE_SOURCE_DIR) + "/tests/simulation/ke
 
 TEST(Simulation, EveryKeptSeedHoldsSlow) {
   spdlog::set_level(spdlog::level::off);
-  tell_seed_on_abort();
+  tell_seed_on_fatal_signals();
   Tally tally;
   for (const std::uint64_t seed : read_seeds(kList)) run_seed(seed, false, tally);
   EXPECT_TRUE(tally.failed.empty()) << tally.failed.size() << " seeds failed; see stderr";
