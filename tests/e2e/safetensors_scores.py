@@ -12,6 +12,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "docs" / "examples" / "read_snapshot.py"
+SMALL_EXAMPLE = EXAMPLE.with_name("small_reader.py")
 SLUICE = Path(os.environ.get("SLUICE_BUILD", REPOSITORY / "build" / "release")) / "sluice"
 RATES = ("pctr", "pcvr", "pctcvr")
 # Their columns come first: ids, a list of ids and a number to bucket.
@@ -58,6 +59,7 @@ class SafetensorsScores(unittest.TestCase):
         for log in logs:
             text = run("zstdcat", log) if log.suffix == ".zst" else log.read_text()
             cls.impressions += list(itertools.islice(text.splitlines(), 500))
+        cls.trained = len(cls.impressions)  # so many of them were in the logs
         unseen = [json.loads(line) for line in cls.impressions[:200]]
         for impression in unseen:
             impression["features"] = replace_values(impression["features"])
@@ -77,6 +79,19 @@ class SafetensorsScores(unittest.TestCase):
     def test_numpy_gives_the_scores_of_a_model_in_bf16(self):
         # A sum in another order may be rounded to the next bf16 number, which few scores feel.
         self.compare(self.bf16_data, tolerance=1e-4)
+
+    def test_the_small_reader_gives_the_scores_of_sluice(self):
+        full = self.data.parent / "full"
+        run(SLUICE, "snapshot", "export", self.data, "--format", "safetensors", "--out", full)
+        text = "\n".join(self.impressions[:self.trained]) + "\n"
+        ours = run(SLUICE, "score", full, text=text).splitlines()
+        theirs = run(sys.executable, SMALL_EXAMPLE, full, text=text).splitlines()
+        self.assertEqual(len(theirs), self.trained)
+        for our_line, their_line in zip(ours, theirs, strict=True):
+            our, their = json.loads(our_line), json.loads(their_line)
+            for rate in RATES:
+                self.assertLess(abs(our[rate] - their[rate]), 1e-6, our_line)
+        self.assertGreater(len(set(theirs)), 300, "scores that hardly differ prove nothing")
 
     def compare(self, data, tolerance=1e-6):
         snapshot = sorted(data.glob("models/*/snapshots/[0-9]*"))[-1]
