@@ -118,7 +118,8 @@ void Driver::turn() {
     return stop();
   }
   if (writer_.one_in(8)) write();
-  random_.permille(join_share_) ? join() : learn();
+  // A join that failed while files were written takes no step any more.
+  random_.permille(join_share_) && !is_join_lost_ ? join() : learn();
 }
 
 // ---- lives
