@@ -248,40 +248,6 @@ Result<Outcome> outcome_of(rd_kafka_error_t* raw, const std::string& what) {
   return stop_error(what + ": " + rd_kafka_error_string(raw));
 }
 
-Status abort_transaction(rd_kafka_t* producer) {
-  while (true) {
-    SLUICE_ASSIGN(
-        const Outcome outcome,
-        outcome_of(rd_kafka_abort_transaction(producer, kAdminTimeoutMs), "abort_transaction"));
-    if (outcome == Outcome::done) return {};
-  }
-}
-
-// The slice as one transaction; from the start again where the broker's failure aborts it.
-Status transact_slice(const Options& options, rd_kafka_t* producer, const std::vector<Log>& logs,
-                      std::uint64_t slice) {
-  bool is_aborted_first = slice % kAbortedOneIn == 0;
-  while (true) {
-    SLUICE_ASSIGN(const Outcome begun,
-                  outcome_of(rd_kafka_begin_transaction(producer), "begin_transaction"));
-    if (begun != Outcome::done) return stop_error("begin_transaction: not possible now");
-    const auto produced = produce_slice(options, producer, logs, slice);
-    if (is_aborted_first || !produced) {
-      rd_kafka_flush(producer, kAdminTimeoutMs);
-      SLUICE_TRY(abort_transaction(producer));
-      is_aborted_first = false;
-      continue;
-    }
-    Outcome outcome = Outcome::again;
-    while (outcome == Outcome::again) {
-      SLUICE_ASSIGN(outcome, outcome_of(rd_kafka_commit_transaction(producer, kAdminTimeoutMs),
-                                        "commit_transaction"));
-    }
-    if (outcome == Outcome::done) return {};
-    SLUICE_TRY(abort_transaction(producer));
-  }
-}
-
 Status init_transactions(rd_kafka_t* producer) {
   Outcome outcome = Outcome::again;
   while (outcome == Outcome::again) {
@@ -289,6 +255,48 @@ Status init_transactions(rd_kafka_t* producer) {
                                       "init_transactions"));
   }
   return {};
+}
+
+// A broker that was killed before it knew of the transaction calls it invalid, after which its
+// producer is lost. A new one of the same transactional.id aborts what is open, if anything is.
+Status abort_transaction(const Options& options, kafka::Handle& producer, Deliveries& deliveries) {
+  while (true) {
+    rd_kafka_error_t* const error = rd_kafka_abort_transaction(producer.get(), kAdminTimeoutMs);
+    const bool is_lost = error != nullptr && rd_kafka_error_is_fatal(error) != 0;
+    if (is_lost) {
+      rd_kafka_error_destroy(error);
+      SLUICE_ASSIGN(producer, open_producer(options, deliveries));
+      return init_transactions(producer.get());
+    }
+    SLUICE_ASSIGN(const Outcome outcome, outcome_of(error, "abort_transaction"));
+    if (outcome == Outcome::done) return {};
+  }
+}
+
+// The slice as one transaction; from the start again where the broker's failure aborts it.
+Status transact_slice(const Options& options, kafka::Handle& producer, Deliveries& deliveries,
+                      const std::vector<Log>& logs, std::uint64_t slice) {
+  bool is_aborted_first = slice % kAbortedOneIn == 0;
+  while (true) {
+    SLUICE_ASSIGN(const Outcome begun,
+                  outcome_of(rd_kafka_begin_transaction(producer.get()), "begin_transaction"));
+    if (begun != Outcome::done) return stop_error("begin_transaction: not possible now");
+    const auto produced = produce_slice(options, producer.get(), logs, slice);
+    if (is_aborted_first || !produced) {
+      rd_kafka_flush(producer.get(), kAdminTimeoutMs);
+      SLUICE_TRY(abort_transaction(options, producer, deliveries));
+      is_aborted_first = false;
+      continue;
+    }
+    Outcome outcome = Outcome::again;
+    while (outcome == Outcome::again) {
+      SLUICE_ASSIGN(outcome,
+                    outcome_of(rd_kafka_commit_transaction(producer.get(), kAdminTimeoutMs),
+                               "commit_transaction"));
+    }
+    if (outcome == Outcome::done) return {};
+    SLUICE_TRY(abort_transaction(options, producer, deliveries));
+  }
 }
 
 // Event time; 0, so at once, where there is none.
@@ -333,21 +341,21 @@ Status check_delivered(rd_kafka_t* producer, const Deliveries& deliveries, std::
                     (deliveries.failed > 0 ? ": " + deliveries.first_error : ""));
 }
 
-Status produce_all(const Options& options, rd_kafka_t* producer, const std::vector<Log>& logs,
-                   const Deliveries& deliveries) {
+Status produce_all(const Options& options, kafka::Handle& producer, const std::vector<Log>& logs,
+                   Deliveries& deliveries) {
   if (options.live) {
-    SLUICE_ASSIGN(const std::uint64_t produced, produce_live(producer, logs));
-    return check_delivered(producer, deliveries, produced);
+    SLUICE_ASSIGN(const std::uint64_t produced, produce_live(producer.get(), logs));
+    return check_delivered(producer.get(), deliveries, produced);
   }
-  if (options.transactions) SLUICE_TRY(init_transactions(producer));
+  if (options.transactions) SLUICE_TRY(init_transactions(producer.get()));
   SystemClock clock;
   const DurationMs begin = clock.steady_ms();
   std::uint64_t produced = 0;
   for (std::uint64_t slice = 0; slice < options.slices; ++slice) {
     if (options.transactions) {
-      SLUICE_TRY(transact_slice(options, producer, logs, slice));
+      SLUICE_TRY(transact_slice(options, producer, deliveries, logs, slice));
     } else {
-      SLUICE_ASSIGN(const std::uint64_t count, produce_slice(options, producer, logs, slice));
+      SLUICE_ASSIGN(const std::uint64_t count, produce_slice(options, producer.get(), logs, slice));
       produced += count;
     }
     const double share = static_cast<double>(slice + 1) / static_cast<double>(options.slices);
@@ -355,7 +363,7 @@ Status produce_all(const Options& options, rd_kafka_t* producer, const std::vect
     clock.sleep_ms(std::max<DurationMs>(0, due - clock.steady_ms()));
   }
   if (options.transactions) return {};  // a commit acknowledges its messages
-  return check_delivered(producer, deliveries, produced);
+  return check_delivered(producer.get(), deliveries, produced);
 }
 
 Status load(const Options& options) {
@@ -369,7 +377,7 @@ Status load(const Options& options) {
   SLUICE_ASSIGN(const std::uint32_t partitions, source->partitions());
 
   Deliveries deliveries;
-  SLUICE_ASSIGN(const kafka::Handle producer, open_producer(options, deliveries));
+  SLUICE_ASSIGN(kafka::Handle producer, open_producer(options, deliveries));
   std::vector<Log> logs;
   for (std::size_t stream = 0; stream < options.topics.size(); ++stream) {
     const std::string topic = options.prefix + options.topics[stream];
@@ -381,7 +389,7 @@ Status load(const Options& options) {
       logs.push_back({where, topic, std::move(records)});
     }
   }
-  SLUICE_TRY(produce_all(options, producer.get(), logs, deliveries));
+  SLUICE_TRY(produce_all(options, producer, logs, deliveries));
   for (std::size_t stream = 0; stream < options.topics.size(); ++stream) {
     std::uint64_t count = 0;
     for (const Log& log : logs) {
