@@ -35,7 +35,7 @@ std::vector<Group> groups_of(const std::vector<ComparedResult>& results) {
   return groups;
 }
 
-Json number(double value) {
+Json finite_or_null(double value) {
   return std::isfinite(value) ? Json(value) : Json(nullptr);
 }
 
@@ -92,10 +92,11 @@ Json metrics_json(const Group& group, std::uint64_t resamplings, bool has_truth)
   for (std::size_t metric = 0; metric < kMetrics; ++metric) {
     if (!is_reported(metric, has_truth)) continue;
     Json& entry = json[metric_name(metric)];
-    entry["value"] = number(mean_metric(group, metric));
+    entry["value"] = finite_or_null(mean_metric(group, metric));
     put_interval(entry, resamplings,
                  [&](std::uint64_t r) { return mean_replica(group, metric, r); });
-    if (group.members.size() > 1) entry["seed_deviation"] = number(deviation(group, metric));
+    if (group.members.size() > 1)
+      entry["seed_deviation"] = finite_or_null(deviation(group, metric));
   }
   return json;
 }
@@ -106,7 +107,7 @@ Json differences_json(const Group& group, const Group& baseline, std::uint64_t r
   for (std::size_t metric = 0; metric < kMetrics; ++metric) {
     if (!is_reported(metric, has_truth)) continue;
     Json& entry = json[metric_name(metric)];
-    entry["value"] = number(mean_metric(group, metric) - mean_metric(baseline, metric));
+    entry["value"] = finite_or_null(mean_metric(group, metric) - mean_metric(baseline, metric));
     put_interval(entry, resamplings, [&](std::uint64_t r) {
       return mean_replica(group, metric, r) - mean_replica(baseline, metric, r);
     });
@@ -122,7 +123,7 @@ Json slices_json(const Group& group, std::size_t slices, bool has_truth) {
     if (!is_reported(metric, has_truth) || is_gauc) continue;
     Json& values = json[metric_name(metric)] = Json::array();
     for (std::size_t slice = 0; slice < slices; ++slice) {
-      values.push_back(number(
+      values.push_back(finite_or_null(
           mean(group, [&](const ModelVerdict& verdict) { return verdict.slices[slice][metric]; })));
     }
   }

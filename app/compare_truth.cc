@@ -10,8 +10,8 @@
 namespace sluice {
 namespace {
 
-constexpr std::string_view kHeader = "impression_id,pctr,pcvr";
-constexpr std::uint64_t kReadBytes = 1 << 20;
+constexpr std::string_view kTruthHeader = "impression_id,pctr,pcvr";
+constexpr std::uint64_t kTruthReadBytes = 1 << 20;
 
 std::optional<float> parse_rate(std::string_view text) {
   float rate = 0;
@@ -30,7 +30,8 @@ Result<TruthTable> TruthTable::load(FileSystem& files, const fs::path& folder) {
     if (name.ends_with(".csv")) SLUICE_TRY(table.load_file(files, folder / name));
   }
   if (table.entries_.empty()) {
-    return usage_error("--truth: " + folder.string() + " has no *.csv of " + std::string(kHeader));
+    return usage_error("--truth: " + folder.string() + " has no *.csv of " +
+                       std::string(kTruthHeader));
   }
   std::ranges::sort(table.entries_, {}, &Entry::impression);
   return table;
@@ -40,7 +41,7 @@ Status TruthTable::load_file(FileSystem& files, const fs::path& path) {
   std::string rest;  // what follows the last whole line
   std::uint64_t line_number = 0;
   for (std::uint64_t offset = 0;;) {
-    SLUICE_ASSIGN(const std::string bytes, files.read_range(path, offset, kReadBytes));
+    SLUICE_ASSIGN(const std::string bytes, files.read_range(path, offset, kTruthReadBytes));
     offset += bytes.size();
     rest += bytes;
     if (bytes.empty() && !rest.empty()) rest += '\n';
@@ -49,7 +50,8 @@ Status TruthTable::load_file(FileSystem& files, const fs::path& path) {
       const std::string_view line(rest.data() + begin, end - begin);
       if (++line_number == 1 ? read_header(line) : add_line(line)) continue;
       return stop_error(path.string() + ":" + std::to_string(line_number) + ": expected " +
-                        std::string(kHeader) + (line_number == 1 ? "" : ", both rates in [0, 1]"));
+                        std::string(kTruthHeader) +
+                        (line_number == 1 ? "" : ", both rates in [0, 1]"));
     }
     rest.erase(0, begin);
     if (bytes.empty()) return {};
@@ -58,8 +60,8 @@ Status TruthTable::load_file(FileSystem& files, const fs::path& path) {
 
 // Further columns may follow: a shop with actions has theirs.
 bool TruthTable::read_header(std::string_view line) {
-  if (!line.starts_with(kHeader)) return false;
-  const std::string_view further = line.substr(kHeader.size());
+  if (!line.starts_with(kTruthHeader)) return false;
+  const std::string_view further = line.substr(kTruthHeader.size());
   further_columns_ = std::ranges::count(further, ',');
   return further.empty() || further.front() == ',';
 }

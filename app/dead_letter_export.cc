@@ -15,7 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t kBufferBytes = 1 << 20;
+constexpr std::size_t kExportBufferBytes = 1 << 20;
 constexpr DurationMs kReadWaitMs = 100;
 
 // A file that is written in large pieces.
@@ -31,7 +31,7 @@ class Lines {
     buffer_ += line;
     buffer_ += '\n';
     ++written_;
-    return buffer_.size() < kBufferBytes ? Status() : flush();
+    return buffer_.size() < kExportBufferBytes ? Status() : flush();
   }
   // A last line without its end.
   Status add_unfinished(std::string_view line) {

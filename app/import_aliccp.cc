@@ -19,7 +19,8 @@ namespace {
 constexpr std::string_view kUserField = "101";
 constexpr std::string_view kItemField = "205";
 constexpr std::string_view kCommon = "common";  // where the common features lie in the event
-constexpr std::size_t kMostFields = 4'096;      // features of one config: there are 23 in the data
+constexpr std::size_t kMostFeatureFields =
+    4'096;  // features of one config: there are 23 in the data
 
 using Names = std::set<std::string, std::less<>>;
 
@@ -74,7 +75,7 @@ class FeatureListReader {
     if (field == kItemField) out.item_id = id;
     if (!kept_.empty() && !matches_any(kept_, std::string(field))) return {};
     if (!fields_.contains(field)) {
-      if (fields_.size() == kMostFields) return "there are too many fields";
+      if (fields_.size() == kMostFeatureFields) return "there are too many fields";
       fields_.emplace(field);
     }
     std::string& values = values_[field];

@@ -5,7 +5,7 @@
 namespace sluice {
 namespace {
 
-constexpr const char* kLearner = R"(
+constexpr const char* kImportedLearner = R"(
 [model]
 recipe        = "esmm"
 embedding_dim = 18
@@ -46,7 +46,7 @@ std::string import_config(const ImportOptions& options, const ImportLogs& logs,
           format_duration(logs.click_window());
   text += "\"\nconversion_window = \"" + format_duration(logs.conversion_window()) + "\"\n";
   text += "\n[features]\n" + feature_lines(features);
-  return text + kLearner;
+  return text + kImportedLearner;
 }
 
 }  // namespace sluice

@@ -8,7 +8,7 @@
 namespace sluice {
 namespace {
 
-constexpr DurationMs kWaitMs = 20;
+constexpr DurationMs kStepWaitMs = 20;
 constexpr std::uint64_t kToldRefusals = 3;
 // A log that goes on but gives nothing is told of after so long, and again each so long.
 constexpr DurationMs kHeldBackMs = 10'000;
@@ -82,7 +82,7 @@ Result<bool> JoinStage::step() {
       std::min(handoff_.trained_sequence(), join_->committed().next_sequence - 1);
   // Less than a whole batch the learner could not make smaller.
   if (lag > std::max(config_.store.max_learner_lag, config_.training.batch_size)) {
-    handoff_.wait_for_training(handoff_.trained_sequence(), kWaitMs);
+    handoff_.wait_for_training(handoff_.trained_sequence(), kStepWaitMs);
     return true;
   }
   // While the source does not answer nothing more is read; what was is joined and committed.
@@ -104,7 +104,7 @@ Result<bool> JoinStage::step() {
 }
 
 Status JoinStage::read() {
-  const auto taken = reader_->step(join_->frontier(), kWaitMs);
+  const auto taken = reader_->step(join_->frontier(), kStepWaitMs);
   if (taken && policy_.is_live) tell_held_back();
   records_since_commit_ += taken ? *taken : 0;
   std::vector<RefusedRecord> refused = reader_->take_refused();

@@ -3,8 +3,8 @@
 #include <array>
 #include <atomic>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <mutex>
 #include <thread>
 
@@ -18,6 +18,7 @@
 #include "app/pipeline.h"
 #include "app/progress.h"
 #include "app/serving.h"
+#include "app/stop_signal.h"
 #include "base/check.h"
 #include "base/lanes.h"
 #include "config/load.h"
@@ -36,29 +37,14 @@ constexpr DurationMs kWatchMs = 100;
 constexpr DurationMs kLearnerWaitMs = 200;
 // A service may be started before its broker; a replay's user is there to see the error.
 constexpr int kConnectAttemptsLive = 10;
-constexpr DurationMs kFirstBackoffMs = 500;
+constexpr DurationMs kFirstConnectBackoffMs = 500;
 constexpr DurationMs kMaxBackoffMs = 10'000;
-
-// Set by the signal handler; a lock-free atomic is all that a handler may touch.
-std::atomic<int> stop_signal{0};
-static_assert(std::atomic<int>::is_always_lock_free);
-
-void on_signal(int signal) {
-  stop_signal = signal;
-}
-
-void install_signal_handlers() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGINT, &action, nullptr);
-}
 
 // Exponential, with a jitter of up to a half so that many instances do not knock in step. What it
 // decides is only when to try again, never what is computed.
 DurationMs backoff_ms(int attempt, TimeMs wall_ms) {
   const DurationMs full =
-      std::min<DurationMs>(kMaxBackoffMs, kFirstBackoffMs << std::min(attempt, 8));
+      std::min<DurationMs>(kMaxBackoffMs, kFirstConnectBackoffMs << std::min(attempt, 8));
   return full / 2 + static_cast<DurationMs>(mix64(static_cast<std::uint64_t>(wall_ms)) %
                                             static_cast<std::uint64_t>(full / 2 + 1));
 }
@@ -240,7 +226,7 @@ Status Service::open_join_with_retries() {
 // After a pause; false where that would not help, or it is enough.
 bool Service::may_try_again(const Error& error, int attempt) {
   const bool may_retry = options_.end.is_live && attempt + 1 < kConnectAttemptsLive;
-  if (error.kind != ErrorKind::retry || !may_retry || stop_signal != 0) return false;
+  if (error.kind != ErrorKind::retry || !may_retry || stop_signal() != 0) return false;
   const DurationMs pause = backoff_ms(attempt, clock_.wall_ms());
   spdlog::warn("{}; trying again in {} ms", error.message, pause);
   pause_unless_stopped(pause);
@@ -270,7 +256,7 @@ Status Service::start_serving() {
 
 void Service::pause_unless_stopped(DurationMs pause) {
   const DurationMs end = clock_.steady_ms() + pause;
-  while (stop_signal == 0 && !handoff_.is_stopping() && clock_.steady_ms() < end) {
+  while (stop_signal() == 0 && !handoff_.is_stopping() && clock_.steady_ms() < end) {
     clock_.sleep_ms(std::min<DurationMs>(kWatchMs, pause));
   }
 }
@@ -359,8 +345,8 @@ ServiceStatus Service::status() const {
 void Service::watch() {
   Progress progress(options_.end.is_live, clock_.steady_ms(), freshness_ ? &*freshness_ : nullptr);
   while (!handoff_.is_join_ended() || !is_learner_done_) {
-    if (stop_signal != 0 && !handoff_.is_stopping()) {
-      spdlog::info("{}: drains, commits and stops", strsignal(stop_signal));
+    if (stop_signal() != 0 && !handoff_.is_stopping()) {
+      spdlog::info("{}: drains, commits and stops", strsignal(stop_signal()));
       handoff_.stop();
       if (serving_ != nullptr) serving_->stop();
     }
@@ -436,12 +422,12 @@ Status run_service(const ServiceOptions& options) {
 Status run_service(const ServiceOptions& options, Config config, ServiceTask& task) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("sluice"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
-  install_signal_handlers();
+  watch_stop_signals();
   Service service(options, std::move(config), task);
   if (const Status opened = service.open(); !opened) {
     // Asked to stop while it waited for its broker: nothing was begun, so nothing is left to do.
     const bool was_waiting = opened.error().kind == ErrorKind::retry;
-    return stop_signal != 0 && was_waiting ? Status() : opened;
+    return stop_signal() != 0 && was_waiting ? Status() : opened;
   }
   SLUICE_TRY(service.run());
   return service.report();

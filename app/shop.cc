@@ -13,8 +13,8 @@ namespace sluice {
 namespace {
 
 constexpr std::string_view kTruth = "truth";
-constexpr std::string_view kExpected = "expected.json";
-constexpr std::string_view kConfig = "shop.toml";
+constexpr std::string_view kShopExpected = "expected.json";
+constexpr std::string_view kShopConfig = "shop.toml";
 constexpr std::uint64_t kProgressPages = 256;
 
 // The true rates of every impression, one file a partition.
@@ -79,8 +79,8 @@ Status prepare_folder(FileSystem& files, const fs::path& folder, bool overwrite)
         " is not empty: name another folder, or pass --force to replace the shop in it");
   }
   // The mark of a whole shop goes first, and comes last.
-  SLUICE_TRY(files.remove_all(folder / kExpected));
-  SLUICE_TRY(files.remove_all(folder / kConfig));
+  SLUICE_TRY(files.remove_all(folder / kShopExpected));
+  SLUICE_TRY(files.remove_all(folder / kShopConfig));
   SLUICE_TRY(files.remove_all(folder / kTruth));
   for (const char* stream : kStreamNames) SLUICE_TRY(files.remove_all(folder / stream));
   return {};
@@ -112,8 +112,8 @@ Result<ShopSummary> generate_shop(const ShopOptions& options, const fs::path& fo
   }
   SLUICE_TRY(logs.finish());
   SLUICE_TRY(truth.close());
-  SLUICE_TRY(write_text(files, folder / kConfig, shop_config(options)));
-  SLUICE_TRY(write_text(files, folder / kExpected, expected.json().dump(2) + "\n"));
+  SLUICE_TRY(write_text(files, folder / kShopConfig, shop_config(options)));
+  SLUICE_TRY(write_text(files, folder / kShopExpected, expected.json().dump(2) + "\n"));
   progress(options.impressions);
   return ShopSummary{expected.counts(), expected.true_rates()};
 }

@@ -12,9 +12,8 @@
 namespace sluice {
 namespace {
 
-enum Purpose : std::uint64_t { kPageTimes = 100, kPages, kActions };
+enum PagePurpose : std::uint64_t { kPageTimes = 100, kPages, kActions };
 
-constexpr double kDayMs = 86'400'000.0;
 constexpr double kSecondMs = 1'000.0;
 
 // A long-tailed delay below `window`.

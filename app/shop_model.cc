@@ -11,32 +11,30 @@ namespace sluice {
 namespace {
 
 // Purposes of random sequences. Pages have theirs in shop_events.cc.
-enum Purpose : std::uint64_t { kTables = 1, kItems, kUsers, kTrends, kCalibration };
-
-constexpr double kDayMs = 86'400'000.0;
+enum ModelPurpose : std::uint64_t { kTables = 1, kItems, kUsers, kTrends, kCalibration };
 
 constexpr std::array<std::string_view, kCategories> kCategoryNames = {
     "audio",  "bags",  "bikes", "books",  "camping", "cameras", "games", "garden",
     "health", "lamps", "pets",  "phones", "shoes",   "sports",  "tools", "toys"};
 
-struct Kind {
+struct Trait {
   std::string_view name;
   Logits own;
 };
-constexpr std::array<Kind, 4> kDevices = {{{"phone", {0.2, -0.7}},
-                                           {"app", {0.4, 0.4}},
-                                           {"desktop", {-0.2, 0.9}},
-                                           {"tablet", {-0.3, 0.0}}}};
-constexpr std::array<Kind, 3> kSurfaces = {
+constexpr std::array<Trait, 4> kDevices = {{{"phone", {0.2, -0.7}},
+                                            {"app", {0.4, 0.4}},
+                                            {"desktop", {-0.2, 0.9}},
+                                            {"tablet", {-0.3, 0.0}}}};
+constexpr std::array<Trait, 3> kSurfaces = {
     {{"search", {0.4, 0.7}}, {"home", {-0.3, -0.2}}, {"mail", {0.0, -0.6}}}};
-constexpr std::array<Kind, 8> kCountries = {{{"DE", {0.0, 0.1}},
-                                             {"FR", {0.1, 0.0}},
-                                             {"IT", {0.2, -0.1}},
-                                             {"ES", {0.1, -0.2}},
-                                             {"NL", {-0.1, 0.2}},
-                                             {"PL", {-0.2, -0.1}},
-                                             {"SE", {-0.1, 0.1}},
-                                             {"PT", {0.0, -0.2}}}};
+constexpr std::array<Trait, 8> kCountries = {{{"DE", {0.0, 0.1}},
+                                              {"FR", {0.1, 0.0}},
+                                              {"IT", {0.2, -0.1}},
+                                              {"ES", {0.1, -0.2}},
+                                              {"NL", {-0.1, 0.2}},
+                                              {"PL", {-0.2, -0.1}},
+                                              {"SE", {-0.1, 0.1}},
+                                              {"PT", {0.0, -0.2}}}};
 
 double sigmoid(double x) {
   return 1.0 / (1.0 + std::exp(-x));
@@ -189,7 +187,7 @@ class ShopModel::UserDrawing {
     user_.json = "{\"segment\":";
     const std::uint64_t segment = random_.below(kSegments);
     append_number(user_.json, segment);
-    const Kind& country = kCountries[long_tailed(random_, kCountries.size(), 2)];
+    const Trait& country = kCountries[long_tailed(random_, kCountries.size(), 2)];
     user_.json += ",\"country\":\"";
     user_.json += country.name;
     user_.json += '"';
@@ -281,8 +279,8 @@ double ShopModel::trend(std::uint64_t category, double day) const {
 
 ShopContext ShopModel::context(Random& random, TimeMs time) const {
   ShopContext context;
-  const Kind& device = kDevices[long_tailed(random, kDevices.size(), 2)];
-  const Kind& surface = kSurfaces[random.below(kSurfaces.size())];
+  const Trait& device = kDevices[long_tailed(random, kDevices.size(), 2)];
+  const Trait& surface = kSurfaces[random.below(kSurfaces.size())];
   const std::uint64_t hour = static_cast<std::uint64_t>(floor_to(time, 3'600'000) / 3'600'000 % 24);
   const double evening = std::cos(2.0 * std::numbers::pi * (static_cast<double>(hour) - 20) / 24);
   context.own = device.own + surface.own + Logits{0.15 * evening, 0.2 * evening};

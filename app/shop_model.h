@@ -30,6 +30,7 @@ namespace sluice {
 inline constexpr std::size_t kCategories = 16;
 inline constexpr double kMeanCtr = 0.04;
 inline constexpr double kMeanCvr = 0.015;
+inline constexpr double kDayMs = 86'400'000.0;
 
 struct Logits {
   double ctr = 0;

@@ -25,7 +25,7 @@ bool has_enough(const ordered_json& manifest, const char* task, const GateConfig
   return positives.value_or(0) >= static_cast<double>(gate.min_positives);
 }
 
-std::string number(double value) {
+std::string four_decimals(double value) {
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), "%.4f", value);
   return text.data();
@@ -44,19 +44,20 @@ std::optional<std::string> gate_refusal(const GateConfig& gate, const ordered_js
     is_judged = true;
     const auto calibration = window_metric(manifest, task, "calibration");
     if (calibration && *calibration < gate.calibration_min) {
-      return std::string(task) + " calibration " + number(*calibration) +
-             " is below snapshots.gate.calibration_min = " + number(gate.calibration_min);
+      return std::string(task) + " calibration " + four_decimals(*calibration) +
+             " is below snapshots.gate.calibration_min = " + four_decimals(gate.calibration_min);
     }
     if (calibration && gate.calibration_max > 0 && *calibration > gate.calibration_max) {
-      return std::string(task) + " calibration " + number(*calibration) +
-             " is above snapshots.gate.calibration_max = " + number(gate.calibration_max);
+      return std::string(task) + " calibration " + four_decimals(*calibration) +
+             " is above snapshots.gate.calibration_max = " + four_decimals(gate.calibration_max);
     }
     const auto before = has_enough(latest, task, gate) ? window_metric(latest, task, "auc")
                                                        : std::optional<double>();
     const auto auc = window_metric(manifest, task, "auc");
     if (before && auc && *before - *auc > gate.max_auc_drop) {
-      return std::string(task) + " AUC fell from " + number(*before) + " to " + number(*auc) +
-             ", by more than snapshots.gate.max_auc_drop = " + number(gate.max_auc_drop);
+      return std::string(task) + " AUC fell from " + four_decimals(*before) + " to " +
+             four_decimals(*auc) +
+             ", by more than snapshots.gate.max_auc_drop = " + four_decimals(gate.max_auc_drop);
     }
   }
   if (is_judged || !was_held) return std::nullopt;

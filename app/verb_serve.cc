@@ -1,6 +1,4 @@
 // sluice serve: snapshots answer over HTTP, each new one as soon as it is there.
-#include <atomic>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -14,6 +12,7 @@
 
 #include "app/report_error.h"
 #include "app/serving.h"
+#include "app/stop_signal.h"
 #include "app/verbs.h"
 #include "base/file.h"
 #include "config/load.h"
@@ -31,17 +30,6 @@ struct ServeOptions {
   std::string log_predictions;
   std::vector<std::string> overrides;
 };
-
-// Set by the signal handler; a lock-free atomic is all that a handler may touch.
-std::atomic<int> stop_signal{0};
-static_assert(std::atomic<int>::is_always_lock_free);
-
-void install_signal_handlers() {
-  struct sigaction action {};
-  action.sa_handler = [](int signal) { stop_signal = signal; };
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGINT, &action, nullptr);
-}
 
 // Without a file only [serving] is of interest, and only what --set says of it can be wrong.
 Result<Config> load(const ServeOptions& options) {
@@ -67,15 +55,15 @@ Status serve(const ServeOptions& options) {
   }
   spdlog::set_default_logger(spdlog::stderr_logger_mt("sluice"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
-  install_signal_handlers();
+  watch_stop_signals();
   SystemClock clock;
   const std::string model = is_data_dir || options.config.empty() ? "" : config.model.name;
   SLUICE_ASSIGN(const std::unique_ptr<Serving> serving,
                 Serving::start(config.serving, where, model, clock));
   std::printf("serving %s at %s\n", where.c_str(), serving->url().c_str());
   std::fflush(stdout);
-  while (stop_signal == 0) clock.sleep_ms(kSignalWatchMs);
-  spdlog::info("{}: answers what was begun and stops", strsignal(stop_signal));
+  while (stop_signal() == 0) clock.sleep_ms(kSignalWatchMs);
+  spdlog::info("{}: answers what was begun and stops", strsignal(stop_signal()));
   serving->stop();
   return {};
 }

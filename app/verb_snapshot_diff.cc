@@ -36,7 +36,7 @@ Result<Side> read_side(FileSystem& files, const SnapshotOptions& options,
   return Side{folder, std::move(snapshot)};
 }
 
-std::string number(double value) {
+std::string four_digits(double value) {
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), "%.4g", value);
   return text.data();
@@ -74,11 +74,11 @@ std::string diff_text(const Side& before, const Side& after, const SnapshotDiff&
   for (const TableDiff& table : diff.tables) {
     tables.push_back({table.name, std::to_string(table.rows_after), std::to_string(table.added),
                       std::to_string(table.removed), std::to_string(table.changed),
-                      number(table.mean_move), number(table.largest_move)});
+                      four_digits(table.mean_move), four_digits(table.largest_move)});
   }
   std::vector<std::vector<std::string>> layers = {{"layer", "move", "relative to its norm"}};
   for (const LayerDiff& layer : diff.layers) {
-    layers.push_back({layer.name, number(layer.move), number(layer.relative)});
+    layers.push_back({layer.name, four_digits(layer.move), four_digits(layer.relative)});
   }
   return before.folder.string() + " to " + after.folder.string() + "\n\n" + text_table(tables) +
          "\n" + text_table(layers);

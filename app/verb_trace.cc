@@ -183,7 +183,7 @@ Result<Json> trace_json(const Trace& trace, const std::string& id, const Config&
 
 // ---- for people
 
-std::string text_of(const Json& value) {
+std::string cell_of(const Json& value) {
   return value.is_null() ? "-" : value.is_string() ? value.get<std::string>() : value.dump();
 }
 
@@ -193,28 +193,28 @@ std::string records_text(const Json& trace) {
     std::string outcome = record["outcome"].get<std::string>();
     const bool is_impression = record["stream"] == kStreamNames[0];
     if (outcome == "used") outcome = is_impression ? "opens it" : "counts";
-    if (record.contains("used_for")) outcome += " for " + text_of(record["used_for"]);
+    if (record.contains("used_for")) outcome += " for " + cell_of(record["used_for"]);
     if (record.contains("replaced")) outcome += ", until a later click does";
-    if (record.contains("value")) outcome += ", value " + text_of(record["value"]);
+    if (record.contains("value")) outcome += ", value " + cell_of(record["value"]);
     if (outcome == "undecided") outcome = "not decided yet: event time has not come so far";
-    if (record.contains("reason")) outcome += ": " + text_of(record["reason"]);
-    if (record.contains("detail")) outcome += ", " + text_of(record["detail"]);
-    rows.push_back({"  " + text_of(record["stream"]), text_of(record["time"]),
-                    text_of(record["place"]), one_line(outcome)});
+    if (record.contains("reason")) outcome += ": " + cell_of(record["reason"]);
+    if (record.contains("detail")) outcome += ", " + cell_of(record["detail"]);
+    rows.push_back({"  " + cell_of(record["stream"]), cell_of(record["time"]),
+                    cell_of(record["place"]), one_line(outcome)});
   }
   return text_table(rows);
 }
 
 std::string label_text(const Json& label) {
   if (label["final"] == true) {
-    return label["value"].dump() + ", final at " + text_of(label["at"]);
+    return label["value"].dump() + ", final at " + cell_of(label["at"]);
   }
-  return "open, until " + text_of(label["until"]) + " at the latest";
+  return "open, until " + cell_of(label["until"]) + " at the latest";
 }
 
 std::string window_text(const Json& window) {
   return window.is_null() ? "-"
-                          : "[" + text_of(window["from"]) + ", " + text_of(window["to"]) + ")";
+                          : "[" + cell_of(window["from"]) + ", " + cell_of(window["to"]) + ")";
 }
 
 std::string percent(const Json& rate) {
@@ -246,21 +246,21 @@ void add_folder_rows(const Json& facts, Rows& rows) {
 
 std::string impression_text(const Json& impression) {
   Rows rows = {
-      {"impression", text_of(impression["time"]) + ", shard " + text_of(impression["shard"])},
-      {"  user, item", text_of(impression["user_id"]) + ", " + text_of(impression["item_id"])},
+      {"impression", cell_of(impression["time"]) + ", shard " + cell_of(impression["shard"])},
+      {"  user, item", cell_of(impression["user_id"]) + ", " + cell_of(impression["item_id"])},
       {"  click window", window_text(impression["click_window"])},
-      {"  click", text_of(impression["click"])},
+      {"  click", cell_of(impression["click"])},
       {"  conv. window", window_text(impression["conversion_window"])},
-      {"  purchase", text_of(impression["purchase"])},
+      {"  purchase", cell_of(impression["purchase"])},
       {"  y (clicked)", label_text(impression["y"])},
       {"  z (purchased)", label_text(impression["z"])}};
   if (impression.contains("action")) {
     rows.push_back({"  action window", window_text(impression["action_window"])});
-    rows.push_back({"  action", text_of(impression["action_time"])});
+    rows.push_back({"  action", cell_of(impression["action_time"])});
     rows.push_back({"  acted", label_text(impression["action"])});
   }
   if (impression.contains("value")) {
-    rows.push_back({"  value", text_of(impression["value"]) +
+    rows.push_back({"  value", cell_of(impression["value"]) +
                                    (impression["z"]["final"] == true ? "" : ", so far")});
   }
   for (const Json& sample : impression["samples"]) {
@@ -273,7 +273,7 @@ std::string impression_text(const Json& impression) {
         {"  sample", "sequence " + sample["sequence"].dump() + ", " + label("y", "y_final") + ", " +
                          label("z", "z_final") +
                          (sample.contains("action") ? ", " + label("action", "action_final") : "") +
-                         ", tick " + text_of(sample["tick"])});
+                         ", tick " + cell_of(sample["tick"])});
     rows.push_back(
         {"    batch", batch["number"].dump() + ", sequences [" + batch["from"].dump() + ", " +
                           batch["to"].dump() +
@@ -291,14 +291,14 @@ std::string trace_text(const Json& trace) {
     text += "\nno impression of this id was opened: it has no sample\n";
   }
   text += "\n" + trace["records_read"].dump() + " records read, event time " +
-          text_of(trace["event_time"]);
+          cell_of(trace["event_time"]);
   if (trace["everything_final"] == true) text += "; everything about it is final";
   const Json& folder = trace["data_folder"];
   if (!folder.is_null() && folder["compared_up_to"] != 0) {
     text += "; the samples up to " + folder["compared_up_to"].dump() + " are those of " +
-            text_of(folder["path"]);
+            cell_of(folder["path"]);
   } else if (!folder.is_null()) {
-    text += "; the samples were not compared with those of " + text_of(folder["path"]) +
+    text += "; the samples were not compared with those of " + cell_of(folder["path"]) +
             ": it has no digest so early" +
             (folder["samples"] == 0 ? ", nor any sample" : " (--to-end reads on)");
   }

@@ -4,7 +4,7 @@ namespace sluice {
 namespace {
 
 // Versions of the format and of the operations. Any runtime of 2023 or later reads them.
-constexpr std::uint64_t kFormat = 9;
+constexpr std::uint64_t kIrVersion = 9;
 constexpr std::uint64_t kOperations = 18;
 constexpr std::uint64_t kMlOperations = 4;
 
@@ -119,7 +119,7 @@ std::string OnnxGraph::model(const std::string& name,
   ProtoMessage named;
   named.bytes(2, name);
   ProtoMessage model;
-  model.number(1, kFormat);
+  model.number(1, kIrVersion);
   model.bytes(2, "sluice");
   model.bytes(7, nodes_.text() + named.text() + graph_.text());
   model.message(8, operation_set("", kOperations));

@@ -8,7 +8,7 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-constexpr std::string_view kImpressionId = "impression_id";
+constexpr std::string_view kIdKey = "impression_id";
 
 // Rows one after the other; the texts of one row's values are kept for the next.
 class RowReader {
@@ -38,7 +38,7 @@ class RowReader {
     std::string id = "#" + std::to_string(number);
     for (const dom::key_value_pair field : fields) {
       const InputForm::Feature* feature = form_.find(field.key);
-      if (feature == nullptr && field.key == kImpressionId) {
+      if (feature == nullptr && field.key == kIdKey) {
         if (!read_id(field.value, id)) {
           return refuse(400, "its impression_id is neither a text nor an integer");
         }
