@@ -16,6 +16,8 @@ Result<std::unique_ptr<CompareStage>> CompareStage::open(const std::vector<Compa
   LearningOptions of_each = options;
   // A checkpoint says that the facts of all its samples are on disk.
   of_each.before_checkpoint = [raw = stage.get()] { return raw->sync_facts(); };
+  SLUICE_ASSIGN(stage->digests_, DigestLog::open(files, options.data_dir));
+  of_each.digests = stage->digests_.get();
   stage->side_by_side_ = std::min(threads, models.size());
   const std::vector<FeatureConfig> logged = logged_features(models);
   for (const ComparedModel& model : models) {

@@ -63,6 +63,7 @@ class CompareStage final : public LearnStage {
   std::filesystem::path facts_path_;
   std::unique_ptr<FactsLog> facts_;  // outlives the models, which sync it
   std::mutex syncing_facts_;
+  std::unique_ptr<DigestLog> digests_;             // of all models
   std::size_t side_by_side_ = 1;                   // so many models at a time
   std::vector<std::unique_ptr<Workers>> workers_;  // of each model
   std::vector<std::unique_ptr<Learning>> learnings_;

@@ -90,7 +90,11 @@ Result<std::unique_ptr<Learning>> Learning::open(const Config& config,
   SLUICE_TRY(files.create_directories(learning->folder_ / "snapshots"));
   SLUICE_TRY(learning->sync_folders());
   SLUICE_TRY(learning->check_identity());
-  SLUICE_TRY(learning->load_digests());
+  learning->digests_ = options.digests;
+  if (options.digests == nullptr) {
+    SLUICE_ASSIGN(learning->own_digests_, DigestLog::open(files, options.data_dir));
+    learning->digests_ = learning->own_digests_.get();
+  }
   SLUICE_TRY(learning->recover());
   learning->trainer_.set_listener(
       [raw = learning.get()](const TrainedBatch& batch) { return raw->on_batch(batch); });
@@ -305,7 +309,8 @@ Status Learning::checkpoint() {
   manifest["state"] = std::move(state.json);
   const fs::path parent = folder_ / "checkpoints";
   // The line first, for the same reason.
-  SLUICE_TRY(write_digest_line("checkpoint", sequence, trainer_.samples_digest(), model_digest));
+  SLUICE_TRY(digests_->add(
+      "checkpoint", {config_.model.name, sequence, trainer_.samples_digest(), model_digest}));
   SLUICE_TRY(publish_folder(files_, parent, numbered_folder_name(sequence), manifest,
                             {{kStateFile, encode_tensors(state.tensors)}}, {}));
   last_checkpoint_ = sequence;
@@ -342,11 +347,15 @@ Status Learning::update_first_needed() {
 Status Learning::begin_snapshot(TimeMs tick, bool is_last) {
   SLUICE_TRY(await_snapshot());  // the one before: a delta names it
   ++snapshot_ordinal_;
-  const bool is_full = (snapshot_ordinal_ - 1) % config_.snapshots.full_every == 0;
   copying_ = snapshot_manifest(tick, is_last);
   snapshot_at_ = trainer_.trained_sequence();
-  trainer_.begin_snapshot(is_full ? CutRows::all : CutRows::changed);
+  trainer_.begin_snapshot(is_full_snapshot() ? CutRows::all : CutRows::changed);
   return go_on_with_snapshot();
+}
+
+// By its number in the lineage alone, so that it is the same after a restart.
+bool Learning::is_full_snapshot() const {
+  return (snapshot_ordinal_ - 1) % config_.snapshots.full_every == 0;
 }
 
 // All that is known when it begins.
@@ -355,7 +364,7 @@ Json Learning::snapshot_manifest(TimeMs tick, bool is_last) const {
   const std::string learner_hash = semantic_hash(config_, KeyGroup::learner).hex();
   const auto& from = committed_.irreproducible_from;
   const bool is_reproducible = !from || (!is_last && sequence < *from);
-  const bool is_full = (snapshot_ordinal_ - 1) % config_.snapshots.full_every == 0;
+  const bool is_full = is_full_snapshot();
   Json manifest;
   manifest["format"] = kSnapshotFormat;
   manifest["kind"] = is_full ? "full" : "delta";
@@ -380,7 +389,8 @@ Status Learning::go_on_with_snapshot() {
   if (!trainer_.is_snapshot_copied()) return {};
   Json manifest = *std::exchange(copying_, std::nullopt);
   FrozenModel model = trainer_.take_snapshot();
-  SLUICE_TRY(write_digest_line("snapshot", snapshot_at_, model.samples_digest, model.model_digest));
+  SLUICE_TRY(digests_->add(
+      "snapshot", {config_.model.name, snapshot_at_, model.samples_digest, model.model_digest}));
   manifest["model_digest"] = model.model_digest.hex();
   manifest["weights_digest"] = model.weights_digest.hex();
   manifest["rows"] = model.rows_by_table();
@@ -409,60 +419,7 @@ std::uint64_t Learning::skipped() const {
   return count;
 }
 
-// ---- digests.jsonl
-
-Status Learning::load_digests() {
-  const fs::path path = options_.data_dir / "digests.jsonl";
-  if (!files_.exists(path)) return {};
-  SLUICE_ASSIGN(std::string text, files_.read(path));
-  // A crash may have cut the last line, and what could not be synced can be read but may not last:
-  // from here on it counts as written.
-  text.resize(text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1);
-  SLUICE_TRY(write_atomically(files_, path, text));
-  std::string_view rest = text;
-  while (!rest.empty()) {
-    const std::string line(rest.substr(0, rest.find('\n')));
-    rest.remove_prefix(line.size() + 1);
-    const Json json = Json::parse(line, nullptr, false);
-    if (!json.is_object() || !json.contains("sequence") || !json["sequence"].is_number_unsigned()) {
-      return stop_error(path.string() + " has a line that is none of ours: " + line);
-    }
-    if (json.value("model", Json()) != Json(config_.model.name)) continue;
-    digest_lines_[json["sequence"].get<std::uint64_t>()] = line;
-  }
-  return {};
-}
-
-// A sequence that was written before must have had the same digests: the promise checks itself.
-Status Learning::write_digest_line(const char* kind, std::uint64_t sequence,
-                                   const Digest& samples_digest, const Digest& model_digest) {
-  const fs::path path = options_.data_dir / "digests.jsonl";
-  const std::string samples = samples_digest.hex();
-  const std::string model = model_digest.hex();
-  if (const auto before = digest_lines_.find(sequence); before != digest_lines_.end()) {
-    const Json json = Json::parse(before->second, nullptr, false);
-    if (json.value("samples_digest", Json()) != Json(samples) ||
-        json.value("model_digest", Json()) != Json(model)) {
-      return stop_error("sequence " + std::to_string(sequence) +
-                        " came out with other digests than before: " + path.string() + " has " +
-                        before->second + ", now samples " + samples + ", model " + model);
-    }
-    return {};
-  }
-  const Json json = {{"sequence", sequence},
-                     {"model", config_.model.name},
-                     {"kind", kind},
-                     {"samples_digest", samples},
-                     {"model_digest", model}};
-  const std::string line = json.dump();
-  const bool is_new = !files_.exists(path);
-  SLUICE_ASSIGN(auto file, files_.append_to(path));
-  SLUICE_TRY(file->append(line + "\n"));
-  SLUICE_TRY(file->sync());
-  if (is_new) SLUICE_TRY(files_.sync_directory(options_.data_dir));
-  digest_lines_[sequence] = line;
-  return file->close();
-}
+// ---- what was predicted
 
 Result<Json> Learning::second_half_metrics() {
   SLUICE_TRY(scores_->sync());

@@ -14,12 +14,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "app/digest_log.h"
 #include "app/freshness.h"
 #include "app/handoff.h"
 #include "app/learn_stage.h"
@@ -45,6 +45,7 @@ struct LearningOptions {
   // Where snapshots are written; none: on the learning thread, at once.
   std::function<std::unique_ptr<Background>()> make_background = {};
   std::size_t rows_at_once = 32'768;  // of a snapshot, copied between two batches
+  DigestLog* digests = nullptr;       // shared by several models, outlives them; none: its own
 };
 
 // Owned by the learning thread once opened.
@@ -85,16 +86,14 @@ class Learning final : public LearnStage {
   Status sync_folders();
   Status check_identity();
   Status recover();
-  Status load_digests();
   Status restore(std::uint64_t sequence, const PublishedFolder& folder);
   Status on_batch(const TrainedBatch& batch);
   Status checkpoint();
   Status begin_snapshot(TimeMs tick, bool is_last);
+  bool is_full_snapshot() const;
   nlohmann::ordered_json snapshot_manifest(TimeMs tick, bool is_last) const;
   Status go_on_with_snapshot();
   Status await_snapshot();
-  Status write_digest_line(const char* kind, std::uint64_t sequence, const Digest& samples,
-                           const Digest& model);
   Status update_first_needed();
   bool is_snapshot_due(TimeMs tick);
 
@@ -107,8 +106,9 @@ class Learning final : public LearnStage {
   Trainer trainer_;
   std::unique_ptr<PredictionsFile> predictions_;
   std::unique_ptr<ScoreLog> scores_;
-  std::map<std::uint64_t, std::string> digest_lines_;  // by sequence, what was said before
-  Digest offered_digest_;                              // chained over every sample offered
+  std::unique_ptr<DigestLog> own_digests_;  // where none is shared
+  DigestLog* digests_ = nullptr;
+  Digest offered_digest_;  // chained over every sample offered
   std::uint64_t first_needed_ = 1;
   bool is_finishing_ = false;  // the last batch of closed logs is being trained
   std::uint64_t last_checkpoint_ = 0;
