@@ -175,14 +175,20 @@ Status wait_until_known(rd_kafka_t* client, const std::string& topic) {
 
 Status produce(rd_kafka_t* producer, const std::string& topic, std::uint32_t partition,
                const Record& record) {
-  while (true) {
+  constexpr int kMostUnknown = 300;  // times 100 ms
+  for (int unknown = 0;;) {
     const rd_kafka_resp_err_t error = rd_kafka_producev(
         producer, RD_KAFKA_V_TOPIC(topic.c_str()),
         RD_KAFKA_V_PARTITION(static_cast<std::int32_t>(partition)),
         RD_KAFKA_V_VALUE(const_cast<char*>(record.bytes.data()), record.bytes.size()),
         RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
     if (error == RD_KAFKA_RESP_ERR_NO_ERROR) return {};
-    if (error != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
+    // The topic was made: a node that was just started has not heard of it yet.
+    const bool is_unknown =
+        error == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC || error == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
+    if (is_unknown && ++unknown <= kMostUnknown) {
+      SLUICE_TRY(wait_until_known(producer, topic));
+    } else if (error != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
       return stop_error("topic " + topic + " partition " + std::to_string(partition) + ": " +
                         rd_kafka_err2str(error));
     }
