@@ -524,7 +524,7 @@ TEST(Trainer, OtherStatesAreRefusedAndLeaveTheTrainerAsItWas) {
   EXPECT_THAT(refused([](LearnerState& s) { s.json["schema"]["model"]["seed"] = 99; }),
               ::testing::HasSubstr("another model"));
   EXPECT_THAT(refused([](LearnerState& s) { s.json.erase("steps"); }),
-              ::testing::HasSubstr("damaged"));
+              ::testing::HasSubstr("the JSON is damaged: steps is absent"));
   EXPECT_THAT(refused([](LearnerState& s) { s.tensors.erase("tower.cvr.1.bias"); }),
               ::testing::HasSubstr("tower.cvr.1.bias is missing"));
   EXPECT_THAT(refused([](LearnerState& s) { s.tensors["embedding.shared.rows"].shape[0] += 1; }),
