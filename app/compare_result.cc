@@ -95,8 +95,9 @@ Json metrics_json(const Group& group, std::uint64_t resamplings, bool has_truth)
     entry["value"] = finite_or_null(mean_metric(group, metric));
     put_interval(entry, resamplings,
                  [&](std::uint64_t r) { return mean_replica(group, metric, r); });
-    if (group.members.size() > 1)
+    if (group.members.size() > 1) {
       entry["seed_deviation"] = finite_or_null(deviation(group, metric));
+    }
   }
   return json;
 }

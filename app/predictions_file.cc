@@ -15,9 +15,9 @@
 namespace sluice {
 namespace {
 
-constexpr std::string_view kLinesHeader =
+constexpr std::string_view kPredictionsHeader =
     "sequence,impression_id,y,y_final,z,z_final,pctr,pcvr,pctcvr";
-constexpr std::size_t kLinesBufferBytes = 1 << 20;
+constexpr std::size_t kFileBufferBytes = 1 << 20;
 
 void append_number(double value, std::string& out) {
   std::array<char, 32> text;
@@ -49,7 +49,7 @@ Result<std::uint64_t> end_of_line(FileSystem& files, const fs::path& path, std::
   std::uint64_t lines = 0;
   bool is_quoted = false;
   for (std::uint64_t offset = 0; files.exists(path);) {
-    SLUICE_ASSIGN(const std::string bytes, files.read_range(path, offset, kLinesBufferBytes));
+    SLUICE_ASSIGN(const std::string bytes, files.read_range(path, offset, kFileBufferBytes));
     if (bytes.empty()) break;
     for (std::size_t index = 0; index < bytes.size(); ++index) {
       if (bytes[index] == '"') is_quoted = !is_quoted;
@@ -72,7 +72,7 @@ Result<std::unique_ptr<PredictionsFile>> PredictionsFile::open(FileSystem& files
                                                                const PredictionColumns& columns) {
   if (trained_sequence == 0) {
     SLUICE_ASSIGN(auto file, files.create(path));
-    SLUICE_TRY(file->append(std::string(kLinesHeader) + (columns.value ? ",value" : "") +
+    SLUICE_TRY(file->append(std::string(kPredictionsHeader) + (columns.value ? ",value" : "") +
                             (columns.action ? ",action,action_final" : "") + "\n"));
     SLUICE_TRY(sync_folder_of(files, path));
     return std::unique_ptr<PredictionsFile>(new PredictionsFile(std::move(file), columns));
@@ -104,7 +104,7 @@ Status PredictionsFile::add(const TrainedBatch& batch) {
     }
     buffer_ += '\n';
   }
-  return buffer_.size() >= kLinesBufferBytes ? flush() : Status();
+  return buffer_.size() >= kFileBufferBytes ? flush() : Status();
 }
 
 Status PredictionsFile::flush() {
@@ -175,7 +175,7 @@ Result<bool> read_scores(FileSystem& files, const std::filesystem::path& path,
   SLUICE_ASSIGN(const std::uint64_t size, files.size(path));
   if (size != samples * record_bytes) return false;
   for (std::uint64_t offset = first * record_bytes; offset < size;) {
-    SLUICE_ASSIGN(const std::string records, files.read_range(path, offset, kLinesBufferBytes));
+    SLUICE_ASSIGN(const std::string records, files.read_range(path, offset, kFileBufferBytes));
     if (records.size() < record_bytes) {
       return stop_error(path.string() + " was cut while it was read");
     }

@@ -37,14 +37,14 @@ constexpr DurationMs kWatchMs = 100;
 constexpr DurationMs kLearnerWaitMs = 200;
 // A service may be started before its broker; a replay's user is there to see the error.
 constexpr int kConnectAttemptsLive = 10;
-constexpr DurationMs kFirstConnectBackoffMs = 500;
+constexpr DurationMs kFirstRetryMs = 500;
 constexpr DurationMs kMaxBackoffMs = 10'000;
 
 // Exponential, with a jitter of up to a half so that many instances do not knock in step. What it
 // decides is only when to try again, never what is computed.
 DurationMs backoff_ms(int attempt, TimeMs wall_ms) {
   const DurationMs full =
-      std::min<DurationMs>(kMaxBackoffMs, kFirstConnectBackoffMs << std::min(attempt, 8));
+      std::min<DurationMs>(kMaxBackoffMs, kFirstRetryMs << std::min(attempt, 8));
   return full / 2 + static_cast<DurationMs>(mix64(static_cast<std::uint64_t>(wall_ms)) %
                                             static_cast<std::uint64_t>(full / 2 + 1));
 }

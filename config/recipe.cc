@@ -26,7 +26,7 @@ const std::vector<std::string> kTowerKeys = {"embeddings", "kind"};
 const std::vector<std::string> kTermKeys = {"chance",    "loss",    "name",
                                             "normalize", "samples", "weight"};
 constexpr std::size_t kMostOpenRates = 16;  // bounds the stack, as the expressions' own depth does
-constexpr const char* kNameAllowed = "1 to 64 letters, digits or '_', the first no digit";
+constexpr const char* kIdentifierAllowed = "1 to 64 letters, digits or '_', the first no digit";
 
 std::string one_of(const std::vector<std::string>& words) {
   std::string text;
@@ -124,7 +124,8 @@ class RecipeReader {
   // Takes a name that is used in expressions; each has one meaning.
   bool take_name(const TomlNode& node, const std::string& key) {
     if (!is_expression_name(node.name)) {
-      refuse(node.key_place, key, std::string("the name is not allowed; must be ") + kNameAllowed);
+      refuse(node.key_place, key,
+             std::string("the name is not allowed; must be ") + kIdentifierAllowed);
       return false;
     }
     const bool is_word = is_one_of(NodeBuilder::label_names(), node.name) ||
@@ -225,7 +226,8 @@ class RecipeReader {
       embeddings = node.text;
     } else {
       refuse(node.place, key,
-             node.shown() + " is not allowed; must be the embedding set's name, " + kNameAllowed);
+             node.shown() + " is not allowed; must be the embedding set's name, " +
+                 kIdentifierAllowed);
     }
   }
 
@@ -379,7 +381,7 @@ class RecipeReader {
           !is_expression_name(name->text)) {
         refuse(name == nullptr ? node.place : name->place, key + ".name",
                (name == nullptr ? "is missing" : name->shown() + " is not allowed") +
-                   std::string("; must be ") + kNameAllowed);
+                   std::string("; must be ") + kIdentifierAllowed);
       } else if (!term_names.insert(name->text).second) {
         refuse(name->place, key + ".name", "there is another term of this name");
       }

@@ -24,7 +24,7 @@ bool is_name_start(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
-bool is_name_char(char c) {
+bool is_identifier_char(char c) {
   return is_name_start(c) || is_digit(c);
 }
 
@@ -56,8 +56,8 @@ class Parser {
         ", where " + (wanted.empty() ? "an operator or the end" : wanted) + " belongs";
     if (c == '\0') return problem(at_, "the expression ends" + belongs);
     std::size_t end = at_ + 1;
-    if (is_name_char(c)) {
-      while (end < text_.size() && is_name_char(text_[end])) ++end;
+    if (is_identifier_char(c)) {
+      while (end < text_.size() && is_identifier_char(text_[end])) ++end;
     } else {
       while (end < text_.size() && (static_cast<unsigned char>(text_[end]) & 0xc0) == 0x80) ++end;
     }
@@ -132,7 +132,8 @@ class Parser {
     const char* const begin = text_.data() + at_;
     const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), result.number);
     at_ += static_cast<std::size_t>(end - begin);
-    const bool is_whole = at_ == text_.size() || (!is_name_char(text_[at_]) && text_[at_] != '.');
+    const bool is_whole =
+        at_ == text_.size() || (!is_identifier_char(text_[at_]) && text_[at_] != '.');
     if (error == std::errc() && is_whole && std::isfinite(result.number)) return result;
     return problem(result.at, "not a number that is written as 0.5, 2 or 1e-3");
   }
@@ -141,7 +142,7 @@ class Parser {
     Expression result;
     result.kind = Kind::name;
     result.at = at_;
-    while (at_ < text_.size() && is_name_char(text_[at_])) ++at_;
+    while (at_ < text_.size() && is_identifier_char(text_[at_])) ++at_;
     result.name = text_.substr(result.at, at_ - result.at);
     if (next() != '(') return result;
     result.kind = Kind::call;
@@ -222,7 +223,7 @@ std::string format_expression_number(double number) {
 
 bool is_expression_name(std::string_view text) {
   return !text.empty() && text.size() <= 64 && is_name_start(text[0]) &&
-         std::all_of(text.begin(), text.end(), is_name_char);
+         std::all_of(text.begin(), text.end(), is_identifier_char);
 }
 
 }  // namespace sluice

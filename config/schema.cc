@@ -17,17 +17,17 @@ constexpr int kMaxLogBuckets = 64;
 
 constexpr const char* kPathAllowed =
     "a field's name, with dots from an object to what is inside it";
-constexpr const char* kModelNameAllowed =
+constexpr const char* kNameAllowed =
     "1 to 64 letters, digits, '_' or '-', the first a letter, digit or '_'";
 
-bool is_model_name_char(char c) {
+bool is_name_char(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
          c == '-';
 }
 
 bool is_name(const std::string& text) {
   return !text.empty() && text.size() <= 64 && text[0] != '-' &&
-         std::all_of(text.begin(), text.end(), is_model_name_char);
+         std::all_of(text.begin(), text.end(), is_name_char);
 }
 
 bool is_name_or_empty(const std::string& text) {
@@ -46,8 +46,7 @@ bool is_path_or_empty(const std::string& text) {
 // Kafka's rule, which also keeps a topic's folder inside the root.
 bool is_topic(const std::string& text) {
   return !text.empty() && text.size() <= 249 && text != "." && text != ".." &&
-         std::all_of(text.begin(), text.end(),
-                     [](char c) { return is_model_name_char(c) || c == '.'; });
+         std::all_of(text.begin(), text.end(), [](char c) { return is_name_char(c) || c == '.'; });
 }
 
 bool is_topic_or_empty(const std::string& text) {
@@ -268,7 +267,7 @@ void add_recipe(List& model) {
 
 void add_model(std::vector<Key<Config>>& keys) {
   KeyList model(keys, "model", KeyGroup::learner, &Config::model);
-  model.text("name", &ModelConfig::name, kModelNameAllowed, "The model's folder under models/.",
+  model.text("name", &ModelConfig::name, kNameAllowed, "The model's folder under models/.",
              is_name);
   add_recipe(model);
   model.count("embedding_dim", &ModelConfig::embedding_dim, {1, 1'024}, "numbers a row",
@@ -537,14 +536,14 @@ std::vector<Key<FeatureConfig>> make_feature_keys() {
   buckets.set = set_buckets;
   buckets.get = get_buckets;
   Key<FeatureConfig>& table = feature.text(
-      "table", &FeatureConfig::table, kModelNameAllowed,
+      "table", &FeatureConfig::table, kNameAllowed,
       "The embedding table; features of one table share its rows. Default: the feature's name.",
       is_name);
   table.get = [](const FeatureConfig& owner) {
     return owner.is_dense() ? std::string() : toml_text(owner.table);
   };
   Key<FeatureConfig>& group = feature.text(
-      "group", &FeatureConfig::group, std::string("\"\" or ") + kModelNameAllowed,
+      "group", &FeatureConfig::group, std::string("\"\" or ") + kNameAllowed,
       "Features with equal values in all impressions of one request name one group, as in "
       "\"context\" for user and query: each combination of their values is computed once a batch. "
       "Their columns come first in the model's input. This version allows one group.",
