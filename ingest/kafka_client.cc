@@ -322,7 +322,11 @@ Result<std::optional<Position>> KafkaClient::position_at(const std::string& topi
       list.get(), topic.c_str(), static_cast<std::int32_t>(partition));
   wanted->offset = time;
   auto code = rd_kafka_offsets_for_times(handle(), list.get(), milliseconds(timeout));
-  if (code == RD_KAFKA_RESP_ERR_NO_ERROR) code = wanted->err;
+  // Unknown to librdkafka is also what has no leader for now: the partition's own error tells them
+  // apart.
+  const bool is_told_apart = code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION &&
+                             wanted->err != RD_KAFKA_RESP_ERR_NO_ERROR;
+  if (code == RD_KAFKA_RESP_ERR_NO_ERROR || is_told_apart) code = wanted->err;
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR) return error(kafka_place(topic, partition), code);
   heard_from_broker();
   if (wanted->offset < 0) return std::optional<Position>();

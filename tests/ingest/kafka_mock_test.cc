@@ -235,6 +235,33 @@ TEST_F(KafkaMockTest, QuestionsThatFailMayBeAskedAgain) {
   }
 }
 
+// A broker that stood still is no leader until it has registered anew.
+TEST_F(KafkaMockTest, QuestionsWaitForALeader) {
+  const auto source = open_at_start();
+  EXPECT_FALSE(read_on(*source, 50));
+  constexpr int kNobody = -1;
+  ASSERT_EQ(rd_kafka_mock_partition_set_leader(cluster_.get(), "clicks", 0, kNobody),
+            RD_KAFKA_RESP_ERR_NO_ERROR);
+  // What is still known of the leader may be asked first.
+  const DurationMs deadline = clock_.steady_ms() + kPatienceMs;
+  bool is_told = false;
+  while (!is_told && clock_.steady_ms() < deadline) {
+    const auto end = source->end_position(kClicks0);
+    ASSERT_TRUE(end || end.error().kind == ErrorKind::retry) << end.error().message;
+    is_told = !end && end.error().message.find("Leader not available") != std::string::npos;
+  }
+  EXPECT_TRUE(is_told);
+  ASSERT_EQ(rd_kafka_mock_partition_set_leader(cluster_.get(), "clicks", 0, 1),
+            RD_KAFKA_RESP_ERR_NO_ERROR);
+  auto end = source->end_position(kClicks0);
+  while (!end && end.error().kind == ErrorKind::retry && clock_.steady_ms() < deadline) {
+    end = source->end_position(kClicks0);
+  }
+  ASSERT_TRUE(end) << end.error().message;
+  EXPECT_EQ(*end, kRecords);
+  expect_all_read(*source);
+}
+
 TEST_F(KafkaMockTest, MetadataThatFailsIsAskedAgain) {
   const auto source = open_at_start();
   EXPECT_FALSE(read_on(*source, 50));
