@@ -53,9 +53,9 @@ std::string rename_step(const std::string& kind, const fs::path& from, const fs:
 template <class Operation>
 auto pass(KillPoints& points, const std::string& step, Operation operation)
     -> decltype(operation()) {
-  SLUICE_TRY(points.enter(step));
+  SLUICE_ASSIGN(const std::uint64_t passing, points.enter(step));
   auto outcome = operation();
-  if (outcome) points.leave(step);
+  if (outcome) points.leave(step, passing);
   return outcome;
 }
 
@@ -238,22 +238,21 @@ std::unique_ptr<KeyValueStore> KillPoints::wrap(std::unique_ptr<KeyValueStore> s
   return std::make_unique<SteppingStore>(*this, std::move(store));
 }
 
-Status KillPoints::enter(const std::string& step) {
+Result<std::uint64_t> KillPoints::enter(const std::string& step) {
   const std::lock_guard lock(mutex_);
-  ++passings_[step];
+  const std::uint64_t passing = ++passings_[step];
   if (steps_ != nullptr) SLUICE_TRY(steps_->append(step + "\n"));
-  kill_if(step, false);
-  return {};
+  kill_if(step, false, passing);
+  return passing;
 }
 
-void KillPoints::leave(const std::string& step) {
-  const std::lock_guard lock(mutex_);
-  kill_if(step, true);
+void KillPoints::leave(const std::string& step, std::uint64_t passing) {
+  kill_if(step, true, passing);
 }
 
-void KillPoints::kill_if(const std::string& step, bool is_after) {
+void KillPoints::kill_if(const std::string& step, bool is_after, std::uint64_t passing) const {
   if (!target_ || target_->is_after != is_after || target_->step != step ||
-      target_->passing != passings_[step]) {
+      target_->passing != passing) {
     return;
   }
   std::raise(SIGKILL);

@@ -44,9 +44,10 @@ class KillPoints {
   std::unique_ptr<FileSystem> wrap(FileSystem& files);
   std::unique_ptr<KeyValueStore> wrap(std::unique_ptr<KeyValueStore> store);
 
-  // Around a step. Its passings are counted as they begin; one that failed is not left.
-  Status enter(const std::string& step);
-  void leave(const std::string& step);
+  // Around a step; enter() returns which passing of it this is, from 1 on. One that failed is not
+  // left. Several threads may be in the same step.
+  Result<std::uint64_t> enter(const std::string& step);
+  void leave(const std::string& step, std::uint64_t passing);
 
   const DurablePaths& paths() const { return paths_; }
 
@@ -54,12 +55,12 @@ class KillPoints {
   struct Target {
     std::string step;
     bool is_after = false;
-    std::uint64_t passing = 0;  // from 1
+    std::uint64_t passing = 0;  // from 1 on
   };
 
   explicit KillPoints(DurablePaths paths) : paths_(std::move(paths)) {}
   static Result<Target> parse(const std::string& text);
-  void kill_if(const std::string& step, bool is_after);
+  void kill_if(const std::string& step, bool is_after, std::uint64_t passing) const;
 
   const DurablePaths paths_;
   RealFileSystem real_files_;

@@ -189,10 +189,15 @@ Status Service::install_kill_points() {
 }
 
 Status Service::open_store() {
-  if (kill_points_ != nullptr) SLUICE_TRY(kill_points_->enter("store.open"));
-  SLUICE_ASSIGN(store_, open_rocksdb(options_.data_dir / "store", config_.store));
-  if (kill_points_ == nullptr) return {};
-  kill_points_->leave("store.open");
+  const auto open = [&] { return open_rocksdb(options_.data_dir / "store", config_.store); };
+  if (kill_points_ == nullptr) {
+    SLUICE_ASSIGN(store_, open());
+    return {};
+  }
+  const std::string step = "store.open";
+  SLUICE_ASSIGN(const std::uint64_t passing, kill_points_->enter(step));
+  SLUICE_ASSIGN(store_, open());
+  kill_points_->leave(step, passing);
   store_ = kill_points_->wrap(std::move(store_));
   return {};
 }
