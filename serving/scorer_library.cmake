@@ -18,6 +18,8 @@ set(scorer_files
 set(scorer_sources ${CMAKE_BINARY_DIR}/built_in_recipes.cc)
 foreach(file ${scorer_files})
   list(APPEND scorer_sources ${CMAKE_SOURCE_DIR}/${file}.cc)
+  cmake_path(GET file PARENT_PATH folder)
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/${file}.cc PROPERTIES UNITY_GROUP ${folder})
 endforeach()
 
 add_library(sluice_scorer SHARED ${scorer_sources})
@@ -26,6 +28,8 @@ set_target_properties(sluice_scorer PROPERTIES
   EXPORT_NAME scorer
   VERSION ${PROJECT_VERSION}
   SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}  # until 1.0 any version may change it
+  UNITY_BUILD ${SLUICE_UNITY}
+  UNITY_BUILD_MODE GROUP  # by folder
   CXX_VISIBILITY_PRESET hidden
   VISIBILITY_INLINES_HIDDEN ON
   LINK_DEPENDS ${CMAKE_SOURCE_DIR}/serving/scorer_library.map)

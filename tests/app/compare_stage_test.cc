@@ -18,8 +18,6 @@
 namespace sluice {
 namespace {
 
-constexpr EndPolicy kClose{EndPolicy::Kind::close, 0, false};
-
 class CompareStageTest : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -13,7 +13,7 @@
 namespace sluice {
 namespace {
 
-using testing::ElementsAre;
+using ::testing::ElementsAre;
 using Table = std::vector<std::vector<std::string>>;
 
 class TextStream final : public ByteStream {

@@ -22,7 +22,6 @@
 namespace sluice {
 namespace {
 
-constexpr EndPolicy kClose{EndPolicy::Kind::close, 0, false};
 const fs::path kData = "/out/data";
 const fs::path kModel = kData / "models" / "model";
 const fs::path kPredictions = "/out/predictions.csv";

@@ -77,7 +77,7 @@ ShopOptions with_actions() {
   return options;
 }
 
-class GeneratedShop : public testing::TestWithParam<ShopOptions> {};
+class GeneratedShop : public ::testing::TestWithParam<ShopOptions> {};
 
 TEST_P(GeneratedShop, ExpectedCountsEqualARecountOfTheLogs) {
   const TemporaryFolder folder;
@@ -102,9 +102,9 @@ TEST_P(GeneratedShop, ExpectedCountsEqualARecountOfTheLogs) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Options, GeneratedShop,
-                         testing::Values(small_shop(), troubled_shop(), short_windows(),
-                                         beyond_the_bound(), in_segments(), with_values(),
-                                         with_actions()));
+                         ::testing::Values(small_shop(), troubled_shop(), short_windows(),
+                                           beyond_the_bound(), in_segments(), with_values(),
+                                           with_actions()));
 
 TEST(Generate, EveryTroubleIsThere) {
   for (const ShopOptions& options : {troubled_shop(), short_windows()}) {
@@ -228,7 +228,7 @@ TEST(Generate, AFolderThatIsNotEmptyIsKeptUnlessForced) {
   const auto refused = generate_shop(options, folder.path(), false, files, progress);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, ErrorKind::usage);
-  EXPECT_THAT(refused.error().message, testing::HasSubstr("--force"));
+  EXPECT_THAT(refused.error().message, ::testing::HasSubstr("--force"));
   EXPECT_EQ(digests(folder.path()), before);
 
   ASSERT_TRUE(generate_shop(options, folder.path(), true, files, progress));
@@ -382,7 +382,7 @@ TEST(Generate, OptionsThatCannotBeAreUsageErrors) {
     EXPECT_FALSE(status);
     return status ? std::string() : status.error().message;
   };
-  using testing::HasSubstr;
+  using ::testing::HasSubstr;
   EXPECT_THAT(message([](auto& o) { o.late = 1.5; }), HasSubstr("--late"));
   EXPECT_THAT(message([](auto& o) { o.repeats = std::nan(""); }), HasSubstr("--repeats"));
   EXPECT_THAT(message([](auto& o) { o.span = 0; }), HasSubstr("--span"));
@@ -454,8 +454,8 @@ TEST(Generate, AFullDiskIsAnErrorAndLeavesNoExpectedCounts) {
   const auto summary = generate_shop(small_shop(), "shop", false, disk, [](std::uint64_t) {});
   ASSERT_FALSE(summary);
   EXPECT_EQ(summary.error().kind, ErrorKind::stop);
-  EXPECT_THAT(summary.error().message, testing::HasSubstr("disk full"));
-  EXPECT_THAT(disk.created, testing::Not(testing::Contains("expected.json")));
+  EXPECT_THAT(summary.error().message, ::testing::HasSubstr("disk full"));
+  EXPECT_THAT(disk.created, ::testing::Not(::testing::Contains("expected.json")));
 }
 
 }  // namespace

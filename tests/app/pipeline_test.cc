@@ -27,8 +27,6 @@
 namespace sluice {
 namespace {
 
-constexpr EndPolicy kClose{EndPolicy::Kind::close, 0, false};
-
 // A shop of a few thousand records with every kind of mistake in it, made once.
 class PipelineTest : public ::testing::Test {
  protected:

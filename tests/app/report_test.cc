@@ -202,9 +202,9 @@ TEST(ProgressTest, ALineOfAServiceTellsTheFreshnessSinceTheLineBefore) {
   Freshness freshness(config);
   Progress progress(true, 0, &freshness);
   const auto line_at = [&](DurationMs now_ms) {
-    testing::internal::CaptureStdout();
+    ::testing::internal::CaptureStdout();
     progress.show({}, now_ms);
-    return testing::internal::GetCapturedStdout();
+    return ::testing::internal::GetCapturedStdout();
   };
   std::vector<Sample> samples(1);
   samples[0].time = 1'700'000'000'000;

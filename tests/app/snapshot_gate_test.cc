@@ -7,7 +7,7 @@ namespace sluice {
 namespace {
 
 using nlohmann::ordered_json;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 std::optional<std::string> gate_refusal(const GateConfig& gate, const ordered_json& manifest,
                                         const ordered_json& latest) {

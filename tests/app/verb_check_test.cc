@@ -8,11 +8,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "app/verbs.h"
 #include "config/load.h"
+#include "tests/app/typed_verb.h"
 
 namespace sluice {
 namespace {
@@ -22,31 +22,15 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
-struct Outcome {
-  int exit_code = 0;
-  std::string out;
-  std::string err;
-};
-
-Outcome run_check(const std::vector<std::string>& arguments) {
-  CLI::App root;
-  Outcome outcome;
-  add_check(root, outcome.exit_code);
-  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-  reversed.push_back("check");
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  root.parse(std::move(reversed));
-  std::fflush(nullptr);
-  outcome.out = testing::internal::GetCapturedStdout();
-  outcome.err = testing::internal::GetCapturedStderr();
-  return outcome;
+TypedVerb run_check(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "check");
+  return type_verb(add_check, arguments);
 }
 
-class Check : public testing::Test {
+class Check : public ::testing::Test {
  protected:
   void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
     folder_ =
         fs::temp_directory_path() / ("sluice_check_" + std::to_string(::getpid()) + info->name());
     fs::create_directories(folder_);
@@ -75,7 +59,7 @@ class Check : public testing::Test {
 TEST_F(Check, SaysThatAConfigIsValidAndSumsItUp) {
   write_logs();
   const std::string path = write_config();
-  const Outcome outcome = run_check({path, "--set", "join.click_window=2 h"});
+  const TypedVerb outcome = run_check({path, "--set", "join.click_window=2 h"});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.err, IsEmpty());
   EXPECT_THAT(outcome.out, StartsWith(path + " is valid\n"));
@@ -86,7 +70,7 @@ TEST_F(Check, SaysThatAConfigIsValidAndSumsItUp) {
 TEST_F(Check, TellsOfActionsWhereThereAreSome) {
   write_logs();
   EXPECT_THAT(run_check({write_config()}).out, ::testing::Not(HasSubstr("action")));
-  const Outcome outcome = run_check({write_config(), "--set", "streams.actions.topic=carts"});
+  const TypedVerb outcome = run_check({write_config(), "--set", "streams.actions.topic=carts"});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.out, HasSubstr("actions (carts, out of order by at most 10 s)"));
   EXPECT_THAT(outcome.out, HasSubstr("conversion window 1 d, action window 1 d"));
@@ -95,7 +79,7 @@ TEST_F(Check, TellsOfActionsWhereThereAreSome) {
 
 TEST_F(Check, PrintsEveryProblemOnALineOfItsOwn) {
   const std::string path = write("shop.toml", "[join]\ntick = 3\nclick_windw = \"1 h\"\n");
-  const Outcome outcome = run_check({"--set", "model.seed=-1", path});
+  const TypedVerb outcome = run_check({"--set", "model.seed=-1", path});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.out, IsEmpty());
   EXPECT_THAT(outcome.err, HasSubstr(path + ":2:8: join.tick: 3 is not allowed"));
@@ -107,7 +91,7 @@ TEST_F(Check, PrintsEveryProblemOnALineOfItsOwn) {
 
 TEST_F(Check, PrintsTheEffectiveConfigWhichLoadsAgain) {
   const std::string path = write_config();
-  const Outcome outcome = run_check({"--effective", path});
+  const TypedVerb outcome = run_check({"--effective", path});
   EXPECT_EQ(outcome.exit_code, 0);
   const LoadedConfig again = parse_config(outcome.out, "effective", "", {});
   EXPECT_THAT(again.problems, IsEmpty());
@@ -116,30 +100,30 @@ TEST_F(Check, PrintsTheEffectiveConfigWhichLoadsAgain) {
 
 TEST_F(Check, PrintsTheRecipeWhichIsOneOfItsOwn) {
   const std::string path = write_config();
-  const Outcome outcome = run_check({"--recipe", "--set", "model.recipe=aman:rate=0.2", path});
+  const TypedVerb outcome = run_check({"--recipe", "--set", "model.recipe=aman:rate=0.2", path});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.out, StartsWith("summary = \"AMAN: "));
   EXPECT_THAT(outcome.out, HasSubstr("chance = \"0.2\""));
   const std::string own = write("own.toml", outcome.out);
-  const Outcome again = run_check({"--recipe", "--set", "model.recipe=" + own, path});
+  const TypedVerb again = run_check({"--recipe", "--set", "model.recipe=" + own, path});
   EXPECT_EQ(again.exit_code, 0) << again.err;
   EXPECT_EQ(again.out, outcome.out.substr(outcome.out.find("[towers]")));
 }
 
 TEST_F(Check, PrintsTheSchemaWithoutAConfig) {
-  const Outcome outcome = run_check({"--schema"});
+  const TypedVerb outcome = run_check({"--schema"});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_TRUE(nlohmann::json::parse(outcome.out).contains("properties"));
 }
 
 TEST_F(Check, RefusesToCheckNothing) {
-  const Outcome outcome = run_check({});
+  const TypedVerb outcome = run_check({});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.err, HasSubstr("CONFIG is missing"));
 }
 
 TEST_F(Check, AFileThatIsNotThereIsAProblem) {
-  const Outcome outcome = run_check({(folder_ / "none.toml").string()});
+  const TypedVerb outcome = run_check({(folder_ / "none.toml").string()});
   EXPECT_EQ(outcome.exit_code, 2);
   EXPECT_THAT(outcome.err, HasSubstr("none.toml"));
 }
@@ -149,7 +133,7 @@ TEST_F(Check, WarnsOfLogsThatAreNotThere) {
   write_logs();
   fs::remove_all(folder_ / "logs/clicks");
   fs::remove(folder_ / "logs/purchases/0.jsonl");
-  const Outcome outcome = run_check({path});
+  const TypedVerb outcome = run_check({path});
   EXPECT_EQ(outcome.exit_code, 0);
   EXPECT_THAT(outcome.err, HasSubstr("warning: streams.clicks.topic: there are no logs in "));
   EXPECT_THAT(outcome.err, HasSubstr("warning: streams.purchases.topic: "));

@@ -1,15 +1,14 @@
 // sluice snapshot and sluice score as they are typed.
-#include <cstdio>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "app/verbs.h"
+#include "tests/app/typed_verb.h"
 #include "tests/serving/small_snapshot.h"
 #include "tests/store/temporary_folder.h"
 
@@ -17,30 +16,18 @@ namespace sluice {
 namespace {
 
 using nlohmann::json;
-using testing::HasSubstr;
-using testing::IsEmpty;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
-struct Outcome {
-  int exit_code = 0;
-  std::string out;
-  std::string err;
-};
-
-Outcome run(const std::vector<std::string>& arguments) {
-  CLI::App root;
-  Outcome outcome;
-  add_score(root, outcome.exit_code);
-  add_snapshot(root, outcome.exit_code);
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  root.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
-  std::fflush(nullptr);
-  outcome.out = testing::internal::GetCapturedStdout();
-  outcome.err = testing::internal::GetCapturedStderr();
-  return outcome;
+TypedVerb run(const std::vector<std::string>& arguments) {
+  const auto add = [](CLI::App& root, int& exit_code) {
+    add_score(root, exit_code);
+    add_snapshot(root, exit_code);
+  };
+  return type_verb(add, arguments);
 }
 
-std::vector<std::string> lines_of(const std::string& text) {
+std::vector<std::string> printed_lines(const std::string& text) {
   std::vector<std::string> lines;
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = text.find('\n', begin);
@@ -50,7 +37,7 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-class SnapshotVerbs : public testing::Test {
+class SnapshotVerbs : public ::testing::Test {
  protected:
   SnapshotVerbs() {
     publish_small_snapshot(snapshots(), 20);
@@ -75,7 +62,7 @@ class SnapshotVerbs : public testing::Test {
 
 TEST_F(SnapshotVerbs, RollbackMovesLatestBackAndARestartDoesNotUndoIt) {
   RealFileSystem files;
-  const Outcome back = run({"snapshot", "rollback", data_dir(), "--json"});
+  const TypedVerb back = run({"snapshot", "rollback", data_dir(), "--json"});
   EXPECT_EQ(back.exit_code, 0) << back.err;
   EXPECT_EQ(json::parse(back.out), json({{"latest", 20}, {"was", 40}}));
   EXPECT_EQ(*read_latest(files, snapshots()), 20u);
@@ -90,23 +77,23 @@ TEST_F(SnapshotVerbs, RollbackRefusesWhatIsNotOlderOrDamaged) {
   EXPECT_EQ(run({"snapshot", "rollback", data_dir(), "60"}).exit_code, 2);
   EXPECT_EQ(run({"snapshot", "rollback", data_dir(), "nobody"}).exit_code, 2);
   damage("weights.safetensors");
-  const Outcome damaged = run({"snapshot", "rollback", data_dir()});
+  const TypedVerb damaged = run({"snapshot", "rollback", data_dir()});
   EXPECT_EQ(damaged.exit_code, 1);
   EXPECT_THAT(damaged.err, HasSubstr("weights.safetensors does not have its checksum"));
   EXPECT_EQ(*read_latest(files, snapshots()), 40u);
 }
 
 TEST_F(SnapshotVerbs, AnAliasNamesASnapshotAndKeepsIt) {
-  const Outcome set = run({"snapshot", "alias", data_dir(), "champion", "20"});
+  const TypedVerb set = run({"snapshot", "alias", data_dir(), "champion", "20"});
   EXPECT_EQ(set.exit_code, 0) << set.err;
   EXPECT_THAT(run({"snapshot", "list", data_dir()}).out, HasSubstr("champion"));
-  const Outcome shown = run({"snapshot", "show", data_dir(), "champion", "--json"});
+  const TypedVerb shown = run({"snapshot", "show", data_dir(), "champion", "--json"});
   EXPECT_EQ(json::parse(shown.out)["sequence"], 20);
-  const Outcome pruned = run({"snapshot", "prune", data_dir(), "--keep", "1", "--json"});
+  const TypedVerb pruned = run({"snapshot", "prune", data_dir(), "--keep", "1", "--json"});
   EXPECT_EQ(json::parse(pruned.out)["kept"], json({20, 40}));
   EXPECT_EQ(run({"snapshot", "alias", data_dir(), "champion", "--remove"}).exit_code, 0);
   EXPECT_EQ(run({"snapshot", "alias", data_dir(), "champion", "--remove"}).exit_code, 2);
-  const Outcome again = run({"snapshot", "prune", data_dir(), "--keep", "1", "--json"});
+  const TypedVerb again = run({"snapshot", "prune", data_dir(), "--keep", "1", "--json"});
   EXPECT_EQ(json::parse(again.out), json({{"removed", {20}}, {"kept", {40}}}));
 }
 
@@ -115,7 +102,7 @@ TEST_F(SnapshotVerbs, AnOperatorMayMoveLatestEitherWay) {
   ASSERT_EQ(run({"snapshot", "alias", data_dir(), "candidate", "40"}).exit_code, 0);
   EXPECT_EQ(run({"snapshot", "alias", data_dir(), "LATEST", "20"}).exit_code, 0);
   EXPECT_EQ(*read_latest(files, snapshots()), 20u);
-  const Outcome on = run({"snapshot", "alias", data_dir(), "LATEST", "candidate", "--json"});
+  const TypedVerb on = run({"snapshot", "alias", data_dir(), "LATEST", "candidate", "--json"});
   EXPECT_EQ(json::parse(on.out), json({{"alias", "LATEST"}, {"snapshot", 40}, {"was", 20}}));
   EXPECT_EQ(run({"snapshot", "alias", data_dir(), "LATEST", "--remove"}).exit_code, 2);
 }
@@ -128,7 +115,7 @@ TEST_F(SnapshotVerbs, AnAliasNamesNothingDamaged) {
 }
 
 TEST_F(SnapshotVerbs, DiffTellsWhichTablesAndLayersMoved) {
-  const Outcome outcome = run({"snapshot", "diff", data_dir(), "20", "LATEST", "--json"});
+  const TypedVerb outcome = run({"snapshot", "diff", data_dir(), "20", "LATEST", "--json"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   const json difference = json::parse(outcome.out);
   EXPECT_GT(difference["tables"]["user"]["changed"], 0);
@@ -143,14 +130,14 @@ TEST_F(SnapshotVerbs, DiffTellsWhichTablesAndLayersMoved) {
 }
 
 TEST_F(SnapshotVerbs, ListMarksLatest) {
-  const Outcome text = run({"snapshot", "list", data_dir()});
+  const TypedVerb text = run({"snapshot", "list", data_dir()});
   EXPECT_EQ(text.exit_code, 0) << text.err;
-  const auto lines = lines_of(text.out);
+  const auto lines = printed_lines(text.out);
   ASSERT_EQ(lines.size(), 3u);
   EXPECT_THAT(lines[0], HasSubstr("event time"));
-  EXPECT_THAT(lines[1], testing::StartsWith("20 "));
-  EXPECT_THAT(lines[1], testing::Not(HasSubstr("LATEST")));
-  EXPECT_THAT(lines[2], testing::EndsWith("LATEST"));
+  EXPECT_THAT(lines[1], ::testing::StartsWith("20 "));
+  EXPECT_THAT(lines[1], ::testing::Not(HasSubstr("LATEST")));
+  EXPECT_THAT(lines[2], ::testing::EndsWith("LATEST"));
 
   const json entries = json::parse(run({"snapshot", "list", data_dir(), "--json"}).out);
   ASSERT_EQ(entries.size(), 2u);
@@ -164,7 +151,7 @@ TEST_F(SnapshotVerbs, ListMarksLatest) {
 
 TEST_F(SnapshotVerbs, ListNamesADamagedManifest) {
   damage("manifest.json");
-  const Outcome outcome = run({"snapshot", "list", data_dir()});
+  const TypedVerb outcome = run({"snapshot", "list", data_dir()});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("000000000020 is damaged: manifest.json"));
   EXPECT_THAT(outcome.out, HasSubstr("LATEST"));
@@ -174,7 +161,7 @@ TEST_F(SnapshotVerbs, ShowPrintsTheManifest) {
   const json manifest = json::parse(run({"snapshot", "show", data_dir(), "20", "--json"}).out);
   EXPECT_EQ(manifest["sequence"], 20);
   EXPECT_EQ(manifest["features"].size(), 6u);
-  const Outcome text = run({"snapshot", "show", data_dir()});
+  const TypedVerb text = run({"snapshot", "show", data_dir()});
   EXPECT_EQ(text.exit_code, 0) << text.err;
   EXPECT_THAT(text.out, HasSubstr("000000000040"));
   EXPECT_THAT(text.out, HasSubstr("user.age"));
@@ -185,17 +172,17 @@ TEST_F(SnapshotVerbs, VerifyNamesWhatIsDamaged) {
   EXPECT_EQ(run({"snapshot", "verify", data_dir(), "--all"}).exit_code, 0);
   damage("weights.safetensors");
   EXPECT_EQ(run({"snapshot", "verify", data_dir()}).exit_code, 0) << "LATEST is another";
-  const Outcome outcome = run({"snapshot", "verify", data_dir(), "--all"});
+  const TypedVerb outcome = run({"snapshot", "verify", data_dir(), "--all"});
   EXPECT_EQ(outcome.exit_code, 1);
   EXPECT_THAT(outcome.err,
               HasSubstr("000000000020 is damaged: weights.safetensors does not have its checksum"));
   EXPECT_THAT(outcome.out, HasSubstr("000000000040 is whole"));
-  const Outcome as_json = run({"snapshot", "verify", data_dir(), "20", "--json"});
+  const TypedVerb as_json = run({"snapshot", "verify", data_dir(), "20", "--json"});
   EXPECT_EQ(as_json.exit_code, 1);
   EXPECT_EQ(json::parse(as_json.out)[0]["whole"], false);
 
   fs::remove_all(snapshots() / "000000000040");
-  const Outcome no_latest = run({"snapshot", "verify", data_dir(), "--all"});
+  const TypedVerb no_latest = run({"snapshot", "verify", data_dir(), "--all"});
   EXPECT_EQ(no_latest.exit_code, 1);
   EXPECT_THAT(no_latest.err, HasSubstr("LATEST names 000000000040, which is not there"));
 }
@@ -211,9 +198,9 @@ TEST_F(SnapshotVerbs, WrongUseIsExitCode2) {
 TEST_F(SnapshotVerbs, ScoreAnswersLineByLine) {
   const std::string in = write(small_impression(1) + "\nnonsense\r\n\n" + std::string(5000, 'x') +
                                "\n" + small_impression(2));  // no end of the last line
-  const Outcome outcome = run({"score", data_dir(), "--in", in});
+  const TypedVerb outcome = run({"score", data_dir(), "--in", in});
   EXPECT_EQ(outcome.exit_code, 1);
-  const auto lines = lines_of(outcome.out);
+  const auto lines = printed_lines(outcome.out);
   ASSERT_EQ(lines.size(), 5u);
   const json first = json::parse(lines[0]);
   EXPECT_EQ(first["impression_id"], "i1");
@@ -227,8 +214,8 @@ TEST_F(SnapshotVerbs, ScoreAnswersLineByLine) {
   EXPECT_THAT(outcome.err, HasSubstr("line 2: malformed"));
   EXPECT_THAT(outcome.err, HasSubstr("line 4: oversized"));
 
-  const Outcome good = run({"score", (snapshots() / "000000000040").string(), "--in",
-                            write(small_impression(1) + "\n")});
+  const TypedVerb good = run({"score", (snapshots() / "000000000040").string(), "--in",
+                              write(small_impression(1) + "\n")});
   EXPECT_EQ(good.exit_code, 0);
   EXPECT_THAT(good.err, IsEmpty());
   EXPECT_EQ(good.out, lines[0] + "\n");
@@ -239,8 +226,8 @@ TEST_F(SnapshotVerbs, ScoreAnswersLineByLine) {
 TEST_F(SnapshotVerbs, ScoresReadBackAsTheSameBits) {
   std::string in;
   for (int i = 0; i < 200; ++i) in += small_impression(i) + "\n";
-  const Outcome outcome = run({"score", data_dir(), "--in", write(in)});
-  const auto lines = lines_of(outcome.out);
+  const TypedVerb outcome = run({"score", data_dir(), "--in", write(in)});
+  const auto lines = printed_lines(outcome.out);
   ASSERT_EQ(lines.size(), 200u);
   for (const std::string& line : lines) {
     const json score = json::parse(line);

@@ -15,7 +15,7 @@
 namespace sluice {
 namespace {
 
-class WorkersTest : public testing::TestWithParam<std::size_t> {};
+class WorkersTest : public ::testing::TestWithParam<std::size_t> {};
 
 TEST_P(WorkersTest, EachPieceIsDoneOnceAndIsThereAfterwards) {
   Workers workers(GetParam());
@@ -85,7 +85,7 @@ TEST_P(WorkersTest, DenormalsAreZeroWhileItRuns) {
   EXPECT_EQ(halves, std::vector<float>(64, 0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Threads, WorkersTest, testing::Values(1, 2, 3, 8));
+INSTANTIATE_TEST_SUITE_P(Threads, WorkersTest, ::testing::Values(1, 2, 3, 8));
 
 TEST(Workers, SeveralThreadsTakePart) {
   Workers workers(2);

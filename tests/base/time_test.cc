@@ -22,7 +22,7 @@ TEST(Duration, WhatIsNoneIsAUsageErrorThatNamesIt) {
     const Result<DurationMs> duration = parse_duration(text);
     ASSERT_FALSE(duration) << text;
     EXPECT_EQ(duration.error().kind, ErrorKind::usage);
-    EXPECT_THAT(duration.error().message, testing::HasSubstr(std::string("'") + text + "'"));
+    EXPECT_THAT(duration.error().message, ::testing::HasSubstr(std::string("'") + text + "'"));
   }
 }
 

@@ -55,7 +55,7 @@ TEST(Utf8, WhatIsCutIntoCharactersIs) {
   const std::string bounds = "\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0";
   std::size_t valid = 0;
   const auto check = [&](const std::string& text) {
-    ASSERT_EQ(is_utf8(text), characters.make(text)) << testing::PrintToString(text);
+    ASSERT_EQ(is_utf8(text), characters.make(text)) << ::testing::PrintToString(text);
     valid += is_utf8(text) ? 1 : 0;
   };
   check("");

@@ -95,7 +95,7 @@ TEST(Problems, AFileThatCannotBeReadIsOne) {
 }
 
 TEST(Problems, WhatIsMissing) {
-  EXPECT_THAT(problems_of(""), testing::UnorderedElementsAre(
+  EXPECT_THAT(problems_of(""), ::testing::UnorderedElementsAre(
                                    HasSubstr("f: source.root: is missing"),
                                    HasSubstr("f: features: at least one feature is needed")));
   EXPECT_THAT(problems_of("[source]\nroot = \"x\"\n[features]\n"),
@@ -217,7 +217,8 @@ TEST(Problems, AKeyThatTheOptimizerDoesNotHave) {
     for (const char* key :
          {"beta1", "beta2", "epsilon", "momentum", "initial_accumulator", "ftrl_beta", "l1"}) {
       const bool is_own = has_optimizer_key(optimizer, key);
-      EXPECT_THAT(problems(optimizer, std::string(key) + "=0.25"), testing::SizeIs(is_own ? 0 : 1))
+      EXPECT_THAT(problems(optimizer, std::string(key) + "=0.25"),
+                  ::testing::SizeIs(is_own ? 0 : 1))
           << optimizer << " " << key;
     }
   }

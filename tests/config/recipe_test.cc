@@ -26,8 +26,8 @@ std::string esmm_with(const std::string& line, const std::string& other) {
   return text.replace(at, line.size(), other);
 }
 
-std::string problems_of(const std::string& text,
-                        const std::map<std::string, double>& parameters = {}) {
+std::string recipe_problems(const std::string& text,
+                            const std::map<std::string, double>& parameters = {}) {
   std::string all;
   for (const ConfigProblem& problem : parse_recipe(text, "r", parameters).problems) {
     all += problem.text() + "\n";
@@ -90,7 +90,7 @@ pcvr = "sigmoid((cvr))"
 [towers.ctr]
 kind = "mlp"
 )toml";
-  EXPECT_EQ(problems_of(other), "");
+  EXPECT_EQ(recipe_problems(other), "");
   EXPECT_EQ(parse_recipe(other, "r").recipe.canonical,
             parse_recipe(find_built_in_recipe("esmm")->text, "r").recipe.canonical);
 }
@@ -111,8 +111,8 @@ TEST(Recipe, ThePageOfModelsIsTrue) {
   const std::size_t begin = page.find("summary = ");
   ASSERT_NE(begin, std::string::npos);
   const std::string example = page.substr(begin, page.find("```", begin) - begin);
-  EXPECT_EQ(problems_of(example), "");
-  EXPECT_EQ(problems_of(example, {{"share", 0.5}}), "");
+  EXPECT_EQ(recipe_problems(example), "");
+  EXPECT_EQ(recipe_problems(example, {{"share", 0.5}}), "");
 }
 
 // A data folder keeps a built-in recipe by its name alone: what the name means may not change.
@@ -171,11 +171,11 @@ TEST(Recipe, ParametersReplaceDefaults) {
   EXPECT_THAT(aman(0.25).canonical, HasSubstr("chance = \"0.25\""));
   EXPECT_EQ(aman(0.1).canonical,
             parse_recipe(find_built_in_recipe("aman")->text, "r").recipe.canonical);
-  EXPECT_THAT(problems_of(std::string(find_built_in_recipe("aman")->text), {{"rat", 1}}),
+  EXPECT_THAT(recipe_problems(std::string(find_built_in_recipe("aman")->text), {{"rat", 1}}),
               HasSubstr("r: parameters.rat: the recipe has no such parameter; did you mean rate?"));
-  EXPECT_THAT(problems_of(std::string(find_built_in_recipe("esmm")->text), {{"rate", 1}}),
+  EXPECT_THAT(recipe_problems(std::string(find_built_in_recipe("esmm")->text), {{"rate", 1}}),
               HasSubstr("the recipe has no parameters"));
-  EXPECT_THAT(problems_of(std::string(find_built_in_recipe("aman")->text), {{"rate", 1.5}}),
+  EXPECT_THAT(recipe_problems(std::string(find_built_in_recipe("aman")->text), {{"rate", 1.5}}),
               HasSubstr("the chance can be outside [0, 1]"));
 }
 
@@ -264,14 +264,14 @@ constexpr Mistake kMistakes[] = {
 
 TEST(Recipe, MistakesAreToldWithTheirPlace) {
   for (const Mistake& mistake : kMistakes) {
-    EXPECT_THAT(problems_of(esmm_with(mistake.line, mistake.other)), HasSubstr(mistake.said))
+    EXPECT_THAT(recipe_problems(esmm_with(mistake.line, mistake.other)), HasSubstr(mistake.said))
         << mistake.line << " -> " << mistake.other;
   }
 }
 
 TEST(Recipe, EachMistakeIsToldOnce) {
   const std::string text = esmm_with("sigmoid(ctr)", "sigmoid(ctrr)");
-  EXPECT_EQ(parse_recipe(text, "r").problems.size(), 1U) << problems_of(text);
+  EXPECT_EQ(parse_recipe(text, "r").problems.size(), 1U) << recipe_problems(text);
 }
 
 TEST(Recipe, SeveralMistakesAreToldTogetherInOrder) {
@@ -279,14 +279,14 @@ TEST(Recipe, SeveralMistakesAreToldTogetherInOrder) {
   text.replace(text.find("bce(y"), 3, "bse");
   text.replace(text.find("[towers]"), 8, "[towers]\nlog = {}");
   const auto problems = parse_recipe(text, "r").problems;
-  ASSERT_EQ(problems.size(), 3U) << problems_of(text);
+  ASSERT_EQ(problems.size(), 3U) << recipe_problems(text);
   EXPECT_EQ(problems[0].line, 4);
   EXPECT_EQ(problems[1].line, 9);
   EXPECT_EQ(problems[2].line, 15);
 }
 
 TEST(Recipe, WithoutSectionsItSaysWhatIsMissing) {
-  const std::string said = problems_of("");
+  const std::string said = recipe_problems("");
   for (const char* name : {"towers: is missing", "rates: is missing", "terms: is missing"}) {
     EXPECT_THAT(said, HasSubstr(name));
   }
@@ -310,33 +310,34 @@ TEST(Recipe, BoundsAreFollowedThroughExpressions) {
            "chance = \"0.5 * y\"",
            "chance = 1",
        }) {
-    EXPECT_EQ(problems_of(esmm_with(loss, loss + "\n" + more)), "") << more;
+    EXPECT_EQ(recipe_problems(esmm_with(loss, loss + "\n" + more)), "") << more;
   }
 }
 
 TEST(Recipe, EndlessExpressionsAreRefused) {
   const std::string deep = std::string(300, '(') + "1" + std::string(300, ')');
-  EXPECT_THAT(problems_of(esmm_with("bce(y, pctr)", deep)), HasSubstr("expressions in each other"));
-  EXPECT_THAT(problems_of(esmm_with("bce(y, pctr)", std::string(300, '-') + "1")),
+  EXPECT_THAT(recipe_problems(esmm_with("bce(y, pctr)", deep)),
               HasSubstr("expressions in each other"));
-  EXPECT_THAT(problems_of(esmm_with("bce(y, pctr)", std::string(2'000, ' ') + "1")),
+  EXPECT_THAT(recipe_problems(esmm_with("bce(y, pctr)", std::string(300, '-') + "1")),
+              HasSubstr("expressions in each other"));
+  EXPECT_THAT(recipe_problems(esmm_with("bce(y, pctr)", std::string(2'000, ' ') + "1")),
               HasSubstr("longer than 1000 bytes"));
   std::string towers;
   for (int n = 0; n < 100; ++n) towers += "t" + std::to_string(n) + " = {}\n";
   const std::string many = esmm_with("[towers]\n", "[towers]\n" + towers);
-  EXPECT_THAT(problems_of(many), HasSubstr("more than 16 towers"));
+  EXPECT_THAT(recipe_problems(many), HasSubstr("more than 16 towers"));
   std::string chain;
   for (int n = 0; n < 40; ++n) {
     chain += "r" + std::to_string(100 + n) + " = \"r" + std::to_string(101 + n) + "\"\n";
   }
   chain += "r140 = \"sigmoid(ctr)\"\n";
-  EXPECT_THAT(problems_of(esmm_with("[rates]\n", "[rates]\n" + chain)),
+  EXPECT_THAT(recipe_problems(esmm_with("[rates]\n", "[rates]\n" + chain)),
               HasSubstr("more than 16 rates rest on each other"));
   std::string rates;
   for (int n = 0; n < 100; ++n) {
     rates += "r" + std::to_string(n) + " = \"r" + std::to_string(n + 1) + "\"\n";
   }
-  EXPECT_THAT(problems_of(esmm_with("[rates]\n", "[rates]\n" + rates)),
+  EXPECT_THAT(recipe_problems(esmm_with("[rates]\n", "[rates]\n" + rates)),
               HasSubstr("more than 64 rates"));
 }
 

@@ -37,13 +37,14 @@ TEST(Reference, NamesEveryKey) {
   for (const Key<Config>& key : config_keys()) {
     EXPECT_FALSE(key.description.empty()) << key.name;
     if (key.type == ValueType::table) {
-      EXPECT_THAT(made, testing::HasSubstr("## [" + key.name + "]")) << key.name;
+      EXPECT_THAT(made, ::testing::HasSubstr("## [" + key.name + "]")) << key.name;
     } else {
       const std::string section = "## [" + split_key(key.name).first + "]\n";
       const std::size_t begin = made.find(section);
       ASSERT_NE(begin, std::string::npos) << key.name;
       const std::string text = made.substr(begin, made.find("\n## ", begin + 1) - begin);
-      EXPECT_THAT(text, testing::HasSubstr("| `" + split_key(key.name).second + "` |")) << key.name;
+      EXPECT_THAT(text, ::testing::HasSubstr("| `" + split_key(key.name).second + "` |"))
+          << key.name;
     }
   }
 }

@@ -65,7 +65,7 @@ void expect_change(const std::string& name, KeyGroup group, const Config& from, 
   }
 }
 
-class Semantic : public testing::Test {
+class Semantic : public ::testing::Test {
  protected:
   const Config config_ = parse_config(kExpediaToml, "expedia.toml", "/shop", {}).config;
 };

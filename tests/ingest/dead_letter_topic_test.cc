@@ -13,9 +13,8 @@
 namespace sluice::testing {
 namespace {
 
+using ::sluice::testing::kPatienceMs;
 using ::testing::HasSubstr;
-
-constexpr DurationMs kPatienceMs = 60'000;
 
 Config config_for(const std::string& address, const std::string& topic) {
   Config config;

@@ -21,7 +21,7 @@ Record record_of(std::string bytes) {
   return record;
 }
 
-class DecoderTest : public testing::Test {
+class DecoderTest : public ::testing::Test {
  protected:
   tl::expected<Decoded, Rejection> decode(const std::string& bytes,
                                           Stream stream = Stream::impressions) {

@@ -15,9 +15,9 @@ namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-constexpr StreamPartition kClicks{Stream::clicks, 0};
+constexpr StreamPartition kClickLog{Stream::clicks, 0};
 
 std::string zstd(const std::string& text) {
   std::string out(ZSTD_compressBound(text.size()), '\0');
@@ -51,7 +51,7 @@ Position at(std::uint64_t segment, std::uint64_t offset) {
   return segment << 40 | offset;
 }
 
-class FileSourceTest : public testing::Test {
+class FileSourceTest : public ::testing::Test {
  protected:
   FileSourceTest() {
     config_.source.root = folder_.path().string();
@@ -79,12 +79,12 @@ class FileSourceTest : public testing::Test {
   }
   std::unique_ptr<Source> open_at(Position position) {
     auto source = open();
-    const Status status = source->seek(kClicks, position);
+    const Status status = source->seek(kClickLog, position);
     EXPECT_TRUE(status.has_value());
     return source;
   }
   static ReadResult read(Source& source, std::size_t max_records = 100) {
-    auto result = source.read(kClicks, max_records, 0);
+    auto result = source.read(kClickLog, max_records, 0);
     EXPECT_TRUE(result.has_value()) << result.error().message;
     return result ? *std::move(result) : ReadResult{};
   }
@@ -113,7 +113,7 @@ class FileSourceTest : public testing::Test {
   // The error that reading to the end comes to; empty where there is none.
   static std::string read_error(Source& source) {
     while (true) {
-      const auto result = source.read(kClicks, 100, 0);
+      const auto result = source.read(kClickLog, 100, 0);
       if (!result) return result.error().message;
       if (result->at_end) return {};
     }
@@ -126,21 +126,22 @@ class FileSourceTest : public testing::Test {
 
 // ---- one file, in each of its forms
 
-class FileForms : public FileSourceTest, public testing::WithParamInterface<std::string> {
+class FileForms : public FileSourceTest, public ::testing::WithParamInterface<std::string> {
  protected:
   const std::string ending_ = GetParam();
   const std::string name_ = "clicks/00000.jsonl" + ending_;
 };
-INSTANTIATE_TEST_SUITE_P(All, FileForms, testing::Values("", ".zst", ".gz"), [](const auto& form) {
-  return form.param.empty() ? "plain" : form.param.substr(1);
-});
+INSTANTIATE_TEST_SUITE_P(All, FileForms, ::testing::Values("", ".zst", ".gz"),
+                         [](const auto& form) {
+                           return form.param.empty() ? "plain" : form.param.substr(1);
+                         });
 
 TEST_P(FileForms, ReadsLinesWithTheirPositions) {
   write(name_, packed("one\n\nthree 3\nx\n", ending_));
   for (const std::size_t max_records : {1u, 2u, 100u}) {
     const auto source = open_at(0);
     EXPECT_EQ(source->partitions().value(), 1u);
-    EXPECT_EQ(source->first_position(kClicks).value(), 0u);
+    EXPECT_EQ(source->first_position(kClickLog).value(), 0u);
     const auto records = read_all(*source, max_records);
     EXPECT_EQ(texts(records), (Texts{"one", "", "three 3", "x"}));
     const std::vector<Position> positions = {0, 4, 5, 13};
@@ -173,7 +174,7 @@ TEST_P(FileForms, GoesOnAtEveryPosition) {
       EXPECT_EQ(rest[later].position, whole[index + later].position);
       EXPECT_EQ(rest[later].bytes, whole[index + later].bytes);
     }
-    const auto again = source->record_at(kClicks, whole[index].position);
+    const auto again = source->record_at(kClickLog, whole[index].position);
     ASSERT_TRUE(again.has_value() && again->has_value());
     EXPECT_EQ((*again)->bytes, lines[index]);
     EXPECT_EQ((*again)->position, whole[index].position);
@@ -184,7 +185,7 @@ TEST_P(FileForms, GoesOnAtEveryPosition) {
 TEST_P(FileForms, TheEndIsWhereItSays) {
   write(name_, packed("one\ntwo\n", ending_));
   const auto source = open_at(0);
-  const Position end = source->end_position(kClicks).value();
+  const Position end = source->end_position(kClickLog).value();
   read_all(*source);
   EXPECT_EQ(read(*source).at_end, end);
   EXPECT_EQ(read(*source).at_end, end);
@@ -200,7 +201,7 @@ TEST_P(FileForms, AnEmptyFileIsAnEmptyLog) {
     const auto source = open_at(0);
     const ReadResult nothing = read(*source);
     EXPECT_TRUE(nothing.records.empty());
-    EXPECT_EQ(nothing.at_end, source->end_position(kClicks).value());
+    EXPECT_EQ(nothing.at_end, source->end_position(kClickLog).value());
   }
 }
 
@@ -242,14 +243,14 @@ TEST_P(FileForms, ACarriageReturnIsLeftToTheParser) {
 TEST_P(FileForms, AShorterFileThanWhatWasReadIsAnError) {
   write(name_, packed("one\n", ending_));
   EXPECT_THAT(read_error(*open_at(100)), HasSubstr("is shorter than what was read"));
-  const auto record = open()->record_at(kClicks, 100);
+  const auto record = open()->record_at(kClickLog, 100);
   EXPECT_FALSE(record.has_value());
 }
 
 // ---- compressed files that are damaged
 
 class CompressedForms : public FileForms {};
-INSTANTIATE_TEST_SUITE_P(All, CompressedForms, testing::Values(".zst", ".gz"),
+INSTANTIATE_TEST_SUITE_P(All, CompressedForms, ::testing::Values(".zst", ".gz"),
                          [](const auto& form) { return form.param.substr(1); });
 
 TEST_P(CompressedForms, SeveralFramesAreOneText) {
@@ -284,8 +285,8 @@ TEST_P(CompressedForms, ALastLineWithoutAnEndIsARecord) {
   write(name_, packed("one\ntwo", ending_));
   const auto source = open_at(0);
   EXPECT_EQ(texts(read_all(*source)), (Texts{"one", "two"}));
-  EXPECT_FALSE(source->unfinished(kClicks)->has_value());
-  const auto last = source->record_at(kClicks, 4);
+  EXPECT_FALSE(source->unfinished(kClickLog)->has_value());
+  const auto last = source->record_at(kClickLog, 4);
   ASSERT_TRUE(last.has_value() && last->has_value());
   EXPECT_EQ((*last)->bytes, "two");
 }
@@ -309,15 +310,15 @@ TEST_F(FileSourceTest, SeesWhatIsAddedToAPlainFile) {
 TEST_F(FileSourceTest, AnUnfinishedLastLineWaits) {
   write("clicks/00000.jsonl", "one\ntwo");
   const auto source = open_at(0);
-  EXPECT_FALSE(source->unfinished(kClicks)->has_value());  // nothing was read yet
+  EXPECT_FALSE(source->unfinished(kClickLog)->has_value());  // nothing was read yet
   EXPECT_EQ(texts(read_all(*source)), Texts{"one"});
   EXPECT_EQ(read(*source).at_end, 4u);
-  const auto last = source->unfinished(kClicks);
+  const auto last = source->unfinished(kClickLog);
   ASSERT_TRUE(last.has_value() && last->has_value());
   EXPECT_EQ((*last)->bytes, "two");
   EXPECT_EQ((*last)->position, 4u);
   EXPECT_EQ((*last)->next, 7u);
-  EXPECT_FALSE(source->unfinished(kClicks)->has_value());  // given once
+  EXPECT_FALSE(source->unfinished(kClickLog)->has_value());  // given once
   EXPECT_EQ(read(*source).at_end, 7u);
 }
 
@@ -325,7 +326,7 @@ TEST_F(FileSourceTest, NothingIsUnfinishedAtALinesEnd) {
   write("clicks/00000.jsonl", "one\n");
   const auto source = open_at(0);
   read_all(*source);
-  EXPECT_FALSE(source->unfinished(kClicks)->has_value());
+  EXPECT_FALSE(source->unfinished(kClickLog)->has_value());
 }
 
 // ---- segments
@@ -347,12 +348,12 @@ TEST_F(FileSourceTest, SegmentsAreReadInNumericOrder) {
     const auto rest = read_all(*open_at(positions[index]));
     EXPECT_EQ(rest.size(), positions.size() - index);
     EXPECT_EQ(rest[0].bytes, records[index].bytes);
-    EXPECT_EQ((*source->record_at(kClicks, positions[index]))->bytes, records[index].bytes);
+    EXPECT_EQ((*source->record_at(kClickLog, positions[index]))->bytes, records[index].bytes);
     // Going on after a record begins with the one that follows, also across segments.
     const auto after = read_all(*open_at(records[index].next));
     EXPECT_EQ(after.size(), positions.size() - index - 1);
   }
-  EXPECT_EQ(source->end_position(kClicks).value(), at(10, 2));
+  EXPECT_EQ(source->end_position(kClickLog).value(), at(10, 2));
 }
 
 TEST_F(FileSourceTest, AnUnfinishedLineBeforeANextSegmentIsARecord) {
@@ -360,7 +361,7 @@ TEST_F(FileSourceTest, AnUnfinishedLineBeforeANextSegmentIsARecord) {
   write("clicks/00000/1.jsonl", "c\nd");
   const auto source = open_at(0);
   EXPECT_EQ(texts(read_all(*source)), (Texts{"a", "b", "c"}));
-  EXPECT_EQ((*source->unfinished(kClicks))->bytes, "d");
+  EXPECT_EQ((*source->unfinished(kClickLog))->bytes, "d");
 }
 
 TEST_F(FileSourceTest, NewSegmentsAreSeenWhileReading) {
@@ -368,11 +369,11 @@ TEST_F(FileSourceTest, NewSegmentsAreSeenWhileReading) {
     fs::remove_all(folder_.path() / "clicks/00000");
     fs::create_directories(folder_.path() / "clicks/00000");
     const auto source = open_at(0);
-    EXPECT_EQ(source->first_position(kClicks).value(), 0u);
+    EXPECT_EQ(source->first_position(kClickLog).value(), 0u);
     EXPECT_EQ(read(*source).at_end, 0u);  // a partition without segments is empty
     write("clicks/00000/5.jsonl" + ending, packed("a\n", ending));
     EXPECT_EQ(texts(read_all(*source)), Texts{"a"});
-    const Position end = source->end_position(kClicks).value();
+    const Position end = source->end_position(kClickLog).value();
     EXPECT_EQ(read(*source).at_end, end);
     const auto restarted = open_at(end);
     if (ending.empty()) append("clicks/00000/5.jsonl", "more\n");
@@ -386,20 +387,20 @@ TEST_F(FileSourceTest, NewSegmentsAreSeenWhileReading) {
 TEST_F(FileSourceTest, ARemovedSegmentThatWasNotReadIsALostRange) {
   write("clicks/00000/3.jsonl", "a\n");
   write("clicks/00000/4.jsonl", "b\n");
-  const Status lost = open()->seek(kClicks, at(2, 7));
+  const Status lost = open()->seek(kClickLog, at(2, 7));
   ASSERT_FALSE(lost.has_value());
   EXPECT_THAT(lost.error().message, HasSubstr("lost"));
   EXPECT_THAT(lost.error().message, HasSubstr("3.jsonl"));
-  EXPECT_FALSE((*open()->record_at(kClicks, at(2, 7))).has_value());
+  EXPECT_FALSE((*open()->record_at(kClickLog, at(2, 7))).has_value());
   EXPECT_EQ(texts(read_all(*open_at(0))), (Texts{"a", "b"}));  // a first start
-  EXPECT_EQ(open()->first_position(kClicks).value(), at(3, 0));
+  EXPECT_EQ(open()->first_position(kClickLog).value(), at(3, 0));
 }
 
 TEST_F(FileSourceTest, ASegmentThatIsGoneWhileItWasReadIsALostRange) {
   write("clicks/00000/3.jsonl", "a\n");
   write("clicks/00000/5.jsonl", "b\n");
   for (const Position begun : {at(4, 0), at(4, 7)}) {
-    const Status lost = open()->seek(kClicks, begun);
+    const Status lost = open()->seek(kClickLog, begun);
     ASSERT_FALSE(lost.has_value());
     EXPECT_THAT(lost.error().message, HasSubstr("lost"));
     EXPECT_THAT(lost.error().message, HasSubstr("segment 4"));
@@ -428,7 +429,7 @@ TEST_F(FileSourceTest, OneReadOfLongRecordsGivesNoMoreThanAMebibyteAndOneRecord)
 TEST_F(FileSourceTest, TwoSegmentsOfOneNumberAreAnError) {
   write("clicks/00000/1.jsonl", "a\n");
   write("clicks/00000/01.jsonl.gz", gzip("a\n"));
-  const Status status = open()->seek(kClicks, 0);
+  const Status status = open()->seek(kClickLog, 0);
   ASSERT_FALSE(status.has_value());
   EXPECT_EQ(status.error().kind, ErrorKind::usage);
   EXPECT_THAT(status.error().message, HasSubstr("one number"));
@@ -484,7 +485,7 @@ TEST_F(FileSourceTest, NothingIsDeclaredQuiet) {
   write("clicks/00000.jsonl", "");
   const auto source = open_at(0);
   read(*source);
-  EXPECT_FALSE(source->confirmed_end(kClicks).has_value());
+  EXPECT_FALSE(source->confirmed_end(kClickLog).has_value());
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace {
 constexpr TimeMs kStart = 1'700'000'000'000;
 constexpr DurationMs kTick = 10;
 
-class IntakeTest : public testing::Test {
+class IntakeTest : public ::testing::Test {
  protected:
   IntakeTest() {
     config_.max_out_of_orderness = {20, 20, 20};

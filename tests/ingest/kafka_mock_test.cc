@@ -16,12 +16,12 @@
 namespace sluice {
 namespace {
 
+using ::sluice::testing::kClicks0;
+using ::sluice::testing::kPatienceMs;
 using ::testing::HasSubstr;
 
-constexpr StreamPartition kClicks0{Stream::clicks, 0};
 constexpr const char* kTopics[] = {"impressions", "clicks", "purchases"};
 constexpr std::size_t kRecords = 600;
-constexpr DurationMs kPatienceMs = 30'000;
 constexpr int kNodes = 3;
 // Numbers of the protocol's requests.
 constexpr std::int16_t kFetch = 1;

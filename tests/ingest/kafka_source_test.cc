@@ -15,6 +15,8 @@ namespace sluice {
 namespace {
 
 using ::sluice::testing::BrokerClient;
+using ::sluice::testing::kClicks0;
+using ::sluice::testing::kPatienceMs;
 using ::sluice::testing::TransactionalProducer;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -23,8 +25,6 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 
 constexpr StreamPartition kImpressions0{Stream::impressions, 0};
-constexpr StreamPartition kClicks0{Stream::clicks, 0};
-constexpr DurationMs kPatienceMs = 20'000;
 
 Config config_of(const std::string& brokers, const std::array<std::string, kStreams>& topics) {
   Config config;

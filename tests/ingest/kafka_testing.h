@@ -11,6 +11,7 @@
 
 #include "base/time.h"
 #include "ingest/kafka_handles.h"
+#include "ingest/source.h"
 
 namespace sluice::testing {
 
@@ -22,6 +23,11 @@ constexpr bool kCanConnect = false;
 constexpr bool kCanConnect = true;
 #endif
 constexpr const char* kCannotConnect = "the thread sanitizer crashes in librdkafka's own threads";
+
+constexpr StreamPartition kClicks0{Stream::clicks, 0};
+
+// After so long a test has failed.
+constexpr DurationMs kPatienceMs = 60'000;
 
 // The broker that ./dev test has started, "host:port" from SLUICE_KAFKA; none without it.
 std::optional<std::string> test_broker();

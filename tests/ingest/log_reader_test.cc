@@ -17,11 +17,7 @@
 namespace sluice {
 namespace {
 
-constexpr TimeMs kT0 = 1'700'000'000'000;
 constexpr TimeMs kEnd = floor_to(kTimeMax, 1'000);
-
-constexpr EndPolicy kClose{EndPolicy::Kind::close, 0, false};
-constexpr EndPolicy kHold{EndPolicy::Kind::hold, 0, false};
 
 StreamPartition impressions(std::uint32_t partition) {
   return {Stream::impressions, partition};

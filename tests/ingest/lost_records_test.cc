@@ -18,13 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr TimeMs kT0 = 1'700'000'000'000;
-constexpr StreamPartition kImpressions{Stream::impressions, 0};
-constexpr StreamPartition kClicks{Stream::clicks, 0};
-constexpr StreamPartition kPurchases{Stream::purchases, 0};
-constexpr EndPolicy kClose{EndPolicy::Kind::close, 0, false};
-constexpr EndPolicy kLive{EndPolicy::Kind::hold, 0, true};
-
 // A scripted source whose connection breaks, and whose last record cannot be asked for now and
 // then.
 class BreakingSource final : public Source {

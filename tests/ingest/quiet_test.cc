@@ -14,13 +14,9 @@
 namespace sluice {
 namespace {
 
-constexpr EndPolicy kLive{EndPolicy::Kind::hold, 0, true};
 constexpr DurationMs kIdleAfter = 10'000;
 constexpr DurationMs kMaxDelay = 60'000;
 
-constexpr StreamPartition kImpressions{Stream::impressions, 0};
-constexpr StreamPartition kClicks{Stream::clicks, 0};
-constexpr StreamPartition kPurchases{Stream::purchases, 0};
 constexpr std::array<StreamPartition, 3> kAll = {kImpressions, kClicks, kPurchases};
 
 class QuietTest : public ::testing::Test {

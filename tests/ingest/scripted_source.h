@@ -11,9 +11,19 @@
 #include <vector>
 
 #include "base/time.h"
+#include "ingest/log_reader.h"
 #include "ingest/source.h"
 
 namespace sluice {
+
+inline constexpr TimeMs kT0 = 1'700'000'000'000;
+
+inline constexpr StreamPartition kImpressions{Stream::impressions, 0};
+inline constexpr StreamPartition kClicks{Stream::clicks, 0};
+inline constexpr StreamPartition kPurchases{Stream::purchases, 0};
+inline constexpr EndPolicy kClose{EndPolicy::Kind::close, 0, false};
+inline constexpr EndPolicy kHold{EndPolicy::Kind::hold, 0, false};
+inline constexpr EndPolicy kLive{EndPolicy::Kind::hold, 0, true};
 
 class ManualClock final : public Clock {
  public:

@@ -53,7 +53,7 @@ OracleRecord parse(Stream stream, const Record& record) {
   return fact;
 }
 
-class Expedia : public testing::Test {
+class Expedia : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!fs::exists(kRoot)) GTEST_SKIP() << "no Expedia logs at " << kRoot;

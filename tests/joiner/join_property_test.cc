@@ -15,7 +15,7 @@
 namespace sluice {
 namespace {
 
-constexpr TimeMs kStart = 1'712'345'678'000;
+constexpr TimeMs kFirstTime = 1'712'345'678'000;
 
 // One record of some log, in the order of writing over all logs.
 struct Writing {
@@ -210,7 +210,7 @@ void spoil(int flaw, std::string& bytes, OracleRecord& fact) {
 
 Logs write_logs(const std::vector<Writing>& writings, const Settings& settings) {
   Logs logs;
-  TimeMs now = kStart;
+  TimeMs now = kFirstTime;
   for (const Writing& w : writings) {
     const int key = settings.by_user_item ? w.user : w.impression;
     const int partition = (w.partition < 0 ? key : w.partition) % settings.partitions;

@@ -14,8 +14,8 @@
 namespace sluice {
 namespace {
 
-using testing::HasSubstr;
-using testing::Not;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr TimeMs kStart = 1'700'000'000'000;
 
@@ -44,7 +44,7 @@ class FailingStore final : public KeyValueStore {
   KeyValueStore& store_;
 };
 
-class JoinTest : public testing::Test {
+class JoinTest : public ::testing::Test {
  protected:
   JoinTest() {
     config_.join.click_window = 1'000;

@@ -13,7 +13,7 @@
 namespace sluice {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 // All four kinds: unclicked, clicked with open z, late z, both at once.
 Sample sample(std::uint64_t sequence) {
@@ -202,7 +202,7 @@ TEST(SamplesDigest, DependsOnAllButFeaturesAndShard) {
 
 // ---- the log
 
-class SampleLog : public testing::Test {
+class SampleLog : public ::testing::Test {
  protected:
   void append(std::uint64_t first, std::uint64_t last) {
     WriteBatch batch;

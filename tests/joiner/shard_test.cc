@@ -12,7 +12,7 @@
 namespace sluice {
 namespace {
 
-class ShardTest : public testing::Test {
+class ShardTest : public ::testing::Test {
  protected:
   ShardTest() {
     join_.click_window = 100;

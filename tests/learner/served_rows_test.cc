@@ -10,13 +10,13 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t kDim = 3;
+constexpr std::size_t kColumns = 3;
 
-using Rows = std::map<std::uint64_t, std::vector<float>>;
+using KeyedRows = std::map<std::uint64_t, std::vector<float>>;
 
 // A view needs its rows in one place.
 struct Columns {
-  explicit Columns(const Rows& rows) {
+  explicit Columns(const KeyedRows& rows) {
     for (const auto& [key, row] : rows) {
       keys.push_back(key);
       values.insert(values.end(), row.begin(), row.end());
@@ -28,31 +28,31 @@ struct Columns {
   std::vector<float> values;
 };
 
-Rows all_rows(const ServedTable& table) {
-  Rows rows;
+KeyedRows all_rows(const ServedTable& table) {
+  KeyedRows rows;
   table.for_each([&](std::uint64_t key, const float* values) {
-    EXPECT_TRUE(rows.emplace(key, std::vector<float>(values, values + kDim)).second) << key;
+    EXPECT_TRUE(rows.emplace(key, std::vector<float>(values, values + kColumns)).second) << key;
   });
   return rows;
 }
 
-void expect_rows(const ServedTable& table, const Rows& expected) {
+void expect_rows(const ServedTable& table, const KeyedRows& expected) {
   EXPECT_EQ(all_rows(table), expected);
   EXPECT_EQ(table.rows(), expected.size());
   for (std::uint64_t key = 0; key < 60; ++key) {
     const float* const found = table.find(key);
     ASSERT_EQ(found != nullptr, expected.contains(key)) << key;
     if (found == nullptr) continue;
-    EXPECT_EQ(std::vector<float>(found, found + kDim), expected.at(key));
+    EXPECT_EQ(std::vector<float>(found, found + kColumns), expected.at(key));
     EXPECT_EQ(RowBlock::values_at(table.likely(mix64(key))), found);
   }
 }
 
-Rows random_rows() {
+KeyedRows random_rows() {
   const auto keys = *rc::gen::container<std::set<std::uint64_t>>(rc::gen::inRange(0, 60));
-  Rows rows;
+  KeyedRows rows;
   for (const std::uint64_t key : keys) {
-    rows[key] = *rc::gen::container<std::vector<float>>(kDim, rc::gen::arbitrary<float>());
+    rows[key] = *rc::gen::container<std::vector<float>>(kColumns, rc::gen::arbitrary<float>());
     for (float& value : rows[key]) value = value == value ? value : 0;  // to be compared
   }
   return rows;
@@ -61,12 +61,12 @@ Rows random_rows() {
 // A map that each delta is written into says what every version holds, also once later ones are
 // made of it.
 RC_GTEST_PROP(ServedRows, EveryVersionOfAChainHoldsItsRows, ()) {
-  std::vector<Rows> expected = {random_rows()};
+  std::vector<KeyedRows> expected = {random_rows()};
   std::vector<ServedTable> versions;
-  versions.emplace_back("t", kDim, 1, Columns(expected[0]).view());
+  versions.emplace_back("t", kColumns, 1, Columns(expected[0]).view());
   const int deltas = *rc::gen::inRange(0, 6);
   for (int n = 0; n < deltas; ++n) {
-    const Rows changed = random_rows();
+    const KeyedRows changed = random_rows();
     versions.push_back(versions.back().with(Columns(changed).view()));
     expected.push_back(expected.back());
     for (const auto& [key, row] : changed) expected.back()[key] = row;
@@ -76,10 +76,10 @@ RC_GTEST_PROP(ServedRows, EveryVersionOfAChainHoldsItsRows, ()) {
 
 // What a delta costs is told by the bytes that it has of its own.
 TEST(ServedRows, AVersionSharesTheRowsThatADeltaDoesNotName) {
-  Rows rows;
+  KeyedRows rows;
   for (std::uint64_t key = 0; key < 100'000; ++key) rows[key * 7919] = {1, 2, 3};
-  const ServedTable base("t", kDim, 1, Columns(rows).view());
-  EXPECT_LT(base.bytes(), 100'000 * (8 + 4 * kDim + 4 + 13.5));
+  const ServedTable base("t", kColumns, 1, Columns(rows).view());
+  EXPECT_LT(base.bytes(), 100'000 * (8 + 4 * kColumns + 4 + 13.5));
   const ServedTable next = base.with(Columns({{7919, {4, 5, 6}}, {1, {7, 8, 9}}}).view());
   EXPECT_EQ(next.find(2 * 7919), base.find(2 * 7919)) << "one piece of memory";
   EXPECT_LT(next.bytes() - base.bytes(), 1'000U);
@@ -92,11 +92,11 @@ TEST(ServedRows, AVersionSharesTheRowsThatADeltaDoesNotName) {
 
 // Nothing but the key itself decides: two keys whose entries look alike are told apart.
 TEST(ServedRows, EntriesThatLookAlikeAreToldApart) {
-  Rows rows;
+  KeyedRows rows;
   for (std::uint64_t key = 0; key < 300'000; ++key) {
     rows[key] = {static_cast<float>(key), 0, 0};
   }
-  const ServedTable table("t", kDim, 1, Columns(rows).view());
+  const ServedTable table("t", kColumns, 1, Columns(rows).view());
   for (std::uint64_t key = 0; key < 600'000; ++key) {
     const float* const found = table.find(key);
     ASSERT_EQ(found != nullptr, key < 300'000) << key;
@@ -105,7 +105,7 @@ TEST(ServedRows, EntriesThatLookAlikeAreToldApart) {
 }
 
 TEST(ServedRows, ATableMayBeEmpty) {
-  const ServedTable table("t", kDim, 1, {});
+  const ServedTable table("t", kColumns, 1, {});
   EXPECT_EQ(table.find(5), nullptr);
   EXPECT_EQ(table.likely(mix64(5)), nullptr);
   EXPECT_EQ(table.rows(), 0U);

@@ -26,14 +26,15 @@
 #include "serving/model_catalog.h"
 #include "serving/scoring_api.h"
 #include "serving/serving_metrics.h"
+#include "tests/serving/no_events.h"
 #include "tests/store/temporary_folder.h"
 
 namespace sluice {
 namespace {
 
-using testing::AllOf;
-using testing::HasSubstr;
-using testing::StartsWith;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 constexpr DurationMs kRequestTimeout = 10'000;
 constexpr DurationMs kIdleTimeout = 60'000;
@@ -52,13 +53,6 @@ class HandClock final : public Clock {
 
  private:
   SystemClock real_;
-};
-
-class NoEvents final : public VersionEvents {
-  void on_current(const std::string&, const ModelVersion&) override {}
-  void on_look_error(const std::string&) override {}
-  void on_load_error(const std::string&, const std::string&) override {}
-  void on_held(const std::string&, std::size_t) override {}
 };
 
 // A client's end; what does not come within ten seconds does not come.
@@ -130,7 +124,7 @@ struct PemFiles {
   KeyPtr owned;
 };
 
-class HttpServerTest : public testing::Test {
+class HttpServerTest : public ::testing::Test {
  protected:
   void start(std::size_t threads, std::shared_ptr<TlsContext> tls = {}) {
     HttpServerOptions options;

@@ -15,11 +15,11 @@
 namespace sluice {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::IsEmpty;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
-class HandClock final : public Clock {
+class StillClock final : public Clock {
  public:
   TimeMs wall_ms() override { return 0; }
   DurationMs steady_ms() override { return now; }
@@ -40,7 +40,7 @@ class KeptEvents final : public VersionEvents {
   std::size_t held = 0;
 };
 
-class ModelVersionsTest : public testing::Test {
+class ModelVersionsTest : public ::testing::Test {
  protected:
   ModelVersions versions(const std::string& alias = {}, std::size_t keep = 2) {
     return {{"m", parent_, alias, keep}, files_, clock_, events_};
@@ -56,7 +56,7 @@ class ModelVersionsTest : public testing::Test {
   TemporaryFolder folder_;
   fs::path parent_ = folder_.path() / "models" / "m" / "snapshots";
   WatchedFiles files_;
-  HandClock clock_;
+  StillClock clock_;
   KeptEvents events_;
 };
 

@@ -16,7 +16,7 @@ namespace sluice {
 namespace {
 
 using nlohmann::json;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 // The manifest of the small model of small_snapshot.h, as far as requests need it.
 nlohmann::ordered_json small_manifest() {

@@ -10,13 +10,14 @@
 #include "serving/model_catalog.h"
 #include "serving/scoring_api.h"
 #include "serving/serving_metrics.h"
+#include "tests/serving/no_events.h"
 #include "tests/serving/small_snapshot.h"
 #include "tests/store/temporary_folder.h"
 
 namespace sluice {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 Scorer open(const fs::path& folder) {
   RealFileSystem files;
@@ -93,13 +94,6 @@ TEST(Scorer, BadImpressionsKeepTheirPlace) {
             scorer.score(std::span(impressions).subspan(4, 1))[0]->prediction);
   EXPECT_EQ(scores[9]->impression_id, "7");
 }
-
-class NoEvents final : public VersionEvents {
-  void on_current(const std::string&, const ModelVersion&) override {}
-  void on_look_error(const std::string&) override {}
-  void on_load_error(const std::string&, const std::string&) override {}
-  void on_held(const std::string&, std::size_t) override {}
-};
 
 // A tower that has come to give no number spoils the rates that rest on it and no others: of a
 // recipe whose pCTCVR has its own tower, that rate stays finite.

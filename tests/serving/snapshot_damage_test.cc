@@ -14,10 +14,10 @@ namespace sluice {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using testing::AnyOf;
-using testing::HasSubstr;
+using ::testing::AnyOf;
+using ::testing::HasSubstr;
 
-class SnapshotDamage : public testing::Test {
+class SnapshotDamage : public ::testing::Test {
  protected:
   SnapshotDamage() : good_(publish_small_snapshot(temporary_.path() / "good", 16)) {}
 

@@ -6,7 +6,7 @@
 namespace sluice {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 // One table with rows of two numbers, and one layer of three.
 Tensors model(const std::vector<std::uint64_t>& keys, const std::vector<float>& rows,

@@ -17,10 +17,10 @@
 namespace sluice {
 namespace {
 
-using testing::AllOf;
-using testing::HasSubstr;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
-class Snapshots : public testing::Test {
+class Snapshots : public ::testing::Test {
  protected:
   std::string found(const fs::path& where, const std::optional<std::string>& model = {},
                     std::optional<std::uint64_t> sequence = {}) {

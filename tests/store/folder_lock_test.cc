@@ -12,7 +12,7 @@
 namespace sluice {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 TEST(FolderLock, MakesTheFolderAndIsFreeAgainAfterwards) {
   const TemporaryFolder folder;

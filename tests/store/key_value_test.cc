@@ -18,10 +18,10 @@ namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
-StoreConfig small_config() {
+StoreConfig small_store() {
   StoreConfig config;
   config.memtable_bytes = 64 << 10;  // so that tests flush and compact
   config.block_cache_bytes = 1 << 20;
@@ -29,7 +29,7 @@ StoreConfig small_config() {
 }
 
 std::unique_ptr<KeyValueStore> open(const fs::path& folder) {
-  auto store = open_rocksdb(folder, small_config());
+  auto store = open_rocksdb(folder, small_store());
   EXPECT_TRUE(store) << store.error().message;
   return store ? *std::move(store) : nullptr;
 }
@@ -221,7 +221,7 @@ TEST(KeyValueStore, DamagedCommitIsRefused) {
   file.seekp(-50, std::ios::end);
   file.put('Z');
   file.close();
-  const auto reopened = open_rocksdb(copy, small_config());
+  const auto reopened = open_rocksdb(copy, small_store());
   ASSERT_FALSE(reopened);
   EXPECT_EQ(reopened.error().kind, ErrorKind::stop);
   EXPECT_THAT(reopened.error().message, HasSubstr("damaged"));

@@ -15,8 +15,8 @@ namespace sluice {
 namespace {
 
 using nlohmann::ordered_json;
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 const std::vector<FolderFile> kListed = {{"weights.safetensors", "0123456789"}, {"b.json", "{}"}};
 const std::vector<FolderFile> kUnlisted = {{"provenance.json", "{\"host\": \"a\"}"}};
@@ -288,7 +288,7 @@ void crash_everywhere(const std::function<void(CrashFileSystem&)>& prepare,
       EXPECT_EQ(status.has_value(), reached_the_end) << "an error was swallowed or made up";
       files.crash(seed);
       judge(files, status.has_value());
-      if (testing::Test::HasFailure()) return;
+      if (::testing::Test::HasFailure()) return;
     }
     if (reached_the_end) {
       EXPECT_GT(operation, 3u) << "nothing was tried";

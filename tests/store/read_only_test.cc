@@ -16,26 +16,26 @@ namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-StoreConfig small_config() {
+StoreConfig busy_store() {
   StoreConfig config;
   config.memtable_bytes = 64 << 10;  // so that it flushes and compacts all the time
   config.block_cache_bytes = 1 << 20;
   return config;
 }
 
-std::string key(std::uint64_t number) {
+std::string row_key(std::uint64_t number) {
   return std::to_string(1'000'000'000 + number);
 }
 
 // Commit `number` as the join makes them: a sample, an open page, an expired range, the progress.
 constexpr std::uint64_t kOpenPages = 30;
-WriteBatch commit_of(std::uint64_t number) {
+WriteBatch busy_commit(std::uint64_t number) {
   WriteBatch batch;
-  batch.put(Space::samples, key(number), key(number) + std::string(2'000, 's'));
-  batch.put(Space::state, key(number), key(number) + std::string(3'000, 'p'));
-  if (number > kOpenPages) batch.remove_range(Space::state, "", key(number - kOpenPages + 1));
+  batch.put(Space::samples, row_key(number), row_key(number) + std::string(2'000, 's'));
+  batch.put(Space::state, row_key(number), row_key(number) + std::string(3'000, 'p'));
+  if (number > kOpenPages) batch.remove_range(Space::state, "", row_key(number - kOpenPages + 1));
   batch.put(Space::meta, "progress", std::to_string(number));
   return batch;
 }
@@ -52,8 +52,8 @@ std::uint64_t last_commit(KeyValueStore& view) {
         std::pair{Space::state, last > kOpenPages ? last - kOpenPages + 1 : 1}}) {
     std::uint64_t next = first;
     const Status scanned = view.scan(space, "", "", [&](std::string_view k, std::string_view v) {
-      EXPECT_EQ(k, key(next));
-      EXPECT_TRUE(v.starts_with(key(next)));
+      EXPECT_EQ(k, row_key(next));
+      EXPECT_TRUE(v.starts_with(row_key(next)));
       ++next;
       return true;
     });
@@ -76,10 +76,10 @@ std::set<std::string> listing(const fs::path& folder) {
 TEST(ReadOnlyStore, ShowsTheLastCommitAndTouchesNothing) {
   const TemporaryFolder folder;
   {
-    auto store = open_rocksdb(folder.path() / "store", small_config());
+    auto store = open_rocksdb(folder.path() / "store", busy_store());
     ASSERT_TRUE(store);
     for (std::uint64_t number = 1; number <= 200; ++number) {
-      ASSERT_TRUE((*store)->commit(commit_of(number)));
+      ASSERT_TRUE((*store)->commit(busy_commit(number)));
     }
   }
   const auto before = listing(folder.path());
@@ -95,18 +95,18 @@ TEST(ReadOnlyStore, ShowsTheLastCommitAndTouchesNothing) {
   }
   EXPECT_EQ(listing(folder.path()), before);
   // And it can still be written.
-  auto store = open_rocksdb(folder.path() / "store", small_config());
+  auto store = open_rocksdb(folder.path() / "store", busy_store());
   ASSERT_TRUE(store);
-  EXPECT_TRUE((*store)->commit(commit_of(201)));
+  EXPECT_TRUE((*store)->commit(busy_commit(201)));
 }
 
 // Each view is of one moment, whatever is flushed, compacted and removed while it is opened, and
 // stays so for its life.
 TEST(ReadOnlyStore, SlowEveryViewOfALiveStoreIsOneMoment) {
   const TemporaryFolder folder;
-  auto store = open_rocksdb(folder.path(), small_config());
+  auto store = open_rocksdb(folder.path(), busy_store());
   ASSERT_TRUE(store);
-  ASSERT_TRUE((*store)->commit(commit_of(1)));
+  ASSERT_TRUE((*store)->commit(busy_commit(1)));
   std::atomic<std::uint64_t> committed = 1;
   std::atomic<std::uint64_t> begun = 0;  // views
   std::atomic<bool> is_over = false;
@@ -116,7 +116,7 @@ TEST(ReadOnlyStore, SlowEveryViewOfALiveStoreIsOneMoment) {
       while (!is_over && number > 10 * begun) {
         std::this_thread::sleep_for(std::chrono::microseconds(100));
       }
-      EXPECT_TRUE((*store)->commit(commit_of(number)));
+      EXPECT_TRUE((*store)->commit(busy_commit(number)));
       committed = number;
     }
   });
@@ -127,7 +127,7 @@ TEST(ReadOnlyStore, SlowEveryViewOfALiveStoreIsOneMoment) {
   std::deque<Kept> kept;
   int opened = 0;
   int changed = 0;
-  while (opened < 300 && committed < 3'000 && !testing::Test::HasFailure()) {
+  while (opened < 300 && committed < 3'000 && !::testing::Test::HasFailure()) {
     const std::uint64_t before = committed;
     ++begun;
     auto view = open_rocksdb_to_read(folder.path());
@@ -154,7 +154,7 @@ TEST(ReadOnlyStore, SlowEveryViewOfALiveStoreIsOneMoment) {
   kept.clear();
   // Nobody's reading has hurt the writer.
   store->reset();
-  store = open_rocksdb(folder.path(), small_config());
+  store = open_rocksdb(folder.path(), busy_store());
   ASSERT_TRUE(store) << store.error().message;
   EXPECT_EQ(last_commit(**store), committed);
   std::printf("%d views of a store that went from 1 to %llu commits\n", opened,
@@ -201,15 +201,15 @@ class Interrupted final : public rocksdb::FileSystemWrapper {
 TEST(ReadOnlyStore, AStoreThatChangesWhileItIsOpenedIsOpenedAgain) {
   for (const int times : {1, 3, 1'000}) {
     const TemporaryFolder folder;
-    auto store = open_rocksdb(folder.path(), small_config());
+    auto store = open_rocksdb(folder.path(), busy_store());
     ASSERT_TRUE(store);
     std::uint64_t committed = 0;
     const auto write = [&] {
       for (int count = 0; count < 40; ++count) {
-        ASSERT_TRUE((*store)->commit(commit_of(++committed)));
+        ASSERT_TRUE((*store)->commit(busy_commit(++committed)));
       }
     };
-    ASSERT_TRUE((*store)->commit(commit_of(++committed)));
+    ASSERT_TRUE((*store)->commit(busy_commit(++committed)));
     const auto files = std::make_shared<Interrupted>(write, times);
     const auto view = open_rocksdb_to_read(folder.path(), files);
     if (times == 1'000) {
@@ -239,9 +239,9 @@ TEST(ReadOnlyStore, SaysWhereThereIsNoStore) {
 TEST(ReadOnlyStore, SaysThatAStoreIsDamaged) {
   const TemporaryFolder folder;
   {
-    auto store = open_rocksdb(folder.path(), small_config());
+    auto store = open_rocksdb(folder.path(), busy_store());
     ASSERT_TRUE(store);
-    ASSERT_TRUE((*store)->commit(commit_of(1)));
+    ASSERT_TRUE((*store)->commit(busy_commit(1)));
   }
   for (const auto& entry : fs::directory_iterator(folder.path())) {
     if (entry.path().filename().string().starts_with("MANIFEST")) {
@@ -255,12 +255,12 @@ TEST(ReadOnlyStore, SaysThatAStoreIsDamaged) {
 }
 
 TEST(ReadOnlyStoreDeathTest, IsNotWritten) {
-  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
   const TemporaryFolder folder;
-  { ASSERT_TRUE(open_rocksdb(folder.path(), small_config())); }
+  { ASSERT_TRUE(open_rocksdb(folder.path(), busy_store())); }
   const auto view = open_rocksdb_to_read(folder.path());
   ASSERT_TRUE(view);
-  EXPECT_DEATH(static_cast<void>((*view)->commit(commit_of(1))), "opened for reading");
+  EXPECT_DEATH(static_cast<void>((*view)->commit(busy_commit(1))), "opened for reading");
 }
 
 }  // namespace

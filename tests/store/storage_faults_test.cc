@@ -11,7 +11,7 @@
 namespace sluice {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 TEST_F(StorageFaults, UndisturbedItFlushesAndCompacts) {
   const Disk disk = worked();

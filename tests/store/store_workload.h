@@ -138,7 +138,7 @@ class StorageFaults : public ::testing::Test {
     EXPECT_TRUE(found) << found.error().message;
     if (!found || commits > kCommits) return std::nullopt;
     EXPECT_EQ(*found, expected_contents()[commits]) << "not all of the commits, or part of one";
-    if (testing::Test::HasFailure()) return std::nullopt;
+    if (::testing::Test::HasFailure()) return std::nullopt;
     return commits;
   }
 

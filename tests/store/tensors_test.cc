@@ -10,7 +10,7 @@
 namespace sluice {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 // 8 bytes length, the header as it stands, the data.
 std::string file_of(const std::string& header, const std::string& data) {
