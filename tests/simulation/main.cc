@@ -1,4 +1,5 @@
 // simulation --seeds N | --seconds S | --minutes M | --seed S | --kept | --from A --seeds N
+//            [--part K --parts N]
 //
 // Exit code 0 where every seed held, 1 where one failed, 2 for a wrong usage.
 #include <chrono>
@@ -17,6 +18,8 @@ int main(int argc, char** argv) {
   double seconds = 0;
   double minutes = 0;
   std::vector<std::uint64_t> seeds;
+  std::size_t parts = 1;
+  std::size_t part = 0;
   bool is_kept = false;
   bool is_first_only = false;
   const auto* from_option = app.add_option("--from", from, "Seeds FROM, FROM+1, ... instead");
@@ -25,6 +28,9 @@ int main(int argc, char** argv) {
   app.add_option("--minutes", minutes, "The same in minutes");
   app.add_option("--seed", seeds, "Repeats these seeds and tells what was done");
   app.add_flag("--kept", is_kept, "The kept seeds");
+  app.add_option("--parts", parts, "Of the seeds only one in so many: several processes share them")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--part", part, "Which of the parts, from 0 on");
   app.add_flag("--until-failure", is_first_only, "Stops at the first seed that fails");
   CLI11_PARSE(app, argc, argv);
   seconds += 60 * minutes;
@@ -53,9 +59,8 @@ int main(int argc, char** argv) {
   };
   Tally tally;
   const auto must_stop = [&] { return is_first_only && !tally.failed.empty(); };
-  for (const std::uint64_t seed : seeds) {
-    if (must_stop()) break;
-    run_seed(seed, is_told, tally);
+  for (std::size_t index = part; index < seeds.size() && !must_stop(); index += parts) {
+    run_seed(seeds[index], is_told, tally);
   }
   while (!must_stop() && passed() < seconds) run_seed(fresh_seeds(1).front(), false, tally);
 
