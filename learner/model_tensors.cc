@@ -17,12 +17,12 @@ struct RowArray {
   std::size_t floats;  // of a row
 };
 
-std::vector<RowArray> row_arrays(const EmbeddingTable& table, bool with_state) {
+std::vector<RowArray> row_arrays(const EmbeddingTable& table) {
   const RowLayout& layout = table.layout();
   const std::string prefix = "embedding." + table.name() + ".";
   const std::uint64_t rows = table.rows();
   std::vector<RowArray> arrays = {{prefix + "rows", {rows, layout.dim}, 0, layout.dim}};
-  for (std::size_t n = 0; with_state && n < layout.slots.size(); ++n) {
+  for (std::size_t n = 0; n < layout.slots.size(); ++n) {
     const Slot& slot = layout.slots[n];
     std::vector<std::uint64_t> shape = {rows};
     if (!slot.per_row) shape.push_back(layout.dim);
@@ -62,7 +62,7 @@ Status read_tower_tensors(const Tensors& tensors, const std::string& suffix, con
   return {};
 }
 
-void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& tensors) {
+void add_table_tensors(const EmbeddingTable& table, Tensors& tensors) {
   const std::string prefix = "embedding." + table.name();
   const std::vector<const EmbeddingRow*> order = table.by_key();
   std::vector<std::uint64_t> keys;
@@ -72,10 +72,8 @@ void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& te
     last_batches.push_back(row->last_batch);
   }
   tensors[prefix + ".keys"] = Tensor::of<std::uint64_t>({order.size()}, keys);
-  if (with_state) {
-    tensors[prefix + ".last_batch"] = Tensor::of<std::uint64_t>({order.size()}, last_batches);
-  }
-  for (const RowArray& array : row_arrays(table, with_state)) {
+  tensors[prefix + ".last_batch"] = Tensor::of<std::uint64_t>({order.size()}, last_batches);
+  for (const RowArray& array : row_arrays(table)) {
     std::vector<float> values;
     values.reserve(order.size() * array.floats);
     for (const EmbeddingRow* const row : order) {
@@ -86,7 +84,7 @@ void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& te
   }
 }
 
-Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTable& table) {
+Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table) {
   SLUICE_CHECK(table.rows() == 0);
   const std::string prefix = "embedding." + table.name();
   const auto keys_tensor = tensors.find(prefix + ".keys");
@@ -97,14 +95,13 @@ Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTabl
   }
   std::vector<EmbeddingRow*> made;
   for (const std::uint64_t key : keys) made.push_back(table.find_or_create(key));
-  for (const RowArray& array : row_arrays(table, with_state)) {
+  for (const RowArray& array : row_arrays(table)) {
     SLUICE_ASSIGN(const auto values, read_array<float>(tensors, array.name, array.shape));
     for (std::size_t row = 0; row < rows; ++row) {
       std::copy_n(values.data() + row * array.floats, array.floats,
                   made[row]->values() + array.offset);
     }
   }
-  if (!with_state) return {};
   SLUICE_ASSIGN(const auto last_batches,
                 read_array<std::uint64_t>(tensors, prefix + ".last_batch", {rows}));
   for (std::size_t row = 0; row < rows; ++row) made[row]->last_batch = last_batches[row];

@@ -26,11 +26,12 @@ void add_tower_tensors(const Towers& towers, std::span<const float> values,
 Status read_tower_tensors(const Tensors& tensors, const std::string& suffix, const Towers& towers,
                           std::span<float> values);
 
-// `with_state`: the table's slots and last batches too.
-void add_table_tensors(const EmbeddingTable& table, bool with_state, Tensors& tensors);
+// The rows with all that training needs of them: the optimizer's slots and the last batches.
+void add_table_tensors(const EmbeddingTable& table, Tensors& tensors);
 // Fills an empty table.
-Status read_table_tensors(const Tensors& tensors, bool with_state, EmbeddingTable& table);
+Status read_table_tensors(const Tensors& tensors, EmbeddingTable& table);
 
+// The rows alone, as they are served.
 void add_table_tensors(const ServedTable& table, Tensors& tensors);
 
 // The table of "embedding.<table>.keys"; empty for any other name.

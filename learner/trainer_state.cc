@@ -137,7 +137,7 @@ Status read_state(const LearnerState& state, Learned& learned) {
       const std::string suffix = slot_suffix(learned.dense_slots[n]);
       SLUICE_TRY(read_tower_tensors(tensors, suffix, towers, learned.dense_state[s][n]));
     }
-    for (EmbeddingTable& table : tables) SLUICE_TRY(read_table_tensors(tensors, true, table));
+    for (EmbeddingTable& table : tables) SLUICE_TRY(read_table_tensors(tensors, table));
   }
   SLUICE_ASSIGN(const auto metrics, tensor_bytes(tensors, kMetricsTensor));
   SLUICE_ASSIGN(learned.metrics, ProgressiveMetrics::decode(metrics));
@@ -261,7 +261,7 @@ LearnerState Trainer::save() const {
       const std::string suffix = slot_suffix(learned.dense_slots[n]);
       add_tower_tensors(towers, learned.dense_state[s][n], suffix, state.tensors);
     }
-    for (const EmbeddingTable& table : tables) add_table_tensors(table, true, state.tensors);
+    for (const EmbeddingTable& table : tables) add_table_tensors(table, state.tensors);
   }
   state.tensors[kMetricsTensor] = bytes_tensor(learned.metrics.encode());
   state.tensors[kWindowMetricsTensor] = bytes_tensor(learned.window_metrics.encode());
