@@ -3,7 +3,8 @@
     python read_snapshot.py SNAPSHOT < impressions.jsonl
 
 SNAPSHOT is a folder models/<name>/snapshots/<sequence>; impressions are valid lines of the stream.
-Needs the packages numpy, safetensors and xxhash. The formats are explained in docs/formats.md.
+Needs the packages numpy, safetensors and xxhash. The formats are explained in docs/formats.md. Of the
+recipes those whose rates follow from two towers over shared embeddings, as ESMM's do.
 """
 
 import json
@@ -15,6 +16,7 @@ import safetensors.numpy
 import xxhash
 
 U64 = (1 << 64) - 1
+RECIPES = ("esmm", "escm2_ips", "escm2_snips", "escm2_dr", "dcmt")
 
 
 def mix64(x):
@@ -159,5 +161,9 @@ def is_id(value):
 
 if __name__ == "__main__":
     snapshot = Snapshot(Path(sys.argv[1]))
+    recipe = snapshot.model["recipe"]
+    if recipe.split(":")[0] not in RECIPES:
+        sys.exit(f"the rates of recipe {recipe} are not worked out here, only of {', '.join(RECIPES)}; "
+                 "`sluice snapshot export --format onnx` makes a model of any recipe")
     for line in sys.stdin:
         print(json.dumps(snapshot.score(json.loads(line))))

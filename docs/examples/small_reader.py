@@ -1,7 +1,7 @@
 """Scores logged impressions by a snapshot: python small_reader.py SNAPSHOT < impressions.jsonl
 
 Of full f32 snapshots of the recipe esmm without groups of features, for ids that were trained;
-read_snapshot.py reads the others, too.
+read_snapshot.py reads deltas, bf16, groups and new ids, too.
 """
 import functools, json, pathlib, sys  # pylint: disable=multiple-imports
 import numpy as np

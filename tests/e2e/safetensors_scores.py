@@ -45,6 +45,7 @@ class SafetensorsScores(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         shop = Path(folder.name) / "shop"
+        cls.shop = shop
         cls.data = Path(folder.name) / "data"
         run(SLUICE, "generate", "--out", shop, "--impressions", 20000, "--seed", 5)
         run(SLUICE, "replay", shop / "shop.toml", "--data-dir", cls.data)
@@ -79,6 +80,29 @@ class SafetensorsScores(unittest.TestCase):
     def test_numpy_gives_the_scores_of_a_model_in_bf16(self):
         # A sum in another order may be rounded to the next bf16 number, which few scores feel.
         self.compare(self.bf16_data, tolerance=1e-4)
+
+    def test_numpy_gives_the_scores_of_recipes_like_esmm_and_refuses_others(self):
+        for recipe, is_read in (("escm2_dr", True), ("dcmt:cvr_weight=0.5", True), ("base", False),
+                                ("division", False), (self.write_recipe(), False)):
+            data = self.data.parent / f"recipe-{len(list(self.data.parent.iterdir()))}"
+            run(SLUICE, "replay", self.shop / "shop.toml", "--data-dir", data,
+                f"--set=model.recipe={recipe}")
+            if is_read:
+                self.compare(data)
+                continue
+            snapshot = sorted(data.glob("models/*/snapshots/[0-9]*"))[-1]
+            done = subprocess.run([sys.executable, EXAMPLE, snapshot], input=self.impressions[0],
+                                  capture_output=True, text=True, check=False)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), recipe)
+            self.assertIn(f"recipe {Path(recipe).stem} are not worked out here", done.stderr)
+
+    def write_recipe(self):
+        path = self.shop / "own.toml"
+        path.write_text('[towers]\nctr = {}\ncvr = {}\n[rates]\npctr = "sigmoid(ctr)"\n'
+                        'pcvr = "sigmoid(ctr + cvr)"\npctcvr = "pctr * pcvr"\n'
+                        '[[terms]]\nname = "ctr"\nloss = "bce(y, pctr)"\n'
+                        '[[terms]]\nname = "ctcvr"\nloss = "bce(z, pctcvr)"\n')
+        return path
 
     def test_the_small_reader_gives_the_scores_of_sluice(self):
         full = self.data.parent / "full"
