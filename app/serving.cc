@@ -69,7 +69,7 @@ class ToldEvents final : public VersionEvents {
   }
   void on_load_error(const std::string& model, const std::string& why) override {
     metrics_.on_load_error(model);
-    spdlog::warn("{}: {}; what was served before is kept, and this is tried again", model, why);
+    spdlog::warn("{}: {}; what is served stays, and this is tried again", model, why);
   }
   void on_held(const std::string& model, std::size_t snapshots) override {
     metrics_.on_held(model, snapshots);
@@ -82,21 +82,27 @@ class ToldEvents final : public VersionEvents {
 }  // namespace
 
 struct Serving::Impl {
-  Impl(const ServingConfig& chosen, const fs::path& where, const std::string& model, Clock& a_clock)
+  Impl(const ServingConfig& chosen, const fs::path& place, const std::string& model, Clock& a_clock)
       : config(chosen),
+        where(place),
         clock(a_clock),
         events(metrics),
         catalog({where, model, chosen.alias, static_cast<std::size_t>(chosen.versions)}, files,
                 a_clock, events) {}
 
   void poll() {
+    look_for_versions();
+    if (!catalog.is_ready()) {
+      spdlog::info("{} has no {} to serve yet: not ready until there is one", where.string(),
+                   config.alias.empty() ? "snapshot" : "snapshot of alias " + config.alias);
+    }
     while (!is_stopping) {
-      look_for_versions();
       if (log != nullptr && !is_log_error_told) tell_log_error();
       const DurationMs end = clock.steady_ms() + config.poll_interval;
       while (!is_stopping && clock.steady_ms() < end) {
         clock.sleep_ms(std::min(kModelWatchMs, config.poll_interval));
       }
+      if (!is_stopping) look_for_versions();
     }
   }
   // No exception ends the program that answers: this is tried again.
@@ -115,6 +121,7 @@ struct Serving::Impl {
   }
 
   const ServingConfig config;
+  const fs::path where;
   Clock& clock;
   RealFileSystem files;
   ServingMetrics metrics;

@@ -206,7 +206,8 @@ Answer<ModelVersions*> ScoringApi::model_of(const Route& route) const {
   if (model != nullptr) return model;
   std::string known;
   for (const std::string& name : catalog_.names()) known += (known.empty() ? "" : ", ") + name;
-  return refuse(404, "there is no such model; there is " + (known.empty() ? "none yet" : known));
+  if (known.empty()) return refuse(503, "there is no model yet");
+  return refuse(404, "there is no such model; there is " + known);
 }
 
 Answer<ModelVersionPtr> ScoringApi::version_of(const Route& route) const {

@@ -435,7 +435,8 @@ class VersionsTest(ServeCase):
         with serving.Server("--data-dir", data) as server:
             self.assertEqual(server.get("/v2/health/live")[0], 200)
             self.assertEqual(server.get("/v2/health/ready")[0], 503)
-            self.assertEqual(server.post("/v1/models/shop:predict", {"instances": [{}]})[0], 404)
+            self.assertEqual(server.post("/v1/models/shop:predict", {"instances": [{}]})[0], 503)
+            self.assertIn(f"{data} has no snapshot to serve yet", server.process.stderr.readline())
             for name in ("shop", "other"):
                 parent = serving.copy_snapshots(self.snapshots[:1], data / "models" / name / "snapshots")
                 serving.set_latest(parent, self.snapshots[0].name)
