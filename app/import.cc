@@ -21,6 +21,7 @@ constexpr std::uint64_t kRowsBetweenProgress = 1'024;
 class Aside {
  public:
   static Result<Aside> create(FileSystem& files, fs::path folder) {
+    const bool is_new = !files.exists(folder);
     SLUICE_TRY(files.create_directories(folder));
     SLUICE_ASSIGN(const auto names, files.list(folder));
     if (!names.empty()) {
@@ -32,13 +33,17 @@ class Aside {
       return usage_error(std::move(why));
     }
     SLUICE_TRY(files.create_directories(folder / kAside));
-    return Aside(files, std::move(folder));
+    return Aside(files, std::move(folder), is_new);
   }
+  // Leaves nothing of what was not moved up.
   ~Aside() {
-    if (files_ != nullptr) static_cast<void>(files_->remove_all(path()));
+    if (files_ != nullptr)
+      static_cast<void>(files_->remove_all(is_made_in_vain_ ? folder_ : path()));
   }
   Aside(Aside&& other) noexcept
-      : files_(std::exchange(other.files_, nullptr)), folder_(std::move(other.folder_)) {}
+      : files_(std::exchange(other.files_, nullptr)),
+        folder_(std::move(other.folder_)),
+        is_made_in_vain_(other.is_made_in_vain_) {}
   Aside& operator=(Aside&&) = delete;
 
   fs::path path() const { return folder_ / kAside; }
@@ -47,15 +52,19 @@ class Aside {
     // A table has no in-shop actions.
     for (std::size_t s = 0; s < kStreamsWithoutActions; ++s) SLUICE_TRY(move(kStreamNames[s]));
     SLUICE_TRY(move(kConfig));
-    return move(kExpected);
+    SLUICE_TRY(move(kExpected));
+    is_made_in_vain_ = false;
+    return {};
   }
 
  private:
-  Aside(FileSystem& files, fs::path folder) : files_(&files), folder_(std::move(folder)) {}
+  Aside(FileSystem& files, fs::path folder, bool is_new)
+      : files_(&files), folder_(std::move(folder)), is_made_in_vain_(is_new) {}
   Status move(std::string_view name) { return files_->rename(path() / name, folder_ / name); }
 
   FileSystem* files_;
   fs::path folder_;
+  bool is_made_in_vain_;  // the folder was not there before, and nothing is in it yet
 };
 
 std::string place_of(const std::string& file, std::uint64_t line, const RowProblem& problem) {

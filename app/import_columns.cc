@@ -199,8 +199,11 @@ std::optional<RowProblem> ColumnFormat::read_time(const CsvRow& row, std::size_t
   if (index == kNone || is_missing(row.fields[index])) return {};
   time = parse_table_time(row.fields[index], spec_.roles.unit, start_);
   if (time) return {};
+  const bool is_count = spec_.roles.unit == TimeUnit::iso &&
+                        row.fields[index].find_first_not_of("0123456789.") == std::string::npos;
   return RowProblem{"time", index + 1,
-                    "'" + std::string(row.fields[index].substr(0, 40)) + "' is no time"};
+                    "'" + std::string(row.fields[index].substr(0, 40)) + "' is no time" +
+                        (is_count ? "; --time-unit says what numbers count" : "")};
 }
 
 std::optional<RowProblem> ColumnFormat::read_times(const CsvRow& row, ImportRow& out) const {

@@ -34,7 +34,8 @@ CLI::App* add_snapshot_verb(CLI::App& group, const char* name, const char* descr
                             const std::shared_ptr<SnapshotOptions>& options,
                             const std::function<Result<int>()>& action, int& exit_code) {
   CLI::App* verb = group.add_subcommand(name, description);
-  verb->add_option("DIR", options->where, "A data folder, a folder of snapshots, or a snapshot's")
+  verb->add_option("DIR", options->where,
+                   "A data folder or one of snapshots; for show, verify and diff also a snapshot's")
       ->capture_default_str();
   verb->add_option("--model", options->model, "Which one, where a data folder has several models");
   verb->add_flag("--json", options->json, "Prints JSON");

@@ -33,8 +33,10 @@ void add_model_options(CLI::App& verb, CompareArguments& arguments) {
                   "configs with the same logs, [streams] and [join], and names of their own "
                   "(model.name); a feature's path and type are the same wherever it is named")
       ->required();
-  verb.add_option("--recipes", models.recipes,
-                  "each config once with each of these: model.recipe, which also names the model")
+  verb.add_option(
+          "--recipes", models.recipes,
+          "each config once with each of these: model.recipe, which also names the model; a "
+          "file's path counts from the working directory")
       ->type_name("A,B,...");
   verb.add_option(
           "--seeds", models.seeds,

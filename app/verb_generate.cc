@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <CLI/CLI.hpp>
@@ -20,7 +21,7 @@ struct GenerateArguments {
   ShopOptions options;
   std::string folder;
   bool force = false;
-  double days = 0;
+  std::optional<double> days;
   std::string span, start, disorder, max_out_of_orderness, click_window, conversion_window;
   std::string action_window;
   std::string compress = "none";
@@ -36,12 +37,12 @@ Status read_duration(const char* option, const std::string& text, DurationMs& du
 
 Result<ShopOptions> read_options(const GenerateArguments& arguments) {
   ShopOptions options = arguments.options;
-  if (arguments.days != 0) {
+  if (arguments.days) {
     constexpr double kMostDays = 36'500;
-    if (!(arguments.days > 0 && arguments.days <= kMostDays)) {
+    if (!(*arguments.days > 0 && *arguments.days <= kMostDays)) {
       return usage_error("--days: must be above 0 and at most 36500");
     }
-    options.span = static_cast<DurationMs>(std::llround(arguments.days * 86'400'000.0));
+    options.span = static_cast<DurationMs>(std::llround(*arguments.days * 86'400'000.0));
   }
   SLUICE_TRY(read_duration("--span", arguments.span, options.span));
   SLUICE_TRY(read_duration("--disorder", arguments.disorder, options.disorder));

@@ -71,7 +71,7 @@ Result<int> rollback(SnapshotOptions options) {
   }
   SLUICE_ASSIGN(const Found found, find_whole(files, options));
   SLUICE_ASSIGN(const auto latest, read_latest(files, found.parent));
-  if (!latest || found.sequence > *latest) {
+  if (!latest || found.sequence >= *latest) {
     return usage_error("snapshot " + std::to_string(found.sequence) +
                        " is not older than LATEST, which is " + text_of(latest) +
                        "; to go forward: sluice snapshot alias DIR LATEST " +

@@ -371,10 +371,13 @@ Result<int> trace(const TraceArguments& arguments) {
   }
   SLUICE_ASSIGN(const Json json, trace_json(found, arguments.id, config, options.folder, files));
   if (found.records.empty()) {
+    const bool is_cut = found.event_time != kTimeMin && found.event_time < kTimeMax / 2;
     return stop_error("no record names impression " + arguments.id + ", of " +
-                      std::to_string(found.records_read) +
-                      " that were read; ids are compared as they are written in " +
-                      config.streams.impression_id);
+                      std::to_string(found.records_read) + " that were read" +
+                      (is_cut ? ", up to event time " + format_time(found.event_time) +
+                                    ", which not all logs go beyond"
+                              : "") +
+                      "; ids are compared as they are written in " + config.streams.impression_id);
   }
   const std::string text = arguments.json
                                ? json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"

@@ -75,6 +75,7 @@ TEST_F(SnapshotVerbs, RollbackMovesLatestBackAndARestartDoesNotUndoIt) {
 TEST_F(SnapshotVerbs, RollbackRefusesWhatIsNotOlderOrDamaged) {
   RealFileSystem files;
   EXPECT_EQ(run({"snapshot", "rollback", data_dir(), "60"}).exit_code, 2);
+  EXPECT_EQ(run({"snapshot", "rollback", data_dir(), "40"}).exit_code, 2);
   EXPECT_EQ(run({"snapshot", "rollback", data_dir(), "nobody"}).exit_code, 2);
   damage("weights.safetensors");
   const TypedVerb damaged = run({"snapshot", "rollback", data_dir()});
