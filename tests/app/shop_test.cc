@@ -146,7 +146,7 @@ TEST(Shop, TheCeilingIsTheAucOfTheTrueRates) {
   EXPECT_NEAR(rates.mean_pcvr_clicked, sum_pcvr_clicked / static_cast<double>(cvr.size()), 1e-7);
 }
 
-TEST(Shop, DelaysHaveLongTails) {
+TEST(Shop, SlowDelaysHaveLongTails) {
   ShopOptions options;
   options.impressions = 100'000;
   options.repeats = options.late_clicks = options.late_purchases = 0;

@@ -137,7 +137,7 @@ RC_GTEST_PROP(SnapshotsProperty, AreOfTheModelAsItWasAndDigestsFollowTheChanges,
 }
 
 // More rows than are listed, in segments that split while they are copied.
-TEST(Snapshots, OfATableThatGrowsWhileItIsCopied) {
+TEST(Snapshots, SlowOfATableThatGrowsWhileItIsCopied) {
   Config config;
   config.features = {testing::feature("item", FeatureConfig::Type::id, "item")};
   config.model.embedding_dim = 2;
