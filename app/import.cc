@@ -37,8 +37,8 @@ class Aside {
   }
   // Leaves nothing of what was not moved up.
   ~Aside() {
-    if (files_ != nullptr)
-      static_cast<void>(files_->remove_all(is_made_in_vain_ ? folder_ : path()));
+    if (files_ == nullptr) return;
+    static_cast<void>(files_->remove_all(is_made_in_vain_ ? folder_ : path()));
   }
   Aside(Aside&& other) noexcept
       : files_(std::exchange(other.files_, nullptr)),
